@@ -1,0 +1,1 @@
+"""Read cloud GeoTIFFs at scale: headers indexed once, pixels as lazy Dask cubes."""

@@ -1,0 +1,1 @@
+"""Grids, warps, mosaics and radiometry: pure functions of numbers and arrays."""

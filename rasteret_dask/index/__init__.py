@@ -1,0 +1,1 @@
+"""The Parquet collection: its columns, rows, queries and commits."""

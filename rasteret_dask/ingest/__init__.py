@@ -1,0 +1,1 @@
+"""STAC items and tables in, rows with headers out."""

@@ -1,0 +1,165 @@
+"""Small frozen values that every room passes to every other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rasteret_dask.errors import ArgumentError
+
+_SECRET_WORDS = ("secret", "password", "token", "signature", "account_key", "sas", "credential")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often, and after what pause, a failed request is made again.
+
+    Parameters
+    ----------
+    attempts : int
+        Requests made in all before giving up; at least 1.
+    base, cap : float
+        Seconds: the pause before attempt *n* is drawn from ``[0, min(cap, base * 2**n)]`` ("full jitter").
+    stall : float
+        Seconds without a byte after which a connection is given up.
+    """
+
+    attempts: int = 6
+    base: float = 0.2
+    cap: float = 20.0
+    stall: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ArgumentError(f"attempts is {self.attempts}; at least 1 is needed")
+
+
+@dataclass(frozen=True, slots=True)
+class RatePolicy:
+    """Limits on what one process asks of one host.
+
+    Parameters
+    ----------
+    in_flight : int
+        Requests under way at once to one host.
+    budget : int
+        Bytes fetched and not yet decoded, over all hosts of the process.
+    """
+
+    in_flight: int = 64
+    budget: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.in_flight < 1 or self.budget < 1:
+            raise ArgumentError("in_flight and budget must be positive")
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How bytes of rasters are reached; holds no secret, so it may enter a graph.
+
+    Parameters
+    ----------
+    options : mapping of str to str
+        Passed to the store (region, endpoint, ``request_payer`` …). Names that look like secrets are refused:
+        a secret reaches the worker through its environment, a role or a file.
+    retry, rate
+        The policies.
+    """
+
+    options: Mapping[str, str] = field(default_factory=dict)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    rate: RatePolicy = field(default_factory=RatePolicy)
+
+    def __post_init__(self) -> None:
+        for name in self.options:
+            if any(word in name.lower() for word in _SECRET_WORDS):
+                raise ArgumentError(
+                    f"the storage option {name!r} looks like a secret, and options enter graphs and logs",
+                    hint="give workers their credentials through their environment, a role or a mounted file",
+                )
+        # A plain dict keeps the value picklable; sorting makes equal options equal.
+        object.__setattr__(self, "options", dict(sorted(self.options.items())))
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.options.items()), self.retry, self.rate))
+
+
+@dataclass(frozen=True, slots=True)
+class BandInfo:
+    """What a catalogue says of one band.
+
+    Parameters
+    ----------
+    name : str
+        The canonical name, as ``B04``.
+    asset : str
+        The key of the STAC asset that holds it.
+    index : int
+        Which band of the asset's file, from 0.
+    common_name : str, optional
+        The STAC common name, as ``red``.
+    aliases : tuple of str
+        Further names people use for it.
+    categorical : bool
+        A class map: never interpolated.
+    nodata, scale, offset : float, optional
+        Used where the file is silent.
+    """
+
+    name: str
+    asset: str
+    index: int = 0
+    common_name: str | None = None
+    aliases: tuple[str, ...] = ()
+    categorical: bool = False
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetDescriptor:
+    """One entry of a catalogue: where a dataset lives and what its bands are called.
+
+    Parameters
+    ----------
+    id : str
+        ``provider/name``, as ``earthsearch/sentinel-2-l2a``.
+    title, description, license, attribution : str
+        For people.
+    stac_api, stac_collection : str, optional
+        Where to search.
+    static_catalog : str, optional
+        A catalogue to walk instead of an API.
+    parquet : str, optional
+        A published collection to open instead of searching.
+    bands : tuple of BandInfo
+        The bands, finest first.
+    harmonize : str, optional
+        The radiometric rule that ``scale=True`` applies, as ``sentinel-2``.
+    requires_auth : str, optional
+        The credential recipe that workers need.
+    storage : mapping of str to str
+        Store options without secrets.
+    example_bbox : tuple of float, optional
+        lon/lat bounds of a small area that has data.
+    example_dates : tuple of str, optional
+        First and last day of an example.
+    """
+
+    id: str
+    title: str = ""
+    description: str = ""
+    license: str = ""
+    attribution: str = ""
+    stac_api: str | None = None
+    stac_collection: str | None = None
+    static_catalog: str | None = None
+    parquet: str | None = None
+    bands: tuple[BandInfo, ...] = ()
+    harmonize: str | None = None
+    requires_auth: str | None = None
+    storage: Mapping[str, str] = field(default_factory=dict)
+    example_bbox: tuple[float, float, float, float] | None = None
+    example_dates: tuple[str, str] | None = None

@@ -1,0 +1,1 @@
+"""Plans become Dask graphs, arrays and cubes."""

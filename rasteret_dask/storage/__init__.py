@@ -1,0 +1,1 @@
+"""The only room through which bytes of a raster pass."""

@@ -1,0 +1,1 @@
+"""What the tests of this package, and of its users, need."""

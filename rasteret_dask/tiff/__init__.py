@@ -1,0 +1,1 @@
+"""TIFF headers and tiles: pure functions, bytes in, values out."""
