@@ -1,0 +1,323 @@
+"""A range server in a process of its own: object storage as a client sees it, on loopback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from rasteret_dask.errors import ArgumentError, RasteretError
+
+_SCRIPT = Path(__file__).with_name("_serve.py")
+_KINDS = ("status", "ignore_range", "truncate", "stall", "reset", "corrupt")
+
+
+class ServerError(RasteretError):
+    """A test server that did not start or did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A way in which the server misbehaves.
+
+    Parameters
+    ----------
+    kind : str
+        ``status`` answers `status`; ``ignore_range`` sends the whole file with 200; ``truncate``
+        closes the connection after half of the body; ``stall`` falls silent there; ``reset`` drops
+        the connection without an answer; ``corrupt`` flips the last 16 bytes of the body.
+    match : str
+        Glob on the path below the server's root; the file names to misbehave for.
+    rate : float
+        Share of the matching requests that are hit. Which ones depends on `seed`, the path, the
+        range and how often it was asked for, never on the order in which requests arrive.
+    first : int, optional
+        Only the first so many requests for each range of each file.
+    status : int
+        For ``status``.
+    retry_after : float, optional
+        Seconds, sent as ``Retry-After`` with ``status``.
+    seed : int
+        Chooses other requests.
+    """
+
+    kind: str
+    match: str = "*"
+    rate: float = 1.0
+    first: int | None = None
+    status: int = 503
+    retry_after: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ArgumentError(f"unknown fault {self.kind!r}; known: {', '.join(_KINDS)}")
+        if not 0 <= self.rate <= 1:
+            raise ArgumentError(f"rate is {self.rate}; it must lie in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCounters:
+    """What a server was asked since it started or was reset.
+
+    Parameters
+    ----------
+    requests, bytes, connections : int
+        Requests of any kind, bytes of bodies sent, connections accepted.
+    peak_in_flight : int
+        Most requests that were under way at one time, their latency included.
+    paths, methods : dict of str to int
+        Requests for each path (without its leading slash) and of each method.
+    statuses : dict of int to int
+        Answers of each status.
+    """
+
+    requests: int = 0
+    bytes: int = 0
+    connections: int = 0
+    peak_in_flight: int = 0
+    paths: dict[str, int] = field(default_factory=dict)
+    methods: dict[str, int] = field(default_factory=dict)
+    statuses: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One request: what was asked for, when it came and when it was answered (server seconds)."""
+
+    method: str
+    path: str
+    start: int
+    stop: int
+    status: int
+    t_start: float
+    t_end: float
+
+
+class RangeServer:
+    """Serves a directory over HTTP/1.1 with ranges, keep-alive, counters, latency and faults.
+
+    Parameters
+    ----------
+    directory : path-like
+        What is served, on loopback alone.
+    latency : float
+        Seconds between a request and its answer. Other connections go on meanwhile.
+    connect_latency : float
+        Seconds added to the first answer of every connection: what a handshake costs far away.
+    tls : bool
+        Serve https with a certificate made for the occasion; `certificate` is then the file to
+        trust.
+    aliases : mapping of str to str, optional
+        Further names (paths below the root) for files: many URLs, few files.
+    faults : sequence of Fault, optional
+        Misbehaviour; the first that hits a request counts.
+    log : bool
+        Keep the entries that :meth:`log` returns.
+
+    Notes
+    -----
+    Everything but `directory` and `tls` can be changed while it runs, by :meth:`configure`. The
+    server is a script started by path (no fork, and no import of the caller's ``__main__``); it
+    ends with the ``with`` block, or with the process that started it.
+
+    Examples
+    --------
+    >>> with RangeServer(folder, latency=0.02) as server:  # doctest: +SKIP
+    ...     read(server.url_of("scene/B04.tif"))
+    ...     assert server.counters().requests == 1
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        latency: float = 0.0,
+        connect_latency: float = 0.0,
+        tls: bool = False,
+        aliases: Mapping[str, str] | None = None,
+        faults: Sequence[Fault] = (),
+        log: bool = False,
+        port: int = 0,
+    ) -> None:
+        self.directory = Path(directory).resolve()
+        if not self.directory.is_dir():
+            raise ArgumentError(f"{self.directory} is not a directory")
+        self.tls = tls
+        self.certificate: Path | None = None
+        self.port = port
+        self._settings: dict[str, Any] = {
+            "latency": latency,
+            "connect_latency": connect_latency,
+            "log": log,
+            "aliases": dict(aliases or {}),
+            "faults": [asdict(fault) for fault in faults],
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._lock = threading.Lock()
+
+    # --- life ------------------------------------------------------------------------------------
+    def start(self) -> Self:
+        """Start the process; returns once it listens."""
+        config = {"directory": str(self.directory), "port": self.port, **self._settings}
+        if self.tls:
+            self._folder = tempfile.TemporaryDirectory(prefix="range-server-")
+            self.certificate, key = write_certificate(Path(self._folder.name))
+            config.update(certificate=str(self.certificate), key=str(key))
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = self._ask(config)["port"]
+        return self
+
+    def stop(self) -> None:
+        """End the process; a second call does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> Self:
+        return self if self._process is not None else self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # --- addresses -------------------------------------------------------------------------------
+    @property
+    def url(self) -> str:
+        """The root, without a slash at its end."""
+        if self._process is None:
+            raise ServerError("the server is not running")
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the serving process."""
+        if self._process is None:
+            raise ServerError("the server is not running")
+        return self._process.pid
+
+    def url_of(self, path: str | os.PathLike[str]) -> str:
+        """The URL of a file below the directory (absolute or relative), or of an alias."""
+        name = os.fspath(path)
+        if os.path.isabs(name):
+            name = Path(name).resolve().relative_to(self.directory).as_posix()
+        return f"{self.url}/{quote(name)}"
+
+    # --- while it runs ---------------------------------------------------------------------------
+    def configure(
+        self,
+        *,
+        latency: float | None = None,
+        connect_latency: float | None = None,
+        aliases: Mapping[str, str] | None = None,
+        faults: Sequence[Fault] | None = None,
+        log: bool | None = None,
+    ) -> None:
+        """Change what is given; `aliases` are added to those there are, `faults` replace them."""
+        given: dict[str, Any] = {
+            "latency": latency,
+            "connect_latency": connect_latency,
+            "aliases": None if aliases is None else dict(aliases),
+            "faults": None if faults is None else [asdict(fault) for fault in faults],
+            "log": log,
+        }
+        self._ask({"do": "configure", "with": {k: v for k, v in given.items() if v is not None}})
+
+    def counters(self) -> ServerCounters:
+        """Counts since the start or the last :meth:`reset`."""
+        answer = self._ask({"do": "counters"})
+        answer["statuses"] = {int(code): n for code, n in answer["statuses"].items()}
+        return ServerCounters(**answer)
+
+    def log(self) -> list[LogEntry]:
+        """Requests that have been answered, in that order; empty unless ``log=True``."""
+        return [LogEntry(*entry) for entry in self._ask({"do": "log"})]
+
+    def reset(self) -> None:
+        """Set counters and log to zero; settings stay."""
+        self._ask({"do": "reset"})
+
+    def _ask(self, command: Mapping[str, Any]) -> Any:
+        process = self._process
+        if process is None:
+            raise ServerError("the server is not running")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with self._lock:
+            try:
+                process.stdin.write(json.dumps(command) + "\n")
+                process.stdin.flush()
+            except BrokenPipeError:
+                raise ServerError("the server process has ended") from None
+            line = process.stdout.readline()
+        if not line:
+            raise ServerError("the server process has ended")
+        return json.loads(line)
+
+
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate for ``127.0.0.1`` and its key; returns both paths."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    key_path.chmod(0o600)
+    return certificate_path, key_path
