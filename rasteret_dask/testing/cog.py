@@ -118,7 +118,7 @@ def make_cog(
                 if mask is not None:
                     image.write_mask(mask)
             with memory.open() as image:
-                gdal_copy(image, path, driver=driver, copy_src_overviews=False, **options)
+                gdal_copy(image, path, driver=driver, **options)
         if driver == "GTiff":
             _add_overviews(path, overviews, resampling, max(rows, columns), blocksize)
     return path
