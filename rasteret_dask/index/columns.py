@@ -1,0 +1,72 @@
+"""Fields of a struct column as NumPy arrays; a field that is not there gives its default, as in
+tables of rasteret's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """All chunks of a column as one array."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    if column.num_chunks == 0:
+        return pa.array([], column.type)
+    return pa.concat_arrays(column.chunks)
+
+
+def has(column: pa.StructArray, name: str) -> bool:
+    """Whether the struct has such a field."""
+    return bool(column.type.get_field_index(name) >= 0)
+
+
+def ints(column: pa.StructArray, name: str, default: int = 0) -> Ints:
+    """A field of whole numbers; nulls become the default."""
+    if not has(column, name):
+        return np.full(len(column), default, np.int64)
+    values = pc.fill_null(pc.struct_field(column, name), default)
+    return values.cast(pa.int64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def floats(column: pa.StructArray, name: str) -> Floats:
+    """A field of floats; nulls become NaN."""
+    if not has(column, name):
+        return np.full(len(column), np.nan)
+    values = pc.struct_field(column, name).to_numpy(zero_copy_only=False)
+    return values.astype(np.float64)  # type: ignore[no-any-return]
+
+
+def texts(column: pa.StructArray, name: str) -> tuple[str | None, ...]:
+    """A field of text; nulls become None."""
+    if not has(column, name):
+        return (None,) * len(column)
+    return tuple(pc.struct_field(column, name).to_pylist())
+
+
+def flags(column: pa.StructArray, name: str, default: bool) -> npt.NDArray[np.bool_]:
+    """A field of truth values; nulls become the default."""
+    if not has(column, name):
+        return np.full(len(column), default)
+    return pc.fill_null(pc.struct_field(column, name), default).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def objects(column: pa.StructArray, name: str, default: Any) -> npt.NDArray[np.object_]:
+    """Short lists as tuples, or bytes; a column that is all null costs nothing."""
+    out = np.empty(len(column), dtype=object)
+    out[:] = [default] * len(column)
+    if has(column, name):
+        values = pc.struct_field(column, name)
+        if values.null_count < len(values):
+            listed = values.to_pylist()
+            out[:] = [
+                default if v is None else tuple(v) if isinstance(v, list) else v for v in listed
+            ]
+    return out
