@@ -1,0 +1,226 @@
+"""Where a job runs: a YAML profile, a typed value, and a context in which it is there.
+
+A new kind of cluster is a model here, its name in `Profile`, and a function in `_OPENERS`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.security import Security
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from rasteret_dask.documents import TAG, Strict, assign, read, substitute, validate
+from rasteret_dask.errors import ConfigError
+
+# Kinds that are planned and not here yet: refused by name, so that nobody looks for a typing error.
+_LATER = ("ssh", "slurm", "pbs", "kubernetes", "coiled", "gateway")
+_PLAIN_SCHEMES = ("tcp", "ws")
+
+
+class Threads(Strict):
+    """Dask's threads in this process: no cluster at all."""
+
+    kind: Literal["threads"]
+    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="Default: CPU cores.")
+
+
+class Local(Strict):
+    """Worker processes on this machine."""
+
+    kind: Literal["local"]
+    workers: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="Of each worker.")
+    memory: str = Field("auto", description="Limit of each worker, as 4GiB.")
+    processes: bool = Field(True, description="False: the workers are threads of this process.")
+    host: str = "127.0.0.1"
+    dashboard: str = Field("127.0.0.1:0", description="host:port; port 0 takes a free one.")
+    allowed_failures: Annotated[int, Field(ge=0)] = Field(
+        10, description="Dead workers after which Dask gives a task up."
+    )
+
+    @model_validator(mode="after")
+    def _stays_here(self) -> Local:
+        for key, address in (("host", self.host), ("dashboard", _host(self.dashboard))):
+            if not is_loopback(address):
+                raise PydanticCustomError(
+                    "key_conflict",
+                    "{key} {address} can be reached from other machines; a local cluster binds to "
+                    "loopback, as 127.0.0.1",
+                    {"key": key, "address": repr(address)},
+                )
+        return self
+
+
+class Tls(Strict):
+    """Files of a TLS connection."""
+
+    ca: str
+    cert: str
+    key: str
+
+
+class Address(Strict):
+    """A scheduler that runs already."""
+
+    kind: Literal["address"]
+    address: Annotated[str, Field(min_length=1)]
+    tls: Tls | None = None
+    insecure: bool = Field(False, description="Allow plain tcp:// beyond this machine.")
+    timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="Seconds to connect.")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Address:
+        scheme = urlsplit(self.address).scheme if "://" in self.address else "tcp"
+        plain = scheme in _PLAIN_SCHEMES
+        if plain and not self.insecure and not is_loopback(_host(self.address)):
+            raise PydanticCustomError(
+                "key_conflict",
+                "{address} is a plain connection to another machine: anybody on the way can run "
+                "code there; use tls://, or say insecure: true",
+                {"address": self.address},
+            )
+        if plain and self.tls is not None:
+            raise PydanticCustomError("key_conflict", "tls is given, but the address is not tls://")
+        return self
+
+
+Profile = Threads | Local | Address
+
+
+def _tag(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return TAG + kind if kind in ("threads", "local", "address") else None
+
+
+class _Document(Strict):
+    """A profile under a key of its own, so that `validate` can be used on the union."""
+
+    profile: Annotated[
+        Annotated[Threads, Tag(TAG + "threads")]
+        | Annotated[Local, Tag(TAG + "local")]
+        | Annotated[Address, Tag(TAG + "address")],
+        Discriminator(_tag),
+    ]
+
+
+def from_mapping(data: Mapping[str, Any]) -> Profile:
+    """Make a profile from keys and values.
+
+    Raises
+    ------
+    ConfigError
+        With the path of the key; also for kinds that are not available yet.
+    """
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in _OPENERS:
+        what = (
+            "is not available in this version" if str(kind) in _LATER else "is no kind of cluster"
+        )
+        raise ConfigError(
+            f"{kind!r} {what}" if kind is not None else "is missing",
+            path="kind",
+            hint=f"there are {', '.join(_OPENERS)}",
+        )
+    try:
+        return validate(_Document, {"profile": dict(data)}).profile
+    except ConfigError as error:
+        path = (error.path or "").removeprefix("profile").lstrip(".") or "(document)"
+        hint = None if error.hint is None else error.hint.replace("profile.", "")
+        raise ConfigError(error.message, path=path, hint=hint) from None
+
+
+def from_file(source: Path, sets: Iterable[str] = ()) -> Profile:
+    """Read a profile; see `rasteret_dask.documents` for ``--set`` and ``${ENV}``."""
+    return from_mapping(substitute(assign(read(source), sets)))
+
+
+@contextmanager
+def open_profile(profile: Profile) -> Iterator[Client | None]:
+    """A context in which Dask computes where the profile says; what it started is ended after it.
+
+    Yields
+    ------
+    distributed.Client or None
+        None for threads.
+    """
+    with _OPENERS[profile.kind](profile) as client:
+        yield client
+
+
+@contextmanager
+def _open_threads(profile: Threads) -> Iterator[None]:
+    settings: dict[str, Any] = {"scheduler": "threads"}
+    if profile.threads is not None:
+        settings["num_workers"] = profile.threads
+    with dask.config.set(settings):
+        yield None
+
+
+@contextmanager
+def _open_local(profile: Local) -> Iterator[Client]:
+    options: dict[str, Any] = {
+        "n_workers": profile.workers,
+        "threads_per_worker": profile.threads,
+        "memory_limit": profile.memory,
+        "processes": profile.processes,
+        "dashboard_address": profile.dashboard,
+    }
+    if profile.processes:  # in one process they speak inproc://, where a host means nothing
+        options["host"] = profile.host
+    # The scheduler reads this when it is born.
+    failures = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
+    with dask.config.set(failures), LocalCluster(**options) as cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _open_address(profile: Address) -> Iterator[Client]:
+    options: dict[str, Any] = {"timeout": profile.timeout}
+    if profile.tls is not None:
+        options["security"] = Security(
+            tls_ca_file=profile.tls.ca,
+            tls_client_cert=profile.tls.cert,
+            tls_client_key=profile.tls.key,
+            require_encryption=True,
+        )
+    try:
+        client = Client(profile.address, **options)
+    except OSError as error:
+        raise ConfigError(
+            f"no scheduler answers at {profile.address}: {error}", path="address"
+        ) from None
+    with client:
+        yield client
+
+
+_OPENERS: Mapping[str, Callable[[Any], Any]] = {
+    "threads": _open_threads,
+    "local": _open_local,
+    "address": _open_address,
+}
+
+
+# --- addresses -----------------------------------------------------------------------------------
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches `host`: localhost, 127.0.0.0/8 or ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(address: str) -> str:
+    """``tcp://host:port``, ``host:port``, ``:port`` → the host ('' when there is none)."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    return parts.hostname or ""
