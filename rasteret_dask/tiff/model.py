@@ -23,7 +23,8 @@ class TileLayout:
     samples : int
         Samples interleaved in one tile: all of them for planar configuration 1, 1 for 2.
     bits : int
-        Bits of a sample as stored (15 in 15-bit files, 16 for plain ``uint16``, 64 for ``complex64``).
+        Bits of a sample as stored (15 in 15-bit files, 16 for plain ``uint16``, 64 for
+        ``complex64``).
     compression, predictor, photometric, fill_order : int
         The values of those tags.
     little_endian : bool
@@ -69,7 +70,8 @@ class Level:
     layout : TileLayout
         How each tile is decoded.
     offsets : ndarray of uint64, shape (planes * rows * columns,)
-        First byte of each tile, plane by plane, each plane row by row; planes is ``samples`` if planar is 2, else 1.
+        First byte of each tile, plane by plane, each plane row by row; planes is ``samples`` if
+        planar is 2, else 1.
     counts : ndarray of uint64, same shape
         Bytes of each tile; 0 marks a sparse tile.
     """
@@ -101,12 +103,14 @@ class TiffHeader:
     crs : str, optional
         ``EPSG:32633``, or WKT2 when there is no code; None when the file does not say.
     transform : tuple of float, optional
-        ``(a, b, c, d, e, f)`` of full resolution in rasterio's order: x = a·col + b·row + c, y = d·col + e·row + f for
-        pixel *corners*, PixelIsPoint already corrected. None when the file has no affine georeference.
+        ``(a, b, c, d, e, f)`` of full resolution in rasterio's order: x = a·col + b·row + c, y =
+        d·col + e·row + f for pixel *corners*, PixelIsPoint already corrected. None when the file
+        has no affine georeference.
     gcps : tuple of tuple of float
         ``(column, row, x, y, z)`` each, when tie points are all there is.
     nodata : float or int, optional
-        The value of GDAL_NODATA, an int for integer types; None when absent or out of the type's range.
+        The value of GDAL_NODATA, an int for integer types; None when absent or out of the type's
+        range.
     scales, offsets : tuple of float or None
         Per band, as GDAL metadata says; None where it does not.
     descriptions, units : tuple of str or None

@@ -1,0 +1,118 @@
+"""Fetch and parse TIFF headers, many at once, each within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from rasteret_dask.errors import HeaderError, RasteretError, StaleIndexError
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.storage.source import RangeResponse, read_range
+from rasteret_dask.storage.urls import public
+from rasteret_dask.tiff.header import MAX_ROUNDS, NeedBytes, Segments, parse
+from rasteret_dask.tiff.model import TiffHeader
+
+FIRST_READ: Final = 32768
+"""Bytes asked for at first: the whole header of most COGs."""
+
+
+async def fetch_header(
+    url: str, *, options: StorageOptions | None = None, first_read: int = FIRST_READ
+) -> TiffHeader:
+    """Read the header of one TIFF.
+
+    Parameters
+    ----------
+    url : str
+        A local path or a URL.
+    options : StorageOptions, optional
+        How to reach it.
+    first_read : int
+        Bytes of the first request; more requests follow only for headers that are larger or lie
+        elsewhere.
+
+    Returns
+    -------
+    TiffHeader
+        With ``size``, ``etag`` and ``last_modified`` of the file.
+
+    Raises
+    ------
+    HeaderError, UnsupportedTiffError
+        When the file is damaged, or of a kind that is not read.
+    SourceError
+        When its bytes cannot be had.
+    """
+    try:
+        return await _fetch(url, options, first_read)
+    except RasteretError as error:
+        raise error.located(url=public(url)) from None
+
+
+async def _fetch(url: str, options: StorageOptions | None, first_read: int) -> TiffHeader:
+    first = await read_range(url, 0, max(first_read, 16), options=options)
+    size = first.size
+    if size is None and len(first.data) < first_read:
+        size = len(first.data)  # the file ended within the first read
+    segments = Segments(((0, bytes(first.data)),), size)
+    for _ in range(MAX_ROUNDS):
+        found = parse(segments)
+        if not isinstance(found, NeedBytes):
+            return dataclasses.replace(found, etag=first.etag, last_modified=first.last_modified)
+        responses = await asyncio.gather(
+            *(read_range(url, start, stop, options=options) for start, stop in found.ranges)
+        )
+        for (start, stop), response in zip(found.ranges, responses, strict=True):
+            _same_version(first, response)
+            if len(response.data) < stop - start and size is None:
+                size = start + len(response.data)
+            segments = segments.add(start, response.data, size)
+        if all(len(response.data) == 0 for response in responses):
+            break
+    raise HeaderError(
+        f"the header was not complete after {MAX_ROUNDS} rounds of reading", tag="IFD"
+    )
+
+
+def _same_version(first: RangeResponse, later: RangeResponse) -> None:
+    if first.etag is not None and later.etag is not None and first.etag != later.etag:
+        raise StaleIndexError("the file changed while its header was read")
+
+
+async def fetch_headers(
+    urls: Sequence[str],
+    *,
+    options: StorageOptions | None = None,
+    first_read: int = FIRST_READ,
+    concurrency: int = 64,
+) -> list[TiffHeader | RasteretError]:
+    """Read many headers at once; a file that fails gives its error in place of its header.
+
+    Parameters
+    ----------
+    urls : sequence of str
+        Local paths or URLs.
+    options : StorageOptions, optional
+        How to reach them.
+    first_read : int
+        Bytes of the first request for each.
+    concurrency : int
+        Headers under way at once.
+
+    Returns
+    -------
+    list of TiffHeader or RasteretError, one per URL
+        Never raises for a file.
+    """
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(url: str) -> TiffHeader | RasteretError:
+        async with gate:
+            try:
+                return await fetch_header(url, options=options, first_read=first_read)
+            except RasteretError as error:
+                return error
+
+    return list(await asyncio.gather(*(one(url) for url in urls)))

@@ -1,0 +1,246 @@
+"""Parse a TIFF header: known bytes in, a :class:`TiffHeader` or the bytes still needed out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from rasteret_dask.errors import HeaderError, UnsupportedTiffError
+from rasteret_dask.tiff.georef import read_georef
+from rasteret_dask.tiff.ifd import MAX_HEADER_BYTES, ByteForm, Ifd, read_ifd, tag_name
+from rasteret_dask.tiff.levels import read_level
+from rasteret_dask.tiff.metadata import read_ghost_area, read_metadata
+from rasteret_dask.tiff.model import Level, TiffHeader
+from rasteret_dask.tiff.segments import NeedBytes, Segments, merge_ranges
+
+__all__ = ["MAX_ROUNDS", "NeedBytes", "Segments", "parse"]
+
+MAX_ROUNDS: Final = 64
+"""Rounds of reading after which a caller should give a header up."""
+
+MAX_IFDS: Final = 1024
+"""Directories followed; the rest of a long chain of pages is left alone, with a warning."""
+
+_REDUCED, _PAGE, _MASK = 1, 2, 4
+
+_LAYOUT_TAGS = (
+    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 317, 322, 323, 324, 325, 338, 339,
+    347, 530, 50674,
+)  # fmt: skip
+_GEO_TAGS = (320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    main: Ifd
+    overviews: tuple[Ifd, ...]
+    masks: tuple[Ifd, ...]
+    warnings: tuple[str, ...]
+
+
+def parse(segments: Segments) -> TiffHeader | NeedBytes:
+    """Parse the header of a TIFF of which some byte ranges are known.
+
+    Pure: the caller fetches what :class:`NeedBytes` names, adds it to the segments, and calls
+    again.
+
+    Parameters
+    ----------
+    segments : Segments
+        What is known; at least the first 16 bytes (or all of a smaller file).
+
+    Returns
+    -------
+    TiffHeader or NeedBytes
+        ``size`` is taken from the segments; ``etag`` is for the caller to fill in.
+
+    Raises
+    ------
+    HeaderError
+        When the header contradicts itself, or lies outside of the file; ``tag`` says where.
+    UnsupportedTiffError
+        When the file is of a kind that is not read.
+    """
+    found = _byte_form(segments)
+    if isinstance(found, NeedBytes):
+        return found
+    form, first = found
+    chain = _walk(segments, form, first)
+    if isinstance(chain, NeedBytes):
+        return chain
+    needs = list(_missing(segments, chain.main, (*_LAYOUT_TAGS, *_GEO_TAGS)))
+    for ifd in (*chain.overviews, *chain.masks):
+        needs.extend(_missing(segments, ifd, _LAYOUT_TAGS))
+    if needs:
+        return _need(segments, needs)
+    return _assemble(segments, form, chain)
+
+
+def _byte_form(segments: Segments) -> tuple[ByteForm, int] | NeedBytes:
+    """Read the first bytes of the file: byte order, version, where the first directory is."""
+    size = segments.size
+    if size is not None and size < 8:
+        raise HeaderError(f"a file of {size} bytes is no TIFF", tag="magic")
+    start = segments.get(0, 16) or segments.get(0, 8)
+    if start is None:
+        return NeedBytes(((0, 16 if size is None else min(16, size)),))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(start[:2]))
+    if order is None:
+        _refuse_by_magic(bytes(start[:12]))
+    assert order is not None
+    name = "little" if order == "<" else "big"
+    version = int.from_bytes(start[2:4], name)  # type: ignore[arg-type]
+    if version == 42:
+        return ByteForm(order, False), int.from_bytes(start[4:8], name)  # type: ignore[arg-type]
+    if version != 43:
+        raise HeaderError(f"version {version} is neither TIFF (42) nor BigTIFF (43)", tag="magic")
+    if len(start) < 16:
+        if size is None:
+            return NeedBytes(((0, 16),))
+        raise HeaderError("a BigTIFF of fewer than 16 bytes", tag="magic")
+    if int.from_bytes(start[4:6], name) != 8:  # type: ignore[arg-type]
+        raise HeaderError("a BigTIFF whose offsets are not 8 bytes wide", tag="magic")
+    return ByteForm(order, True), int.from_bytes(start[8:16], name)  # type: ignore[arg-type]
+
+
+def _refuse_by_magic(start: bytes) -> None:
+    """Name what the file is instead of a TIFF."""
+    if start.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):
+        raise UnsupportedTiffError("the file is JPEG 2000, whatever its name says", tag="magic")
+    if start.startswith(b"<"):
+        raise HeaderError(
+            "the file is XML or HTML, perhaps the error page of a server", tag="magic"
+        )
+    if start.startswith(b"version https://git-lfs"[:12]):
+        raise HeaderError("the file is a Git LFS pointer, not the data", tag="magic")
+    raise HeaderError("the file does not start as a TIFF does", tag="magic")
+
+
+def _walk(segments: Segments, form: ByteForm, first: int) -> _Chain | NeedBytes:
+    """Follow the chain of directories and sort them by their kind."""
+    seen: set[int] = set()
+    found: list[Ifd] = []
+    warnings: list[str] = []
+    offset = first
+    if offset == 0:
+        raise HeaderError("the file has no directory", tag="IFD")
+    while offset:
+        if offset in seen:
+            raise HeaderError(f"the directories form a loop at byte {offset}", tag="IFD")
+        if len(found) >= MAX_IFDS:
+            warnings.append(f"only the first {MAX_IFDS} directories were read")
+            break
+        seen.add(offset)
+        try:
+            ifd = read_ifd(segments, form, offset)
+        except HeaderError as error:
+            if not found:
+                raise
+            # The image itself is whole; what follows it is not, and GDAL passes over it too.
+            warnings.append(
+                f"directories after the first {len(found)} are damaged: {error.message}"
+            )
+            break
+        if not isinstance(ifd, Ifd):
+            return _need(segments, [ifd])
+        found.append(ifd)
+        offset = ifd.next
+    return _sort(segments, found, warnings)
+
+
+def _sort(segments: Segments, found: list[Ifd], warnings: list[str]) -> _Chain:
+    overviews: list[Ifd] = []
+    masks: list[Ifd] = []
+    for ifd in found[1:]:
+        kind = ifd.integer(254, segments, 0)
+        if kind & _MASK:
+            masks.append(ifd)
+        elif kind & _REDUCED:
+            overviews.append(ifd)
+    return _Chain(found[0], tuple(overviews), tuple(masks), tuple(warnings))
+
+
+def _missing(segments: Segments, ifd: Ifd, tags: Iterable[int]) -> Iterable[tuple[int, int]]:
+    """Yield the byte ranges of values that are not yet known, bounds checked."""
+    entries = ifd.entries
+    for tag in tags:
+        if tag not in entries:
+            continue
+        span = ifd.span(tag)
+        if span is None:
+            continue
+        start, stop = span
+        if stop - start > MAX_HEADER_BYTES:
+            raise HeaderError(f"{tag_name(tag)} asks for {stop - start} bytes", tag=tag_name(tag))
+        if segments.size is not None and stop > segments.size:
+            if tag in _GEO_TAGS:
+                del entries[tag]
+                continue
+            raise HeaderError(f"{tag_name(tag)} lies past the end of the file", tag=tag_name(tag))
+        if segments.get(start, stop) is None:
+            yield span
+
+
+def _need(segments: Segments, ranges: list[tuple[int, int]]) -> NeedBytes:
+    merged = merge_ranges(ranges)
+    asked = sum(stop - start for start, stop in merged)
+    if asked + segments.known > 2 * MAX_HEADER_BYTES:
+        raise HeaderError(f"the header asks for {asked} bytes", tag="IFD")
+    return NeedBytes(merged)
+
+
+def _assemble(segments: Segments, form: ByteForm, chain: _Chain) -> TiffHeader:
+    warnings = list(chain.warnings)
+    main = read_level(segments, chain.main)
+    levels = [main]
+    for ifd in chain.overviews:
+        try:
+            level = read_level(segments, ifd)
+        except HeaderError as error:
+            warnings.append(f"an overview was passed over: {error}")
+            continue
+        if level.samples == main.samples and level.layout.dtype == main.layout.dtype:
+            levels.append(level)
+        else:
+            warnings.append("a reduced image of other bands or type is not taken for an overview")
+    levels[1:] = sorted(levels[1:], key=lambda level: -level.width * level.height)
+    metadata = read_metadata(segments, chain.main, main)
+    georef = read_georef(segments, chain.main, main)
+    leader, trailer = read_ghost_area(segments)
+    return TiffHeader(
+        levels=tuple(levels),
+        masks=_pair_masks(segments, levels, chain.masks, warnings),
+        crs=georef.crs,
+        transform=georef.transform,
+        gcps=georef.gcps,
+        nodata=metadata.nodata,
+        scales=metadata.scales,
+        offsets=metadata.offsets,
+        descriptions=metadata.descriptions,
+        units=metadata.units,
+        colormap=metadata.colormap,
+        categories=metadata.categories,
+        overview_resampling=metadata.overview_resampling,
+        leader=leader,
+        trailer=trailer,
+        byte_order=form.order,
+        bigtiff=form.big,
+        size=segments.size,
+        warnings=(*warnings, *georef.warnings, *metadata.warnings),
+    )
+
+
+def _pair_masks(
+    segments: Segments, levels: list[Level], ifds: tuple[Ifd, ...], warnings: list[str]
+) -> tuple[Level | None, ...]:
+    """Give each level the mask that has its size."""
+    by_size: dict[tuple[int, int], Level] = {}
+    for ifd in ifds:
+        try:
+            mask = read_level(segments, ifd)
+        except HeaderError as error:
+            warnings.append(f"a mask was passed over: {error}")
+            continue
+        by_size.setdefault((mask.width, mask.height), mask)
+    return tuple(by_size.get((level.width, level.height)) for level in levels)
