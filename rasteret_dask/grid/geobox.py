@@ -1,0 +1,191 @@
+"""The one output grid of a cube: CRS, affine and size, decided before anything is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from rasteret_dask.errors import GridError
+
+TOLERANCE = 1e-6
+"""Of a pixel: what lies nearer than this to an edge lies on it."""
+
+Bounds = tuple[float, float, float, float]
+"""``(left, bottom, right, top)`` in the units of a CRS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A north-up grid of square-cornered pixels.
+
+    Parameters
+    ----------
+    crs : str
+        ``EPSG:32633`` or WKT2.
+    left, top : float
+        Corner of pixel (0, 0), in CRS units.
+    xres, yres : float
+        Size of a pixel, both positive, in CRS units.
+    width, height : int
+        Pixels.
+    """
+
+    crs: str
+    left: float
+    top: float
+    xres: float
+    yres: float
+    width: int
+    height: int
+
+    @property
+    def affine(self) -> tuple[float, float, float, float, float, float]:
+        """``(a, b, c, d, e, f)`` of pixel corners, as in :class:`~rasteret_dask.tiff.model.TiffHeader`."""
+        return (self.xres, 0.0, self.left, 0.0, -self.yres, self.top)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Outer edges."""
+        return (
+            self.left,
+            self.top - self.height * self.yres,
+            self.left + self.width * self.xres,
+            self.top,
+        )
+
+    @property
+    def geobox(self) -> GeoBox:
+        """The same as an odc-geo ``GeoBox``."""
+        return GeoBox((self.height, self.width), Affine(*self.affine), self.crs)
+
+    def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return x of every column and y of every row, at pixel centres."""
+        x = self.left + (np.arange(self.width) + 0.5) * self.xres
+        y = self.top - (np.arange(self.height) + 0.5) * self.yres
+        return x, y
+
+
+def from_geobox(geobox: GeoBox) -> Grid:
+    """Take over an odc-geo ``GeoBox``.
+
+    Raises
+    ------
+    GridError
+        If it is rotated, sheared, south-up or has no CRS.
+    """
+    a, b, c, d, e, f = tuple(geobox.affine)[:6]
+    if geobox.crs is None:
+        raise GridError("the geobox has no CRS")
+    if b or d or a <= 0 or e >= 0:
+        raise GridError(
+            "the geobox is rotated, sheared or south-up", hint="cubes are axis-aligned and north-up"
+        )
+    height, width = geobox.shape
+    return Grid(crs_text(geobox.crs), c, f, a, -e, int(width), int(height))
+
+
+def crs_text(crs: Any) -> str:
+    """Return ``EPSG:n`` where there is a code, else WKT2.
+
+    Raises
+    ------
+    GridError
+        If pyproj does not understand it.
+    """
+    try:
+        parsed = CRS.from_user_input(crs)
+    except CRSError as error:
+        raise GridError(f"{crs!r} is not a coordinate reference system: {error}") from None
+    authority = parsed.to_authority(min_confidence=100)
+    if authority is not None and authority[0] == "EPSG":
+        return f"EPSG:{authority[1]}"
+    code = parsed.to_epsg(min_confidence=100)
+    return f"EPSG:{code}" if code is not None else str(parsed.to_wkt("WKT2_2019"))
+
+
+def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
+    """Return the bounds, in another CRS, of a box whose edges are followed in 21 steps each.
+
+    ``west > east`` in a geographic source means the box crosses the antimeridian.
+    """
+    if source == target:
+        return bounds
+    transformer = Transformer.from_crs(source, target, always_xy=True)
+    left, bottom, right, top = bounds
+    try:
+        if left > right:
+            west = transformer.transform_bounds(left, bottom, 180.0, top, densify_pts=21)
+            east = transformer.transform_bounds(-180.0, bottom, right, top, densify_pts=21)
+            box = (
+                min(west[0], east[0]),
+                min(west[1], east[1]),
+                max(west[2], east[2]),
+                max(west[3], east[3]),
+            )
+        else:
+            box = transformer.transform_bounds(left, bottom, right, top, densify_pts=21)
+    except ProjError as error:
+        raise GridError(f"the box {bounds} cannot be expressed in {target}: {error}") from None
+    if not all(math.isfinite(v) for v in box):
+        raise GridError(f"the box {bounds} cannot be expressed in {target}")
+    return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+
+
+def snap(bounds: Bounds, crs: str, xres: float, yres: float, anchor: tuple[float, float]) -> Grid:
+    """Return the grid through ``anchor`` that holds every pixel which ``bounds`` touch.
+
+    Parameters
+    ----------
+    bounds : tuple of float
+        In CRS units.
+    crs : str
+        Of the grid.
+    xres, yres : float
+        Positive, in CRS units.
+    anchor : tuple of float
+        ``(x, y)`` of any pixel corner of the grid.
+
+    Raises
+    ------
+    GridError
+        If the bounds are empty or hold more than 2**31 pixels in a direction.
+    """
+    left, bottom, right, top = bounds
+    x, y = anchor
+    c0 = _floor((left - x) / xres)
+    c1 = _ceil((right - x) / xres)
+    r0 = _floor((y - top) / yres)
+    r1 = _ceil((y - bottom) / yres)
+    # A box thinner than the tolerance still touches one pixel.
+    c1, r1 = max(c1, c0 + 1), max(r1, r0 + 1)
+    if c1 - c0 >= 2**31 or r1 - r0 >= 2**31:
+        raise GridError(f"the output grid would have {c1 - c0} × {r1 - r0} pixels")
+    return Grid(crs, x + c0 * xres, y - r0 * yres, xres, yres, c1 - c0, r1 - r0)
+
+
+def _floor(value: float) -> int:
+    return math.floor(value + TOLERANCE)
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - TOLERANCE)
+
+
+def aligned(value: float, step: float) -> bool:
+    """Whether ``value`` is a whole number of steps, to a millionth of one."""
+    ratio = value / step
+    return abs(ratio - round(ratio)) <= TOLERANCE
+
+
+def phase(origin: float, step: float) -> float:
+    """Return where a grid line falls within a step, in steps, in ``[0, 1)``, rounded to the tolerance."""
+    part = round((origin / step) % 1.0, 6)
+    return 0.0 if part >= 1.0 else part

@@ -1,0 +1,120 @@
+"""Nodata, scale and offset, and the offset of Sentinel-2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rasteret_dask.errors import ArgumentError
+
+Number = float | int | None
+
+
+def valid_pixels(values: npt.NDArray[Any], nodata: Number) -> npt.NDArray[np.bool_] | None:
+    """Return where values mean something; None means everywhere.
+
+    NaN is nodata in floating-point data even where the file does not say so.
+    """
+    floating = values.dtype.kind in "fc"
+    if nodata is None:
+        if not floating:
+            return None
+        nan = np.isnan(values)
+        return ~nan if nan.any() else None
+    if nodata != nodata:
+        return ~np.isnan(values) if floating else None
+    valid: npt.NDArray[np.bool_] = values != nodata
+    if floating:
+        valid &= ~np.isnan(values)
+    return valid
+
+
+def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the float type that holds a type's values and NaN: float32 up to 16 bits, float64 above; complex stays."""
+    if dtype.kind == "c":
+        return dtype
+    if dtype.kind == "f":
+        return np.dtype(np.float32) if dtype.itemsize <= 4 else dtype
+    return np.dtype(np.float32) if dtype.itemsize <= 2 else np.dtype(np.float64)
+
+
+def convert(
+    values: npt.NDArray[Any], dtype: np.dtype[Any], scale: float, add: float
+) -> npt.NDArray[Any]:
+    """Return ``values * scale + add`` in another type, or the values as they are when nothing changes.
+
+    The arithmetic is done in the output's own precision for floats, in float64 for integers, which are then rounded.
+    """
+    if scale == 1.0 and add == 0.0:
+        return values if values.dtype == dtype else values.astype(dtype)
+    if dtype.kind in "fc":
+        out = values.astype(dtype)
+        out *= dtype.type(scale)
+        out += dtype.type(add)
+        return out
+    return np.rint(values.astype(np.float64) * scale + add).astype(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """What must be added to the digital numbers of a Sentinel-2 item, and the rule that says so."""
+
+    dn: float
+    rule: str
+
+
+def sentinel2_offset(
+    *,
+    collection: str | None,
+    offset_applied: bool | None,
+    baseline: str | None,
+    declared_scale: float | None = None,
+    declared_add: float | None = None,
+) -> Offset:
+    """Return the radiometric offset of an L2A item, in digital numbers.
+
+    From processing baseline 04.00 on, ESA adds 1000 to every digital number (``BOA_ADD_OFFSET = -1000``). Who published the file
+    decides whether that is still in there:
+
+    ============================================  ===========================================
+    what the item says                            offset
+    ============================================  ===========================================
+    ``earthsearch:boa_offset_applied`` is true    0, whatever ``raster:bands`` says
+    ``earthsearch:boa_offset_applied`` is false   -1000 from baseline 04.00, else 0
+    collection ``sentinel-2-c1-l2a``              the declared one
+    a baseline, and neither of these              -1000 from baseline 04.00, else 0
+    ============================================  ===========================================
+
+    The date never decides: old acquisitions are reprocessed.
+
+    Raises
+    ------
+    ArgumentError
+        If no rule covers the item.
+    """
+    if offset_applied is True:
+        return Offset(0.0, "earthsearch:boa_offset_applied")
+    if collection == "sentinel-2-c1-l2a" and declared_add is not None and declared_scale:
+        return Offset(round(declared_add / declared_scale, 6), "declared (collection 1)")
+    number = _baseline(baseline)
+    if number is None:
+        raise ArgumentError(
+            "no rule says whether the Sentinel-2 offset is in this item's numbers: it has neither "
+            "earthsearch:boa_offset_applied nor s2:processing_baseline",
+            hint="give offsets={item id: 0 or -1000}, or leave harmonize and scale off",
+        )
+    rule = f"baseline {baseline}"
+    return Offset(-1000.0 if number >= 4.0 else 0.0, rule)
+
+
+def _baseline(text: str | None) -> float | None:
+    cleaned = (text or "").strip().upper().removeprefix("N")
+    if cleaned.isdigit() and len(cleaned) == 4:
+        cleaned = f"{cleaned[:2]}.{cleaned[2:]}"
+    try:
+        return float(cleaned)
+    except ValueError:
+        return None

@@ -1,0 +1,209 @@
+"""Which source pixel an output pixel takes: exact affine maps within a CRS, an anchored lattice between two.
+
+A coordinate is a function of the *global* pixel index of the output grid and of nothing else, so that every chunking gives the same
+pixels. GDAL's warp interpolates along each chunk's own scanlines, and moves pixels with the chunking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from pyproj import Transformer
+
+from rasteret_dask.errors import GridError
+from rasteret_dask.grid.tiles import Window
+
+Affine6 = tuple[float, float, float, float, float, float]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+STEPS = (32, 16, 8, 4, 2, 1)
+"""Distances between lattice nodes that are tried, in output pixels."""
+
+BOUND = 1e-3
+"""Largest error of the linear interpolation between nodes, in source pixels, at the middle of a cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class AxisMap:
+    """Output pixel centres to source pixel coordinates along both axes, in one CRS.
+
+    ``column = x_scale * (X + 0.5) + x_shift`` for output column X, and likewise rows.
+    """
+
+    x_scale: float
+    x_shift: float
+    y_scale: float
+    y_shift: float
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether it only moves by whole pixels."""
+        return (
+            self.x_scale == 1.0
+            and self.y_scale == 1.0
+            and self.x_shift == round(self.x_shift)
+            and self.y_shift == round(self.y_shift)
+        )
+
+
+def axis_map(grid: Affine6, source: Affine6) -> AxisMap:
+    """Compose the output grid's affine with the inverse of the source's, both axis-aligned and in one CRS.
+
+    Scales and shifts nearer than a millionth of a pixel to a whole number are that number.
+    """
+    a, _, c, _, e, f = grid
+    p, _, r, _, t, u = source
+    return AxisMap(_whole(a / p), _whole((c - r) / p), _whole(e / t), _whole((f - u) / t))
+
+
+def _whole(value: float) -> float:
+    near = round(value)
+    return float(near) if abs(value - near) <= 1e-6 else value
+
+
+def nearest_index(coordinate: Floats, flipped: bool = False) -> Ints:
+    """Return the pixel that holds each coordinate.
+
+    Pixels are half-open: a point on an edge belongs to the right-hand, lower pixel. Coordinates are rounded to a millionth first, so that
+    arithmetic noise does not decide. ``flipped`` is for an axis that runs against the output's (south-up rows).
+    """
+    rounded = np.round(coordinate, 6)
+    if flipped:
+        return (np.ceil(rounded) - 1).astype(np.int64)
+    return np.floor(rounded).astype(np.int64)
+
+
+def axis_indices(start: int, stop: int, scale: float, shift: float) -> Ints:
+    """Return the source index of each output index in ``[start, stop)`` along one axis."""
+    return nearest_index(scale * (np.arange(start, stop) + 0.5) + shift, scale < 0)
+
+
+@lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CrsMap:
+    """Output pixels to source pixels across two CRSs, through lattice nodes anchored at the output grid's origin.
+
+    Parameters
+    ----------
+    grid_crs, source_crs : str
+    grid, source : tuple of float
+        Affines of pixel corners.
+    step : int
+        Output pixels between nodes; 1 computes the coordinates of every pixel exactly.
+    """
+
+    grid_crs: str
+    source_crs: str
+    grid: Affine6
+    source: Affine6
+    step: int
+
+    def exact(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
+        """Return source coordinates of output coordinates (both in pixels), by PROJ."""
+        a, b, c, d, e, f = self.grid
+        x = a * columns + b * rows + c
+        y = d * columns + e * rows + f
+        sx, sy = _transformer(self.grid_crs, self.source_crs).transform(x, y)
+        sx, sy = np.asarray(sx, dtype=np.float64), np.asarray(sy, dtype=np.float64)
+        p, q, r, s, t, u = self.source
+        det = p * t - q * s
+        dx, dy = sx - r, sy - u
+        # What PROJ cannot transform is inf; inf - inf would warn, and nan says it as well.
+        bad = ~(np.isfinite(dx) & np.isfinite(dy))
+        dx, dy = np.where(bad, np.nan, dx), np.where(bad, np.nan, dy)
+        return (t * dx - q * dy) / det, (p * dy - s * dx) / det
+
+    def nodes(self, window: Window) -> tuple[Floats, Floats, int, int]:
+        """Return source columns and rows at the nodes around a window of output pixels, and the first node's indices."""
+        r0, r1, c0, c1 = window
+        n = self.step
+        i0, i1 = r0 // n, -(-r1 // n)
+        j0, j1 = c0 // n, -(-c1 // n)
+        columns, rows = np.meshgrid(
+            np.arange(j0, j1 + 1) * float(n), np.arange(i0, i1 + 1) * float(n)
+        )
+        u, v = self.exact(columns, rows)
+        return u, v, i0, j0
+
+    def coordinates(self, window: Window) -> tuple[Floats, Floats]:
+        """Return source columns and rows, in pixels, of the centres of a window of output pixels.
+
+        Returns
+        -------
+        columns, rows : ndarray of float64, shape (rows of window, columns of window)
+            NaN where PROJ has no answer.
+        """
+        r0, r1, c0, c1 = window
+        if self.step == 1:
+            columns, rows = np.meshgrid(np.arange(c0, c1) + 0.5, np.arange(r0, r1) + 0.5)
+            return self.exact(columns, rows)
+        u, v, i0, j0 = self.nodes(window)
+        y = (np.arange(r0, r1) + 0.5) / self.step - i0
+        x = (np.arange(c0, c1) + 0.5) / self.step - j0
+        return _bilinear(u, y, x), _bilinear(v, y, x)
+
+    def extent(self, window: Window) -> Window | None:
+        """Return a window of source pixels that surely holds every one the output window's centres fall in.
+
+        None when no node has a finite image. Where some have none, everything might be needed, and the window is unbounded.
+        """
+        if self.step == 1:
+            u, v = self.coordinates(window)
+        else:
+            u, v, _, _ = self.nodes(window)
+        finite = np.isfinite(u)
+        if not finite.any():
+            return None
+        if not finite.all():
+            return (-(2**31), 2**31, -(2**31), 2**31)
+        return (
+            int(np.floor(v.min())) - 1,
+            int(np.floor(v.max())) + 2,
+            int(np.floor(u.min())) - 1,
+            int(np.floor(u.max())) + 2,
+        )
+
+
+def _bilinear(nodes: Floats, y: Floats, x: Floats) -> Floats:
+    # Separable: first along rows of nodes, then down. The same operations in the same order for every chunk that holds a pixel.
+    i = np.minimum(y.astype(np.int64), nodes.shape[0] - 2)
+    j = np.minimum(x.astype(np.int64), nodes.shape[1] - 2)
+    dy, dx = (y - i)[:, None], (x - j)[None, :]
+    across = nodes[:, j] * (1.0 - dx) + nodes[:, j + 1] * dx
+    out: Floats = across[i] * (1.0 - dy) + across[i + 1] * dy
+    return out
+
+
+def choose_step(crs_map: CrsMap, window: Window) -> int:
+    """Return the widest node distance whose interpolation stays within :data:`BOUND` over a window of the output grid.
+
+    The error is measured at the middles of up to 16 × 16 cells, where that of a linear interpolation is largest. The choice is made once
+    for a cube, never for a chunk.
+    """
+    r0, r1, c0, c1 = window
+    if r1 <= r0 or c1 <= c0:
+        raise GridError("an empty window has no coordinates")
+    for step in STEPS:
+        if step == 1:
+            break
+        i = np.unique(np.linspace(r0 // step, (r1 - 1) // step, 16).astype(np.int64))
+        j = np.unique(np.linspace(c0 // step, (c1 - 1) // step, 16).astype(np.int64))
+        jj, ii = np.meshgrid(j.astype(float), i.astype(float))
+        corners = [
+            crs_map.exact((jj + dj) * step, (ii + di) * step) for di in (0, 1) for dj in (0, 1)
+        ]
+        middle = crs_map.exact((jj + 0.5) * step, (ii + 0.5) * step)
+        errors = [
+            np.abs(sum(corner[axis] for corner in corners) / 4.0 - middle[axis]) for axis in (0, 1)
+        ]
+        if all(np.isfinite(e).all() and float(e.max()) <= BOUND for e in errors):
+            return step
+    return 1

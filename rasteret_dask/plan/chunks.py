@@ -1,0 +1,179 @@
+"""One :class:`ReadPlan` for each chunk of a cube: byte ranges and placement, never a client, a store or a secret."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from rasteret_dask.grid.masks import MaskRule
+from rasteret_dask.grid.tiles import Window
+from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.plan.sources import Ints, Number, SourceRead, SourceTable, source_read
+
+Chunks = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a chunk's array holds.
+
+    Parameters
+    ----------
+    band : str
+        For messages.
+    dtype : str
+        NumPy name.
+    fill : number
+        What gaps hold; NaN for masked cubes.
+    scaled : bool
+        Whether values are multiplied by each source's scale and shifted by its add.
+    """
+
+    band: str
+    dtype: str
+    fill: Number
+    scaled: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadPlan:
+    """All that a worker needs to read one chunk of one band.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(time, y, x)`` of the chunk.
+    origin : tuple of int
+        Row and column of the chunk's corner in the output grid.
+    sources : tuple of SourceRead
+        By time step and rank.
+    output : Output
+    storage : StorageOptions
+    mask : MaskRule, optional
+        Which pixels of the sources' masks are kept.
+    """
+
+    shape: tuple[int, int, int]
+    origin: tuple[int, int]
+    sources: tuple[SourceRead, ...]
+    output: Output
+    storage: StorageOptions
+    mask: MaskRule | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BandPlan:
+    """Every chunk of one band; this is what a graph carries instead of one object for each tile.
+
+    Parameters
+    ----------
+    chunks : tuple of tuple of int
+        Dask chunks along time, y and x.
+    table : SourceTable
+    output : Output
+    storage : StorageOptions
+    masks : SourceTable, optional
+        The mask band of each source, row by row beside ``table``; its maps lead from the source's pixels.
+    mask : MaskRule, optional
+    extents : dict of int to (int, int, ndarray), optional
+        For each map between two CRSs: first chunk row and column it touches, and source windows of the chunks from there, shape
+        ``(rows, columns, 4)``. They are computed once where PROJ is at hand, so that cutting a chunk out needs none.
+    """
+
+    chunks: Chunks
+    table: SourceTable
+    output: Output
+    storage: StorageOptions
+    masks: SourceTable | None = None
+    mask: MaskRule | None = None
+    extents: dict[int, tuple[int, int, Ints]] | None = None
+
+    @property
+    def numblocks(self) -> tuple[int, int, int]:
+        """Chunks along time, y and x."""
+        t, y, x = (len(c) for c in self.chunks)
+        return t, y, x
+
+    def blocks(self) -> Iterator[tuple[int, int, int]]:
+        """Yield the index of every chunk."""
+        t, y, x = self.numblocks
+        yield from product(range(t), range(y), range(x))
+
+    def block(self, index: tuple[int, int, int]) -> ReadPlan:
+        """Return the plan of one chunk.
+
+        The cost depends on the sources of the chunk's time steps, not on those of the cube.
+        """
+        (t0, t1), (r0, r1), (c0, c1) = (
+            (sum(c[:i]), sum(c[: i + 1])) for c, i in zip(self.chunks, index)
+        )
+        table = self.table
+        low, high = np.searchsorted(table.steps, [t0, t1])
+        near = table.windows[low:high]
+        hit = (near[:, 0] < r1) & (near[:, 1] > r0) & (near[:, 2] < c1) & (near[:, 3] > c0)
+        sources = []
+        for k in (np.flatnonzero(hit) + low).tolist():
+            w = table.windows[k].tolist()
+            window = (max(r0, w[0]), min(r1, w[1]), max(c0, w[2]), min(c1, w[3]))
+            found = self._source(k, int(table.steps[k]) - t0, window, index)
+            if found is not None:
+                sources.append(found)
+        return ReadPlan(
+            (t1 - t0, r1 - r0, c1 - c0),
+            (r0, c0),
+            tuple(sources),
+            self.output,
+            self.storage,
+            self.mask,
+        )
+
+    def _source(
+        self, k: int, step: int, window: Window, index: tuple[int, int, int]
+    ) -> SourceRead | None:
+        number = int(self.table.map_ids[k])
+        mapped = self.table.maps[number]
+        if isinstance(mapped, AxisMap):
+            pixels = axis_extent(mapped, window)
+        else:
+            assert self.extents is not None
+            row, col, extents = self.extents[number]
+            i, j = index[1] - row, index[2] - col
+            if not (0 <= i < extents.shape[0] and 0 <= j < extents.shape[1]):
+                return None
+            e = extents[i, j].tolist()
+            pixels = (e[0], e[1], e[2], e[3])
+        mask = None
+        if self.masks is not None:
+            mask_map = self.masks.maps[int(self.masks.map_ids[k])]
+            assert isinstance(mask_map, AxisMap)
+            clipped = (
+                max(0, pixels[0]),
+                min(int(self.table.sizes[k, 0]), pixels[1]),
+                max(0, pixels[2]),
+                min(int(self.table.sizes[k, 1]), pixels[3]),
+            )
+            mask = source_read(
+                self.masks, k, step=step, window=clipped, pixels=axis_extent(mask_map, clipped)
+            )
+        return source_read(self.table, k, step=step, window=window, pixels=pixels, mask=mask)
+
+
+def axis_extent(mapped: AxisMap, window: Window) -> Window:
+    """Return a window of source pixels that surely holds every one that the output window's centres fall in.
+
+    At most one pixel more than needed on each side; what is really needed is worked out when the chunk is read.
+    """
+    r0, r1, c0, c1 = window
+    rows = sorted(mapped.y_scale * (r + 0.5) + mapped.y_shift for r in (r0, r1 - 1))
+    cols = sorted(mapped.x_scale * (c + 0.5) + mapped.x_shift for c in (c0, c1 - 1))
+    return (
+        math.floor(rows[0] - 1e-5),
+        math.floor(rows[1] + 1e-5) + 1,
+        math.floor(cols[0] - 1e-5),
+        math.floor(cols[1] + 1e-5) + 1,
+    )

@@ -1,0 +1,73 @@
+"""Neighbouring byte ranges of one file become one request: pure, no I/O; the result is the I/O plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+GAP = 16 * 1024
+"""Bytes that are fetched for nothing rather than pay for another request."""
+
+LIMIT = 1024 * 1024
+"""A request is not grown beyond this, so that big tiles still arrive in parallel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One request and the ranges it answers.
+
+    Parameters
+    ----------
+    start, stop : int
+        Half-open range of bytes.
+    members : tuple of int
+        Numbers of the ranges within, in the order of their offsets.
+    """
+
+    start: int
+    stop: int
+    members: tuple[int, ...]
+
+
+def coalesce(
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    *,
+    gap: int = GAP,
+    limit: int = LIMIT,
+) -> list[Merged]:
+    """Merge ranges of one file.
+
+    Parameters
+    ----------
+    starts, stops : ndarray of int64, shape (n,)
+        Half-open ranges in any order; they may overlap or repeat.
+    gap : int
+        Ranges at most so many bytes apart are merged …
+    limit : int
+        … as long as the request stays within so many bytes. A single range may be larger.
+
+    Returns
+    -------
+    list of Merged
+        By offset; every input range lies in exactly one of them.
+    """
+    order = np.argsort(starts, kind="stable")
+    out: list[Merged] = []
+    start = stop = -1
+    members: list[int] = []
+    for number in order.tolist():
+        a, b = int(starts[number]), int(stops[number])
+        inside = bool(members) and b <= stop
+        if members and (inside or (a - stop <= gap and b - start <= limit)):
+            stop = max(stop, b)
+            members.append(number)
+            continue
+        if members:
+            out.append(Merged(start, stop, tuple(members)))
+        start, stop, members = a, b, [number]
+    if members:
+        out.append(Merged(start, stop, tuple(members)))
+    return out

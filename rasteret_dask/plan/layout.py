@@ -1,0 +1,124 @@
+"""Dask chunks of a cube: whole tiles, enough of them for a task to hide latency, not too many bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rasteret_dask.errors import ArgumentError
+
+TILES = 32
+"""A task with so many tiles keeps enough requests in flight to hide latency."""
+
+Chunks = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def auto_chunks(
+    shape: tuple[int, int, int],
+    tile: tuple[int, int],
+    offset: tuple[int, int],
+    itemsize: int,
+    target: int,
+) -> Chunks:
+    """Choose chunks.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Time, y, x of the cube.
+    tile : tuple of int
+        Rows and columns of a source tile, in output pixels.
+    offset : tuple of int
+        Row and column of the cube's corner within a source tile; when it is (0, 0) chunks begin on tiles.
+    itemsize : int
+        Bytes of an output pixel.
+    target : int
+        Bytes of a chunk at most, if a chunk of one tile fits.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Uniform along each dimension except for the last chunk, as Zarr wants them.
+    """
+    nt, ny, nx = shape
+    th, tw = max(1, tile[0]), max(1, tile[1])
+    side = 1
+    while (side + 1) ** 2 * th * tw * itemsize <= target and (side * th < ny or side * tw < nx):
+        side += 1
+    cy, cx = min(ny, side * th), min(nx, side * tw)
+    # A long thin area: give what one axis leaves over to the other.
+    while cx == nx and cy < ny and (cy + th) * cx * itemsize <= target:
+        cy = min(ny, cy + th)
+    while cy == ny and cx < nx and (cx + tw) * cy * itemsize <= target:
+        cx = min(nx, cx + tw)
+    ct = 1
+    if cy == ny and cx == nx:
+        tiles = _tiles(ny, th, offset[0]) * _tiles(nx, tw, offset[1])
+        ct = min(nt, max(1, TILES // tiles), max(1, target // max(1, ny * nx * itemsize)))
+    return _split(nt, ct), _split(ny, cy), _split(nx, cx)
+
+
+def _tiles(size: int, tile: int, offset: int) -> int:
+    return -(-(size + offset % tile) // tile)
+
+
+def _split(size: int, chunk: int) -> tuple[int, ...]:
+    full, rest = divmod(size, chunk)
+    return (chunk,) * full + ((rest,) if rest else ())
+
+
+def parse_chunks(
+    chunks: Any,
+    shape: tuple[int, int, int],
+    tile: tuple[int, int],
+    offset: tuple[int, int],
+    itemsize: int,
+    target: int,
+) -> Chunks:
+    """Understand ``chunks=``: ``"auto"``, ``"tile"``, ``{}`` (natural tiles), or a mapping of ``time``, ``y`` and ``x``.
+
+    In a mapping, -1 or None takes the whole dimension, ``"auto"`` or a missing key what :func:`auto_chunks` would choose with the others
+    fixed, and a tuple lists every chunk.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    """
+    if chunks == "auto":
+        return auto_chunks(shape, tile, offset, itemsize, target)
+    if chunks == "tile" or chunks == {}:
+        t, y, x = shape
+        return (1,) * t, tile_split(y, tile[0], offset[0]), tile_split(x, tile[1], offset[1])
+    if not isinstance(chunks, Mapping):
+        raise ArgumentError(f"chunks must be 'auto', 'tile', None or a mapping, not {chunks!r}")
+    unknown = set(chunks) - {"time", "y", "x"}
+    if unknown:
+        raise ArgumentError(
+            f"chunks names unknown dimensions {sorted(map(str, unknown))}; they are time, y, x"
+        )
+    fixed = [_one(chunks.get(dim, "auto"), size) for dim, size in zip(("time", "y", "x"), shape)]
+    if any(f is None for f in fixed):
+        depth = shape[0] if fixed[0] is None else max(fixed[0], default=1)
+        room = max(1, target // (depth if fixed[0] is not None else 1))
+        auto = auto_chunks(shape, tile, offset, itemsize, room)
+        fixed = [a if f is None else f for a, f in zip(auto, fixed)]
+    return tuple(f or () for f in fixed)  # type: ignore[return-value]
+
+
+def _one(wanted: Any, size: int) -> tuple[int, ...] | None:
+    if isinstance(wanted, str) and wanted == "auto":
+        return None
+    if wanted is None or wanted == -1:
+        return (size,)
+    if isinstance(wanted, int) and wanted > 0:
+        return _split(size, min(wanted, size))
+    if isinstance(wanted, (tuple, list)) and sum(wanted) == size and all(c > 0 for c in wanted):
+        return tuple(int(c) for c in wanted)
+    raise ArgumentError(f"{wanted!r} does not say how to cut a dimension of {size}")
+
+
+def tile_split(size: int, tile: int, offset: int) -> tuple[int, ...]:
+    """Cut a dimension at every edge of a source tile."""
+    first = min(size, tile - offset % tile)
+    return (first, *_split(size - first, tile)) if size > first else (first,)

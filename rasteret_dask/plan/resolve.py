@@ -1,0 +1,149 @@
+"""What exactly a window of a chunk needs from one source: the last step before bytes, shared by reading and explaining."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rasteret_dask.grid.tiles import Piece, Window, pieces
+from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, nearest_index
+from rasteret_dask.plan.sources import Ints, SourceRead
+
+Coordinates = dict[tuple[CrsMap, Window], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolved:
+    """Where the pixels of an output window come from.
+
+    Parameters
+    ----------
+    target : tuple of int
+        Window of the output grid that this source fills or may fill.
+    pixels : tuple of int
+        Window of source pixels that is read.
+    rows, cols : ndarray of int64
+        Source indices relative to ``pixels``: 1-D for an :class:`AxisMap` (one an output row, one an output column), 2-D for a
+        :class:`CrsMap`.
+    inside : ndarray of bool, optional
+        For a :class:`CrsMap`: which output pixels fall into the source at all. None: all of them.
+    tiles : ndarray of bool, optional
+        For a :class:`CrsMap`: which tiles of ``pixels`` are touched, row by row. None: all of them.
+    direct : bool
+        The window is a plain copy of source pixels.
+    """
+
+    target: Window
+    pixels: Window
+    rows: Ints
+    cols: Ints
+    inside: npt.NDArray[np.bool_] | None = None
+    tiles: npt.NDArray[np.bool_] | None = None
+    direct: bool = False
+
+
+def resolve(
+    source: SourceRead, window: Window, cache: Coordinates | None = None
+) -> Resolved | None:
+    """Work out which source pixels an output window takes.
+
+    Parameters
+    ----------
+    source : SourceRead
+    window : tuple of int
+        ``(row0, row1, col0, col1)`` of the output grid.
+    cache : dict, optional
+        Shares coordinates between sources with one map.
+
+    Returns
+    -------
+    Resolved or None
+        None when nothing of the window falls into the source.
+    """
+    w = source.window
+    window = (
+        max(window[0], w[0]),
+        min(window[1], w[1]),
+        max(window[2], w[2]),
+        min(window[3], w[3]),
+    )
+    if window[0] >= window[1] or window[2] >= window[3]:
+        return None
+    if isinstance(source.map, AxisMap):
+        return _axes(source, source.map, window)
+    return _warped(source, source.map, window, {} if cache is None else cache)
+
+
+def _axes(source: SourceRead, mapped: AxisMap, window: Window) -> Resolved | None:
+    rows = axis_indices(window[0], window[1], mapped.y_scale, mapped.y_shift)
+    cols = axis_indices(window[2], window[3], mapped.x_scale, mapped.x_shift)
+    in_rows = np.flatnonzero((rows >= 0) & (rows < source.height))
+    in_cols = np.flatnonzero((cols >= 0) & (cols < source.width))
+    if not len(in_rows) or not len(in_cols):
+        return None
+    # The maps are monotonous, so what falls inside is one run.
+    rows = rows[in_rows[0] : in_rows[-1] + 1]
+    cols = cols[in_cols[0] : in_cols[-1] + 1]
+    top, left = window[0] + int(in_rows[0]), window[2] + int(in_cols[0])
+    pixels = (int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
+    target = (top, top + len(rows), left, left + len(cols))
+    return Resolved(target, pixels, rows - pixels[0], cols - pixels[2], direct=mapped.is_shift)
+
+
+def _warped(
+    source: SourceRead, mapped: CrsMap, window: Window, cache: Coordinates
+) -> Resolved | None:
+    key = (mapped, window)
+    if key not in cache:
+        cache[key] = mapped.coordinates(window)
+    x, y = cache[key]
+    finite = np.isfinite(x)
+    if not finite.all():
+        x, y = np.where(finite, x, -1.0), np.where(finite, y, -1.0)
+    cols, rows = nearest_index(x), nearest_index(y)
+    inside = (rows >= 0) & (rows < source.height) & (cols >= 0) & (cols < source.width)
+    if not inside.any():
+        return None
+    if inside.all():
+        r, c = rows, cols
+    else:
+        r, c = rows[inside], cols[inside]
+    pixels = (int(r.min()), int(r.max()) + 1, int(c.min()), int(c.max()) + 1)
+    tiles = _touched(source, pixels, r, c)
+    np.clip(rows - pixels[0], 0, pixels[1] - pixels[0] - 1, out=rows)
+    np.clip(cols - pixels[2], 0, pixels[3] - pixels[2] - 1, out=cols)
+    return Resolved(window, pixels, rows, cols, None if inside.all() else inside, tiles)
+
+
+def _touched(
+    source: SourceRead, pixels: Window, rows: Ints, cols: Ints
+) -> npt.NDArray[np.bool_] | None:
+    # A window turned against the tiles leaves some at its corners untouched; they are not fetched.
+    th, tw = source.layout.height, source.layout.width
+    r0, c0 = pixels[0] // th, pixels[2] // tw
+    shape = ((pixels[1] - 1) // th - r0 + 1, (pixels[3] - 1) // tw - c0 + 1)
+    if shape[0] == 1 or shape[1] == 1:
+        return None
+    touched = np.zeros(shape, dtype=bool)
+    touched[rows // th - r0, cols // tw - c0] = True
+    return touched
+
+
+def needed_pieces(source: SourceRead, resolved: Resolved) -> list[Piece]:
+    """Return the pieces of tiles to read, row by row."""
+    layout = source.layout
+    found = pieces(resolved.pixels, layout.height, layout.width)
+    if resolved.tiles is None:
+        return found
+    return [piece for piece, hit in zip(found, resolved.tiles.ravel().tolist()) if hit]
+
+
+def mask_window(source: SourceRead, resolved: Resolved) -> Resolved | None:
+    """Return what the source's mask band must give for the source pixels that are read (nearest, always)."""
+    if source.mask is None:
+        return None
+    mask = source.mask
+    assert isinstance(mask.map, AxisMap)
+    return _axes(mask, mask.map, resolved.pixels)

@@ -1,0 +1,186 @@
+"""Tiles of many sources into arrays: fetched all at once, decoded as they arrive, straight to where they belong."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rasteret_dask.errors import RasteretError, TileReadError
+from rasteret_dask.grid.tiles import Piece
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.plan.coalesce import coalesce
+from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.read.crew import Crew, crew
+from rasteret_dask.storage.source import Fetch, RangeRequest
+from rasteret_dask.storage.urls import public
+from rasteret_dask.tiff.codecs import decode_tile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Load:
+    """Pieces of one source to read into an array.
+
+    Parameters
+    ----------
+    source : SourceRead
+    pieces : sequence of Piece
+    out : ndarray, shape (rows, columns), dtype of the source
+        Written in place.
+    band : str
+        For messages.
+    """
+
+    source: SourceRead
+    pieces: Sequence[Piece]
+    out: npt.NDArray[Any]
+    band: str
+
+
+@dataclass(slots=True, eq=False)
+class TileUse:
+    """One tile and everyone who wants a piece of it."""
+
+    start: int
+    stop: int
+    source: SourceRead
+    users: list[tuple[Load, Piece]] = field(default_factory=list)
+
+
+def tile_uses(loads: Sequence[Load]) -> dict[str, dict[tuple[int, int], TileUse]]:
+    """Group what is wanted by URL and tile, so that no tile is fetched or decoded twice.
+
+    Sparse tiles are filled on the spot, with the source's nodata or 0, as GDAL does.
+    """
+    by_url: dict[str, dict[tuple[int, int], TileUse]] = defaultdict(dict)
+    for load in loads:
+        source = load.source
+        for piece in load.pieces:
+            offset, count = source.tile(piece.row, piece.col)
+            if count == 0:
+                _view(load, piece)[...] = 0 if source.nodata is None else source.nodata
+                continue
+            uses = by_url[source.url]
+            use = uses.get((offset, count))
+            if use is None:
+                use = uses[(offset, count)] = TileUse(offset, offset + count, source)
+            use.users.append((load, piece))
+    return by_url
+
+
+def requests_for(
+    by_url: dict[str, dict[tuple[int, int], TileUse]],
+) -> tuple[list[RangeRequest], list[list[TileUse]]]:
+    """Return the requests to make, and for each the tiles it answers."""
+    requests: list[RangeRequest] = []
+    answers: list[list[TileUse]] = []
+    for url, tiles in by_url.items():
+        uses = list(tiles.values())
+        starts = np.array([use.start for use in uses], dtype=np.int64)
+        stops = np.array([use.stop for use in uses], dtype=np.int64)
+        for merged in coalesce(starts, stops):
+            requests.append(RangeRequest(url, merged.start, merged.stop, uses[0].source.etag))
+            answers.append([uses[k] for k in merged.members])
+    return requests, answers
+
+
+def run_loads(loads: Sequence[Load], storage: StorageOptions) -> None:
+    """Read all loads; return when every array is complete.
+
+    Raises
+    ------
+    RasteretError
+        The first failure, with item, band, URL and tile; what is still under way is given up.
+    """
+    requests, answers = requests_for(tile_uses(loads))
+    if not requests:
+        return
+    fetch = Fetch(requests, storage)
+    team = crew()
+    pending: list[Future[None]] = []
+    try:
+        for number, data in fetch:
+            for use in answers[number]:
+                _give(team, use, memoryview(data), requests[number].start, pending, fetch.backlog())
+            fetch.done(number)
+        for future in pending:
+            future.result()
+    except RasteretError as error:
+        raise _located(error, answers) from None
+    finally:
+        # Helpers write into arrays of ours: none may outlive this call.
+        fetch.close()
+        for future in pending:
+            future.cancel()
+            if not future.cancelled():
+                future.exception()
+
+
+def _give(
+    team: Crew,
+    use: TileUse,
+    data: memoryview,
+    start: int,
+    pending: list[Future[None]],
+    backlog: int,
+) -> None:
+    def work() -> None:
+        decode_use(use, data[use.start - start : use.stop - start])
+
+    # Handing over costs some 30 µs, so only a queue is shared out.
+    future = team.elsewhere(work) if backlog else None
+    if future is None:
+        team.here(work)
+    else:
+        pending.append(future)
+
+
+def decode_use(use: TileUse, data: memoryview) -> None:
+    """Decode one tile, no further than its users need, and copy each user's piece out.
+
+    Raises
+    ------
+    TileReadError
+        With URL, tile and byte range.
+    """
+    source = use.source
+    boxes = [piece for _, piece in use.users]
+    rows = (min(p.rows[0] for p in boxes), max(p.rows[1] for p in boxes))
+    cols = (min(p.cols[0] for p in boxes), max(p.cols[1] for p in boxes))
+    try:
+        tile = decode_tile(data, source.layout, rows=rows, cols=cols)
+    except RasteretError as error:
+        load, piece = use.users[0]
+        raise TileReadError(
+            error.message,
+            hint=error.hint,
+            item=source.item,
+            band=load.band,
+            url=public(source.url),
+            level=0,
+            tile=(piece.row, piece.col),
+            range=(use.start, use.stop),
+        ) from None
+    for load, piece in use.users:
+        r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
+        h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
+        _view(load, piece)[...] = tile[r : r + h, c : c + w, load.source.sample]
+
+
+def _view(load: Load, piece: Piece) -> npt.NDArray[Any]:
+    h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
+    return load.out[piece.top : piece.top + h, piece.left : piece.left + w]
+
+
+def _located(error: RasteretError, answers: list[list[TileUse]]) -> RasteretError:
+    """Add item and band to an error of storage, which knows only the URL."""
+    for uses in answers:
+        if error.url == public(uses[0].source.url):
+            load, _ = uses[0].users[0]
+            return error.located(item=uses[0].source.item, band=load.band)
+    return error

@@ -1,0 +1,95 @@
+"""Plans as Dask arrays: the only user of Dask's internals.
+
+The scheduler unpickles and materialises this module's objects, so what is imported here stays light: no reader, no codec, no PROJ.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.array.core import getter
+from dask.blockwise import BlockwiseDep, blockwise
+from dask.highlevelgraph import HighLevelGraph
+
+from rasteret_dask.plan.chunks import BandPlan, ReadPlan
+
+_WHOLE = (slice(None), slice(None), slice(None))
+
+
+class BlockRead:
+    """An array-like that reads a window of one chunk when it is indexed.
+
+    Dask's own ``getter`` indexes it, and Dask's optimiser merges later slices into that index; so a slice of a cube fetches only the
+    tiles of the slice.
+    """
+
+    __slots__ = ("plan",)
+    ndim = 3
+
+    def __init__(self, plan: ReadPlan) -> None:
+        self.plan = plan
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Time, y, x."""
+        return self.plan.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the result."""
+        return np.dtype(self.plan.output.dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        # Looked up when a worker runs it: the scheduler holds these objects and must not load codecs and PROJ for it.
+        tasks = importlib.import_module("rasteret_dask.read.tasks")
+        return tasks.read_block(self.plan, index if isinstance(index, tuple) else (index,))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BlockRead, (self.plan,)
+
+
+class CubeBlocks(BlockwiseDep):  # type: ignore[misc]
+    """Yields the :class:`BlockRead` of each chunk, when Dask asks for it.
+
+    Parameters
+    ----------
+    plan : BandPlan
+    """
+
+    produces_tasks = False
+
+    def __init__(self, plan: BandPlan) -> None:
+        self.plan = plan
+        self.numblocks = plan.numblocks
+
+    def __getitem__(self, idx: tuple[int, ...]) -> BlockRead:
+        t, y, x = idx
+        return BlockRead(self.plan.block((t, y, x)))
+
+    def __dask_distributed_pack__(self, required_indices: Any = None) -> Any:
+        return self
+
+    def __dask_tokenize__(self) -> Any:
+        return id(self)
+
+
+def to_dask(plan: BandPlan, name: str) -> da.Array:
+    """Return the lazy array of a band.
+
+    Parameters
+    ----------
+    plan : BandPlan
+    name : str
+        Of the layer; equal plans must have equal names, in every process.
+
+    Returns
+    -------
+    dask.array.Array, shape (time, y, x)
+    """
+    # getter with exactly two positional arguments: the form that Dask's slice fusion recognises.
+    layer = blockwise(getter, name, "tyx", CubeBlocks(plan), "tyx", _WHOLE, None, numblocks={})
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=())
+    return da.Array(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))

@@ -1,0 +1,216 @@
+"""What a worker runs: one plan and one index in, one array out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rasteret_dask.grid.mosaic import place_first
+from rasteret_dask.grid.radiometry import convert, valid_pixels
+from rasteret_dask.grid.tiles import Window
+from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
+from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.read.engine import Load, run_loads
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One source of one task: where its pixels are read to, and where they go."""
+
+    source: SourceRead
+    where: Resolved
+    pixels: Array
+    direct: bool
+    mask_where: Resolved | None = None
+    mask_pixels: Array | None = None
+
+
+def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
+    """Read a window of a chunk.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+    index : tuple of int, slice or sequence of int
+        As NumPy takes it, for ``(time, y, x)`` of the chunk; only what it covers is fetched.
+
+    Returns
+    -------
+    ndarray
+        Of ``plan.output.dtype``.
+
+    Raises
+    ------
+    RasteretError
+        If a byte cannot be had or a tile not be decoded, with item, band, URL and tile.
+    """
+    (t0, t1), (r0, r1), (c0, c1), rest = cover(index, plan.shape)
+    output = plan.output
+    shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
+    out = np.full(shape, output.fill, dtype=output.dtype)
+    if 0 in shape:
+        return out[rest]
+    top, left = plan.origin
+    window = (top + r0, top + r1, left + c0, left + c1)
+    jobs = plan_jobs(plan, out, window, range(t0, t1))
+    run_loads([load for job in jobs for load in _loads(plan, job)], plan.storage)
+    fuse(plan, jobs, out, window, t0)
+    return out if rest == (slice(None),) * 3 else out[rest]
+
+
+def cover(
+    index: tuple[Any, ...], shape: tuple[int, int, int]
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[Any, ...]]:
+    """Return the smallest box that holds an index, and the index within that box."""
+    full = tuple(index) + (slice(None),) * (3 - len(index))
+    boxes, rest = [], []
+    for item, size in zip(full, shape):
+        if isinstance(item, slice):
+            numbers = range(*item.indices(size))
+            if not numbers:
+                boxes.append((0, 0))
+                rest.append(slice(0, 0))
+                continue
+            low, high = min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]) + 1
+            boxes.append((low, high))
+            if numbers.step == 1:
+                rest.append(slice(None))
+            else:
+                rest.append(np.array([n - low for n in numbers]))
+        elif isinstance(item, (int, np.integer)):
+            number = int(item) % size
+            boxes.append((number, number + 1))
+            rest.append(0)
+        else:
+            wanted = np.asarray(item)
+            if wanted.dtype == bool:
+                wanted = np.flatnonzero(wanted)
+            wanted = wanted % size
+            low, high = (int(wanted.min()), int(wanted.max()) + 1) if wanted.size else (0, 0)
+            boxes.append((low, high))
+            rest.append(wanted - low)
+    return boxes[0], boxes[1], boxes[2], tuple(rest)
+
+
+def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[Job]:
+    """Resolve the sources of a window, and decide for each whether it decodes straight into the result."""
+    cache: Coordinates = {}
+    found = []
+    for source in plan.sources:
+        if source.step in steps:
+            where = resolve(source, window, cache)
+            if where is not None:
+                found.append((source, where))
+    jobs = []
+    for number, (source, where) in enumerate(found):
+        rivals = [w for k, (s, w) in enumerate(found) if k != number and s.step == source.step]
+        direct = _is_plain(plan, source, where) and not any(
+            _meet(where.target, r.target) for r in rivals
+        )
+        if direct:
+            r0, r1, c0, c1 = where.target
+            pixels = out[
+                source.step - steps.start,
+                r0 - window[0] : r1 - window[0],
+                c0 - window[2] : c1 - window[2],
+            ]
+        else:
+            pixels = _buffer(source, where)
+        mask_where = mask_window(source, where)
+        mask_pixels = None
+        if source.mask is not None and mask_where is not None:
+            mask_pixels = _buffer(source.mask, mask_where)
+        jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels))
+    return jobs
+
+
+def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
+    """Whether the source's pixels are the output's pixels as they stand."""
+    output = plan.output
+    if not where.direct or plan.mask is not None or source.layout.dtype != output.dtype:
+        return False
+    if output.scaled and (source.scale != 1.0 or source.add != 0.0):
+        return False
+    same = source.nodata == output.fill or (
+        source.nodata != source.nodata and output.fill != output.fill
+    )
+    return source.nodata is None or same
+
+
+def _meet(a: Window, b: Window) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+
+
+def _buffer(source: SourceRead, where: Resolved) -> Array:
+    r0, r1, c0, c1 = where.pixels
+    return np.empty((r1 - r0, c1 - c0), dtype=source.layout.dtype)
+
+
+def _loads(plan: ReadPlan, job: Job) -> Sequence[Load]:
+    loads = [Load(job.source, needed_pieces(job.source, job.where), job.pixels, plan.output.band)]
+    if job.source.mask is not None and job.mask_where is not None and job.mask_pixels is not None:
+        assert plan.mask is not None
+        mask_pieces = needed_pieces(job.source.mask, job.mask_where)
+        loads.append(Load(job.source.mask, mask_pieces, job.mask_pixels, plan.mask.band))
+    return loads
+
+
+def fuse(plan: ReadPlan, jobs: Sequence[Job], out: Array, window: Window, first: int) -> None:
+    """Put what was read into the result: mask, then warp, then the first valid pixel in the order of the sources."""
+    dtype = np.dtype(plan.output.dtype)
+    by_step: dict[int, list[Job]] = {}
+    for job in jobs:
+        if not job.direct:
+            by_step.setdefault(job.source.step, []).append(job)
+    for step, group in by_step.items():
+        layer = out[step - first]
+        filled = np.zeros(layer.shape, dtype=bool) if len(group) > 1 else None
+        for job in group:
+            values, valid = warped(plan, job)
+            r0, r1, c0, c1 = job.where.target
+            box = (slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2]))
+            scale, add = (job.source.scale, job.source.add) if plan.output.scaled else (1.0, 0.0)
+            place_first(
+                layer[box],
+                None if filled is None else filled[box],
+                convert(values, dtype, scale, add),
+                valid,
+            )
+
+
+def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | None]:
+    """Return a source's values and their validity on the output pixels of its target window."""
+    valid = valid_pixels(job.pixels, job.source.nodata)
+    if plan.mask is not None:
+        kept = _kept(plan, job)
+        valid = kept if valid is None else valid & kept
+    where = job.where
+    if where.direct:
+        return job.pixels, valid
+    index = np.ix_(where.rows, where.cols) if where.rows.ndim == 1 else (where.rows, where.cols)
+    values = job.pixels[index]
+    taken = None if valid is None else valid[index]
+    if where.inside is not None:
+        taken = where.inside if taken is None else taken & where.inside
+    return values, taken
+
+
+def _kept(plan: ReadPlan, job: Job) -> npt.NDArray[np.bool_]:
+    """Return which source pixels the mask keeps; what the mask does not cover is not kept."""
+    assert plan.mask is not None
+    kept = np.zeros(job.pixels.shape, dtype=bool)
+    if job.mask_where is None or job.mask_pixels is None or job.source.mask is None:
+        return kept
+    classes = plan.mask.apply(job.mask_pixels, job.source.mask.nodata)
+    where = job.mask_where
+    r0, r1, c0, c1 = where.target
+    top, left = job.where.pixels[0], job.where.pixels[2]
+    kept[r0 - top : r1 - top, c0 - left : c1 - left] = classes[np.ix_(where.rows, where.cols)]
+    return kept

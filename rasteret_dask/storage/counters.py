@@ -1,0 +1,46 @@
+"""How much this process has asked for: the numbers behind every report of requests and bytes.
+
+State: ``_counts`` belongs to this module and is written only under its lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Requests sent, bytes received and requests that were repeated, since the process began."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(
+            self.requests - other.requests, self.bytes - other.bytes, self.retries - other.retries
+        )
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.requests + other.requests, self.bytes + other.bytes, self.retries + other.retries
+        )
+
+
+_lock = threading.Lock()
+_counts = [0, 0, 0]
+
+
+def add(*, requests: int = 0, size: int = 0, retries: int = 0) -> None:
+    """Add to the process's counts."""
+    with _lock:
+        _counts[0] += requests
+        _counts[1] += size
+        _counts[2] += retries
+
+
+def snapshot() -> Counters:
+    """Return the counts so far."""
+    with _lock:
+        return Counters(*_counts)

@@ -1,0 +1,104 @@
+"""URL and options to a store, cached for the life of the process.
+
+State: ``_cache`` belongs to this module; its keys hold the process id, so a forked child makes its own stores. obstore does not
+survive a fork after use in the parent (the child hangs), so such a child is given fsspec instead.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import timedelta
+from typing import Any
+
+import fsspec
+from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.storage.urls import Location
+
+_lock = threading.Lock()
+_cache: dict[tuple[int, str, StorageOptions], Any] = {}
+_state = {"used": False, "forked": False}
+
+
+def object_store(location: Location, options: StorageOptions) -> Any:
+    """Return the obstore store for a location, or None in a forked child that must do without."""
+    if _state["forked"]:
+        return None
+    key = (os.getpid(), location.root, options)
+    store = _cache.get(key)
+    if store is None:
+        with _lock:
+            store = _cache.get(key)
+            if store is None:
+                store = _cache[key] = _make(location, options)
+                _state["used"] = True
+    return store
+
+
+def _make(location: Location, options: StorageOptions) -> Any:
+    # Retries are ours (they are counted, limited and classified), so the store's own are off. The whole-request timeout
+    # would punish big tiles on slow lines; a connection is given up when nothing arrives for `stall` seconds.
+    client: dict[str, Any] = {
+        "timeout": "1h",
+        "read_timeout": timedelta(seconds=options.retry.stall),
+        "connect_timeout": timedelta(seconds=min(10.0, options.retry.stall)),
+        "pool_idle_timeout": "50s",
+    }
+    config = dict(options.options)
+    if location.root.startswith("http:") or str(config.get("endpoint", "")).startswith("http:"):
+        client["allow_http"] = True
+    common: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
+    scheme = location.root.partition("://")[0]
+    if scheme in ("http", "https"):
+        return HTTPStore.from_url(location.root, **common)
+    config = {name: _boolean(value) for name, value in config.items()}
+    if scheme == "s3":
+        return S3Store.from_url(location.root, config=config, **common)
+    if scheme == "gs":
+        return GCSStore.from_url(location.root, config=config, **common)
+    return AzureStore.from_url(location.root, config=config, **common)
+
+
+def _boolean(value: str) -> Any:
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def filesystem(location: Location, options: StorageOptions) -> Any:
+    """Return the fsspec filesystem for a location (any protocol; synchronous, so call it from a thread)."""
+    protocol = location.root.partition("://")[0] or "file"
+    key = (os.getpid(), f"fsspec:{protocol}", options)
+    fs = _cache.get(key)
+    if fs is None:
+        with _lock:
+            fs = _cache.setdefault(
+                key, fsspec.filesystem(protocol, **_fsspec_options(protocol, options))
+            )
+    return fs
+
+
+def _fsspec_options(protocol: str, options: StorageOptions) -> dict[str, Any]:
+    config = dict(options.options)
+    if protocol != "s3":
+        return config if protocol not in ("http", "https") else {}
+    out: dict[str, Any] = {}
+    if _boolean(config.get("skip_signature", "false")) is True:
+        out["anon"] = True
+    if "request_payer" in config:
+        out["requester_pays"] = True
+    if "endpoint" in config:
+        out["endpoint_url"] = config["endpoint"]
+    if "region" in config:
+        out["client_kwargs"] = {"region_name": config["region"]}
+    return out
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _cache.clear()
+    _state["forked"] = _state["used"]
+
+
+os.register_at_fork(after_in_child=_after_fork)

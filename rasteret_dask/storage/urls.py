@@ -1,0 +1,89 @@
+"""Where a URL leads: pure string work, decided once and tested without a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from rasteret_dask.errors import ArgumentError
+
+Kind = Literal["file", "object", "fsspec"]
+
+_OBJECT_STORES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "abfs": "az",
+    "abfss": "az",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A URL taken apart.
+
+    Parameters
+    ----------
+    kind : {"file", "object", "fsspec"}
+        Who reads it: the operating system, obstore, or fsspec.
+    root : str
+        What one store serves: ``https://host:port``, ``s3://bucket``; empty for local files.
+    path : str
+        The file within the root, percent-decoded for object stores; the local path for files; the whole URL for fsspec.
+    host : str
+        What limits are counted against.
+    """
+
+    kind: Kind
+    root: str
+    path: str
+    host: str
+
+
+def locate(url: str) -> Location:
+    """Take a URL apart.
+
+    Parameters
+    ----------
+    url : str
+        A local path, or a URL of any protocol that obstore or fsspec serves.
+
+    Returns
+    -------
+    Location
+
+    Raises
+    ------
+    ArgumentError
+        If the URL is empty.
+    """
+    if not url:
+        raise ArgumentError("an empty URL leads nowhere")
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if "://" not in url and (len(scheme) <= 1 or not url.startswith("file:")):
+        return Location("file", "", str(Path(url)), "")
+    if scheme == "file":
+        return Location("file", "", unquote(parts.path), "")
+    host = parts.netloc
+    path = unquote(parts.path).lstrip("/")
+    # obstore has no notion of query strings, and refuses empty or dotted path segments.
+    plain = not parts.query and all(s not in ("", ".", "..") for s in path.split("/"))
+    if scheme in ("http", "https") and plain:
+        return Location("object", f"{scheme}://{host}", path, host)
+    if scheme in _OBJECT_STORES and plain and "@" not in host:
+        return Location("object", f"{_OBJECT_STORES[scheme]}://{host}", path, host)
+    return Location("fsspec", scheme, url, host or scheme)
+
+
+def public(url: str) -> str:
+    """Return the URL without user information and query: what may be logged, stored and shown."""
+    parts = urlsplit(url)
+    if "://" not in url or not (parts.query or parts.username):
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
