@@ -81,6 +81,10 @@ def _rebuild(cls: type[RasteretError], message: str, fields: dict[str, Any]) -> 
     return cls(message, **fields)
 
 
+class RasteretWarning(UserWarning):
+    """Something that is probably not what was meant."""
+
+
 # --- what the caller asked for -------------------------------------------------------------------
 class ArgumentError(RasteretError, ValueError):
     """An argument, or a combination of them, that cannot mean anything."""

@@ -55,7 +55,14 @@ def convert(
         out *= dtype.type(scale)
         out += dtype.type(add)
         return out
-    return np.rint(values.astype(np.float64) * scale + add).astype(dtype)
+    wide = np.rint(values.astype(np.float64) * scale + add)
+    info = np.iinfo(dtype)
+    if wide.size and (wide.min() < info.min or wide.max() > info.max):
+        raise ArgumentError(
+            f"values from {wide.min():.0f} to {wide.max():.0f} do not fit {dtype.name}",
+            hint="ask for dtype='float32'",
+        )
+    return wide.astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)

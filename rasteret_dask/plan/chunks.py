@@ -56,6 +56,10 @@ class ReadPlan:
     storage : StorageOptions
     mask : MaskRule, optional
         Which pixels of the sources' masks are kept.
+    shapes : bytes, optional
+        WKB of the polygons outside of which nothing is wanted, in pixels of the output grid.
+    all_touched : bool
+        How polygons take pixels on their border.
     """
 
     shape: tuple[int, int, int]
@@ -64,6 +68,8 @@ class ReadPlan:
     output: Output
     storage: StorageOptions
     mask: MaskRule | None = None
+    shapes: bytes | None = None
+    all_touched: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +89,8 @@ class BandPlan:
     extents : dict of int to (int, int, ndarray), optional
         For each map between two CRSs: first chunk row and column it touches, and source windows of the chunks from there, shape
         ``(rows, columns, 4)``. They are computed once where PROJ is at hand, so that cutting a chunk out needs none.
+    shapes, all_touched
+        As in :class:`ReadPlan`.
     """
 
     chunks: Chunks
@@ -92,6 +100,8 @@ class BandPlan:
     masks: SourceTable | None = None
     mask: MaskRule | None = None
     extents: dict[int, tuple[int, int, Ints]] | None = None
+    shapes: bytes | None = None
+    all_touched: bool = False
 
     @property
     def numblocks(self) -> tuple[int, int, int]:
@@ -130,6 +140,8 @@ class BandPlan:
             self.output,
             self.storage,
             self.mask,
+            self.shapes,
+            self.all_touched,
         )
 
     def _source(

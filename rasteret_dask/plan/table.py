@@ -140,7 +140,7 @@ def build_table(
         rects[same.members] = _tiles(pixels, same)
         maps.append(mapped)
     kept = np.flatnonzero(map_ids >= 0)
-    return _cut(raw, kept, tuple(maps), map_ids[kept], windows[kept], rects[kept]), extents
+    return cut_table(raw, kept, tuple(maps), map_ids[kept], windows[kept], rects[kept]), extents
 
 
 def _axis_windows(mapped: AxisMap, same: SameGrid, grid: Grid) -> tuple[Window, Window] | None:
@@ -232,7 +232,7 @@ def _tiles(pixels: Window, same: SameGrid) -> tuple[int, int, int, int]:
     return pixels[0] // th, -(-pixels[1] // th), pixels[2] // tw, -(-pixels[3] // tw)
 
 
-def _cut(
+def cut_table(
     raw: RawSources,
     kept: Ints,
     maps: tuple[AxisMap | CrsMap, ...],

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rasteret_dask.grid.mosaic import place_first
 from rasteret_dask.grid.radiometry import convert, valid_pixels
+from rasteret_dask.grid.shapes import outside
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
@@ -54,7 +55,8 @@ def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
     (t0, t1), (r0, r1), (c0, c1), rest = cover(index, plan.shape)
     output = plan.output
     shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-    out = np.full(shape, output.fill, dtype=output.dtype)
+    # Without any nodata value the plan has made sure that there are no gaps.
+    out = np.full(shape, 0 if output.fill is None else output.fill, dtype=output.dtype)
     if 0 in shape:
         return out[rest]
     top, left = plan.origin
@@ -62,6 +64,8 @@ def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
     jobs = plan_jobs(plan, out, window, range(t0, t1))
     run_loads([load for job in jobs for load in _loads(plan, job)], plan.storage)
     fuse(plan, jobs, out, window, t0)
+    if plan.shapes is not None:
+        out[:, outside(plan.shapes, window, plan.all_touched)] = output.fill
     return out if rest == (slice(None),) * 3 else out[rest]
 
 

@@ -1,0 +1,258 @@
+"""Rows of a collection and a request to a lazy ``xarray.Dataset``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import dask.config
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+from dask.base import tokenize
+from dask.utils import parse_bytes
+
+from rasteret_dask.errors import EmptySelectionError, NodataError
+from rasteret_dask.grid.choose import choose_grid
+from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.radiometry import Number, masked_dtype
+from rasteret_dask.grid.shapes import pixel_shapes
+from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
+from rasteret_dask.plan.cover import has_gaps
+from rasteret_dask.plan.layout import parse_chunks
+from rasteret_dask.plan.masks import mask_table
+from rasteret_dask.plan.table import RawSources, build_table
+from rasteret_dask.read.assemble import assemble
+from rasteret_dask.read.gather import Items, arrange, is_reflectance, raw_sources, source_grids
+from rasteret_dask.read.graph import to_dask
+from rasteret_dask.read.request import CubeRequest
+
+S2_NODATA = -32768
+"""Of harmonised integers: 0 would be a reflectance once 1000 has been taken off."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CubePlan:
+    """A cube before it is a graph.
+
+    Parameters
+    ----------
+    request : CubeRequest
+    items : Items
+    grid : Grid
+    bands : dict of str to BandPlan
+        By the spelling that was asked for.
+    nodata : dict of str to number or None
+        What each band's output calls nodata.
+    """
+
+    request: CubeRequest
+    items: Items
+    grid: Grid
+    bands: dict[str, BandPlan]
+    nodata: dict[str, Number]
+
+
+def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
+    """Plan a cube: no byte is fetched.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The selected rows, sorted by time and id, with :data:`~rasteret_dask.read.gather.COLUMNS` and the bands' columns.
+    request : CubeRequest
+
+    Raises
+    ------
+    RasteretError
+        If the request and the items do not fit together.
+    """
+    if not len(table):
+        raise EmptySelectionError(
+            "no item is left to read", hint="widen the area, the dates or the filters"
+        )
+    items = arrange(table, request)
+    raws = {asked: raw_sources(items, band, request) for asked, band in request.bands}
+    finest = min(raws.values(), key=_pixel_area)
+    grid = request.fixed or choose_grid(source_grids(finest), request.grid)
+    masks = None
+    if request.mask is not None:
+        masks = raw_sources(items, request.mask.band, request, mask=True)
+    plans: dict[str, BandPlan] = {}
+    nodata: dict[str, Number] = {}
+    for (asked, band), raw in zip(request.bands, raws.values()):
+        output, nodata[asked] = choose_output(asked, band, raw, items, request)
+        chunks = _chunks(raw, grid, len(items.steps), output, request)
+        plans[asked] = _band_plan(raw, masks, grid, chunks, output, request)
+    return CubePlan(request, items, grid, plans, nodata)
+
+
+def _pixel_area(raw: RawSources) -> float:
+    a, b, _, d, e, _ = raw.affines.T
+    return float(np.min(np.abs(a * e - b * d))) if len(raw) else float("inf")
+
+
+def choose_output(
+    asked: str, band: str, raw: RawSources, items: Items, request: CubeRequest
+) -> tuple[Output, Number]:
+    """Decide type, fill and nodata of a band's output.
+
+    Returns
+    -------
+    Output
+    number or None
+        The nodata value of the output; None when it has none.
+    """
+    native = np.result_type(*{np.dtype(layout.dtype) for layout in raw.layouts})
+    nodata = next((n for n in raw.nodata if n is not None), None)
+    harmonised = items.offsets is not None and is_reflectance(band)
+    scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
+    if request.masked:
+        dtype = np.dtype(request.dtype) if request.dtype else masked_dtype(native)
+        if request.scale and request.dtype is None and native.kind in "iu":
+            dtype = np.dtype(np.float32)
+        if dtype.kind not in "fc":
+            raise NodataError(
+                f"masked=True needs a floating type for NaN, not {dtype.name}", band=asked
+            )
+        return Output(asked, dtype.name, float("nan"), scaled), None
+    if request.scale and scaled:
+        dtype = np.dtype(request.dtype or np.float32)
+    elif harmonised and not request.scale:
+        dtype = np.dtype(request.dtype or np.int16)
+        nodata = S2_NODATA if request.fill_value is None else request.fill_value
+        return Output(asked, dtype.name, nodata, True), nodata
+    else:
+        dtype = np.dtype(request.dtype) if request.dtype else native
+    if request.fill_value is not None:
+        nodata = request.fill_value
+    if scaled and dtype.kind == "f" and request.fill_value is None:
+        # A scaled value may equal the stored nodata (0 · 0.0001 + 0); NaN cannot be mistaken.
+        nodata = float("nan")
+    _check_fits(nodata, dtype, asked)
+    return Output(asked, dtype.name, nodata, scaled), nodata
+
+
+def _check_fits(nodata: Number, dtype: np.dtype[Any], band: str) -> None:
+    if nodata is None or dtype.kind not in "iu":
+        return
+    info = np.iinfo(dtype)
+    if nodata != nodata or nodata != int(nodata) or not info.min <= nodata <= info.max:
+        raise NodataError(
+            f"the nodata value {nodata} does not fit {dtype.name}",
+            band=band,
+            hint="give fill_value= or masked=True",
+        )
+
+
+def _chunks(
+    raw: RawSources, grid: Grid, steps: int, output: Output, request: CubeRequest
+) -> Chunks:
+    shape = (steps, grid.height, grid.width)
+    tile, offset = natural_tile(raw, grid)
+    itemsize = np.dtype(output.dtype).itemsize
+    limit = min(parse_bytes(dask.config.get("array.chunk-size")), 2**27)
+    wanted = request.chunks if request.chunks is not None else "auto"
+    return parse_chunks(wanted, shape, tile, offset, itemsize, limit // 2)
+
+
+def natural_tile(raw: RawSources, grid: Grid) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return a source tile's size in output pixels, and where the grid's corner falls within one.
+
+    The most frequent layout decides; sources of another CRS count with their own tile size.
+    """
+    most = int(np.bincount(raw.layout_ids).argmax())
+    layout = raw.layouts[most]
+    height = layout.height
+    if layout.strips:
+        height = max(height, 512)
+    k = int(np.flatnonzero(raw.layout_ids == most)[0])
+    a, b, c, d, e, f = raw.affines[k].tolist()
+    if raw.crs[k] != grid.crs or b or d:
+        return (height, layout.width), (0, 0)
+    th = max(1, round(abs(e) * height / grid.yres))
+    tw = max(1, round(abs(a) * layout.width / grid.xres))
+    row = round((f - grid.top) / grid.yres) if e < 0 else 0
+    col = round((grid.left - c) / grid.xres)
+    return (th, tw), (row % th, col % tw)
+
+
+def _band_plan(
+    raw: RawSources,
+    masks: RawSources | None,
+    grid: Grid,
+    chunks: Chunks,
+    output: Output,
+    request: CubeRequest,
+) -> BandPlan:
+    placed, extents = build_table(raw, grid, chunks)
+    shapes = None
+    if request.areas is not None:
+        shapes = pixel_shapes(request.areas.to_crs(grid.crs).geometries, grid)
+    _check_gaps(placed.windows, placed, grid, sum(chunks[0]), output, request)
+    return BandPlan(
+        chunks=chunks,
+        table=placed,
+        output=output,
+        storage=request.storage,
+        masks=None if masks is None else mask_table(placed, raw, masks),
+        mask=request.mask,
+        extents=extents,
+        shapes=shapes,
+        all_touched=request.all_touched,
+    )
+
+
+def _check_gaps(
+    windows: Any, placed: Any, grid: Grid, steps: int, output: Output, request: CubeRequest
+) -> None:
+    if output.fill is not None:
+        return
+    why = None
+    if request.mask is not None or request.areas is not None:
+        why = "masked pixels"
+    elif has_gaps(placed, (steps, grid.height, grid.width)):
+        why = "pixels that no item covers"
+    if why is not None:
+        raise NodataError(
+            f"there are {why}, and neither the files nor the caller name a nodata value",
+            band=output.band,
+            hint="give fill_value=, or masked=True for NaN",
+        )
+
+
+def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
+    """Return the lazy cube; see :meth:`rasteret_dask.Collection.get_xarray`."""
+    plan = plan_cube(table, request)
+    arrays: dict[str, da.Array] = {}
+    for asked, band_plan in plan.bands.items():
+        arrays[asked] = to_dask(band_plan, f"rasteret-{asked}-{token(band_plan)}")
+    dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request)
+    return dataset.compute() if request.chunks is None else dataset
+
+
+def token(plan: BandPlan) -> str:
+    """Return the same text for equal plans, in every process."""
+    tables = [plan.table] + ([plan.masks] if plan.masks is not None else [])
+    parts = [
+        tuple(getattr(t, name) for name in t.__slots__ if name not in ("maps", "layouts"))
+        + (repr(t.maps), repr(t.layouts))
+        for t in tables
+    ]
+    storage = (
+        sorted(plan.storage.options.items()),
+        repr(plan.storage.retry),
+        repr(plan.storage.rate),
+    )
+    return str(
+        tokenize(
+            plan.chunks,
+            parts,
+            repr(plan.output),
+            storage,
+            repr(plan.mask),
+            plan.shapes,
+            plan.all_touched,
+        )
+    )

@@ -1,0 +1,273 @@
+"""Rows of a collection to :class:`~rasteret_dask.plan.table.RawSources`: time steps, versions, nodata, radiometry."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rasteret_dask.errors import ArgumentError, GridError, MissingBandError, RasteretWarning
+from rasteret_dask.grid.choose import SourceGrid
+from rasteret_dask.grid.geobox import crs_text
+from rasteret_dask.grid.radiometry import Offset, sentinel2_offset
+from rasteret_dask.index import schema
+from rasteret_dask.index.rows import band_sources
+from rasteret_dask.index.sources import BandSources
+from rasteret_dask.plan.steps import TimeSteps, group, solar_days, split_acquisitions
+from rasteret_dask.plan.table import RawSources, by_grid
+from rasteret_dask.read.request import CubeRequest
+
+S2_SCALE = 1e-4
+"""Reflectance per digital number, where an item does not declare it (ESA's QUANTIFICATION_VALUE is 10000)."""
+
+_REFLECTANCE = re.compile(
+    r"B(0[1-9]|1[0-2]|8A)|coastal|blue|green|red|rededge[123]?|nir(08|09)?|swir(16|22)",
+    re.IGNORECASE,
+)
+
+COLUMNS = (
+    schema.ID,
+    schema.COLLECTION,
+    schema.DATETIME,
+    schema.START,
+    schema.BBOX,
+    schema.ASSETS,
+    schema.EPSG,
+    schema.CRS,
+    schema.BASELINE,
+    schema.DATATAKE,
+    schema.BOA_OFFSET_APPLIED,
+    schema.ORBIT_STATE,
+    schema.RELATIVE_ORBIT,
+)
+"""What a read needs of each item, beside its bands; older or foreign collections may lack some."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """The items of a cube, ordered by time step and then by rank.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Their rows.
+    steps : TimeSteps
+    offsets : tuple of Offset, optional
+        The Sentinel-2 offset of each item, when it was asked for.
+    """
+
+    table: pa.Table
+    steps: TimeSteps
+    offsets: tuple[Offset, ...] | None = None
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+
+
+def item_times(table: pa.Table) -> npt.NDArray[np.datetime64]:
+    """Return when each item was taken; interval items count from their start.
+
+    Raises
+    ------
+    ArgumentError
+        If an item has no time at all.
+    """
+    times = table.column(schema.DATETIME).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
+    if np.isnat(times).any() and schema.START in table.column_names:
+        starts = table.column(schema.START).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
+        times = np.where(np.isnat(times), starts, times)
+    if np.isnat(times).any():
+        item = table.column(schema.ID)[int(np.flatnonzero(np.isnat(times))[0])].as_py()
+        raise ArgumentError("an item has neither a datetime nor an interval", item=item)
+    return times
+
+
+def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
+    """Group the items of a table, which is sorted by time and id, into time steps.
+
+    Raises
+    ------
+    ArgumentError
+        If ``groupby`` is neither known nor a column.
+    """
+    times = item_times(table)
+    if groupby == "time":
+        keys: list[Any] = times.astype(np.int64).tolist()
+    elif groupby == "solar_day":
+        keys = _solar_days(table, times).tolist()
+    elif groupby == "id":
+        keys = _column(table, schema.ID)
+    elif isinstance(groupby, str) and groupby in table.column_names:
+        keys = _column(table, groupby)
+    else:
+        raise ArgumentError(
+            f"groupby={groupby!r} is unknown",
+            hint="use 'time', 'solar_day', 'id' or the name of a column",
+        )
+    orbits = zip(_column(table, schema.ORBIT_STATE), _column(table, schema.RELATIVE_ORBIT))
+    # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
+    keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
+    steps = group(times, keys)
+    if groupby == "time" and (torn := split_acquisitions(steps, _column(table, schema.DATATAKE))):
+        warnings.warn(
+            f"{torn} acquisitions are spread over several time steps, because their items differ by seconds; "
+            "groupby='solar_day' joins them",
+            RasteretWarning,
+            stacklevel=5,
+        )
+    return steps
+
+
+def _solar_days(table: pa.Table, times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.int64]:
+    boxes = table.column(schema.BBOX).to_pylist()
+    if any(b is None or b["xmin"] is None for b in boxes):
+        raise ArgumentError("groupby='solar_day' needs the footprint of every item")
+    west = np.array([b["xmin"] for b in boxes])
+    east = np.array([b["xmax"] for b in boxes])
+    # A footprint over the antimeridian has its west above its east.
+    middle = np.where(west <= east, (west + east) / 2, ((west + east + 360) / 2 + 180) % 360 - 180)
+    return solar_days(times, middle)
+
+
+def arrange(table: pa.Table, request: CubeRequest) -> Items:
+    """Order items by time step and rank, and work out what each one's radiometry needs."""
+    steps = make_steps(table, request.groupby)
+    order = np.argsort(steps.steps, kind="stable")
+    table = table.take(pa.array(order))
+    steps = replace(steps, steps=steps.steps[order])
+    offsets = None
+    if request.harmonize == "sentinel-2" or (request.scale and _is_sentinel2(table)):
+        reflectances = [band for _, band in request.bands if is_reflectance(band)]
+        offsets = _sentinel2(table, reflectances[0]) if reflectances else None
+    return Items(table, steps, offsets)
+
+
+def _is_sentinel2(table: pa.Table) -> bool:
+    named = any(
+        str(c or "").startswith("sentinel-2-") for c in set(_column(table, schema.COLLECTION))
+    )
+    return named or any(v is not None for v in _column(table, schema.BOA_OFFSET_APPLIED))
+
+
+def is_reflectance(band: str) -> bool:
+    """Whether a Sentinel-2 band is a reflectance, to which the offset applies; SCL, AOT and WVP are not."""
+    return _REFLECTANCE.fullmatch(band) is not None
+
+
+def _sentinel2(table: pa.Table, band: str) -> tuple[Offset, ...]:
+    sources = band_sources(table, band)
+    declared = dict(zip(sources.rows.tolist(), zip(sources.scales.tolist(), sources.adds.tolist())))
+    columns = (schema.ID, schema.COLLECTION, schema.BOA_OFFSET_APPLIED, schema.BASELINE)
+    found = []
+    for row, (item, collection, applied, baseline) in enumerate(
+        zip(*(_column(table, name) for name in columns))
+    ):
+        scale, add = declared.get(row, (None, None))
+        try:
+            found.append(
+                sentinel2_offset(
+                    collection=collection,
+                    offset_applied=applied,
+                    baseline=baseline,
+                    declared_scale=scale if scale == scale else None,
+                    declared_add=add if add == add else None,
+                )
+            )
+        except ArgumentError as error:
+            raise error.located(item=item) from None
+    return tuple(found)
+
+
+def raw_sources(items: Items, band: str, request: CubeRequest, *, mask: bool = False) -> RawSources:
+    """Return one band's sources, in the order of the items.
+
+    Raises
+    ------
+    MissingBandError
+        If items lack the band and the request does not allow that.
+    GridError
+        If a file has no CRS or no affine georeference.
+    """
+    found = band_sources(items.table, band)
+    if len(found) < len(items.table) and request.missing == "raise":
+        _report_missing(items.table, found, band)
+    for k, (crs, affine) in enumerate(zip(found.crs, found.transforms[:, 0])):
+        if crs is None or affine != affine:
+            what = (
+                "no CRS"
+                if crs is None
+                else "no affine georeference (ground control points at most)"
+            )
+            raise GridError(
+                f"the file has {what}, so it has no place in a cube",
+                item=found.item_ids[k],
+                band=band,
+                url=found.urls[k],
+                hint="read it in pixel space with open_tiff",
+            )
+    scales, adds = _scaling(found, items, request, band, mask)
+    nodata = found.nodata if request.nodata is None or mask else (request.nodata,) * len(found)
+    normal = {crs: crs_text(crs) for crs in set(found.crs)}
+    return RawSources(
+        urls=found.urls,
+        etags=found.etags,
+        items=found.item_ids,
+        crs=tuple(normal[c] for c in found.crs),
+        steps=items.steps.steps[found.rows],
+        affines=found.transforms,
+        sizes=np.column_stack([found.heights, found.widths]),
+        layouts=found.layouts,
+        layout_ids=found.layout_ids,
+        tile_ptr=found.tile_ptr,
+        offsets=found.offsets,
+        counts=found.counts,
+        samples=np.where(found.planar == 2, 0, found.band_index),
+        nodata=nodata,
+        scales=scales,
+        adds=adds,
+    )
+
+
+def _report_missing(table: pa.Table, found: BandSources, band: str) -> None:
+    lacking = np.setdiff1d(np.arange(len(table)), found.rows)
+    names = [table.column(schema.ID)[int(k)].as_py() for k in lacking[:3]]
+    raise MissingBandError(
+        f"{len(lacking)} of {len(table)} items have no readable band {band!r} ({', '.join(names)}"
+        f"{' …' if len(lacking) > 3 else ''})",
+        band=band,
+        hint="the build report says why; missing='nodata' reads them as nodata",
+    )
+
+
+def _scaling(
+    found: BandSources, items: Items, request: CubeRequest, band: str, mask: bool
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return scale and add of each source; the Sentinel-2 offset overrides what is declared."""
+    ones, zeros = np.ones(len(found)), np.zeros(len(found))
+    if mask:
+        return ones, zeros
+    scales = np.where(np.isnan(found.scales), 1.0, found.scales) if request.scale else ones
+    adds = np.where(np.isnan(found.adds), 0.0, found.adds) if request.scale else zeros
+    if items.offsets is not None and is_reflectance(band):
+        if request.scale:
+            scales = np.where(np.isnan(found.scales), S2_SCALE, found.scales)
+        # The rule overrides what is declared; an offset in digital numbers is scaled like them.
+        adds = np.array([items.offsets[k].dn for k in found.rows.tolist()]) * scales
+    return scales, adds
+
+
+def source_grids(raw: RawSources) -> list[SourceGrid]:
+    """Return the distinct grids of a band's sources."""
+    grids = []
+    for same in by_grid(raw):
+        first = min(raw.items[k] for k in same.members.tolist())
+        grids.append(
+            SourceGrid(same.crs, same.affine, same.width, same.height, len(same.members), first)
+        )
+    return grids
