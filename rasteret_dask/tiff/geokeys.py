@@ -9,6 +9,7 @@ import pyproj
 from pyproj.exceptions import CRSError
 
 from rasteret_dask.errors import HeaderError
+from rasteret_dask.tiff.usercrs import USER_CRS_ERRORS, esri_string, user_defined
 
 GeoKeys = dict[int, int | str | tuple[float, ...]]
 
@@ -55,15 +56,24 @@ def crs_from_keys(
 
     What cannot be understood becomes a warning: the pixels are still readable.
     """
+    if not keys:
+        return None
     model = keys.get(_MODEL_TYPE)
-    code = keys.get(_PROJECTED) if model != 2 else None
-    if not isinstance(code, int) or code in (0, _USER):
-        code = keys.get(_GEOGRAPHIC) if model != 1 else None
+    code = keys.get(_PROJECTED, 0) if model != 2 else 0
+    spelled = code == _USER or 3074 in keys or 3075 in keys or esri_string(keys) is not None
+    if code == 0 and not spelled and model != 1:
+        code = keys.get(_GEOGRAPHIC, 0)
     if isinstance(code, int) and code not in (0, _USER):
         if known_epsg(code):
             return f"EPSG:{code}"
         warnings.append(f"EPSG has no code {code}, which the GeoKeys name")
-    return None
+    if code == 0 and not spelled:
+        return None
+    try:
+        return user_defined(tuple(sorted(keys.items())))
+    except USER_CRS_ERRORS as error:
+        warnings.append(f"the GeoKeys make no CRS: {str(error)[:200]}")
+        return None
 
 
 @lru_cache(maxsize=4096)

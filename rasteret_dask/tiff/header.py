@@ -146,19 +146,48 @@ def _walk(segments: Segments, form: ByteForm, first: int) -> _Chain | NeedBytes:
             return _need(segments, [ifd])
         found.append(ifd)
         offset = ifd.next
-    return _sort(segments, found, warnings)
+    children = (
+        _children(segments, form, found[0], seen, warnings) if 330 in found[0].entries else []
+    )
+    if isinstance(children, NeedBytes):
+        return children
+    return _sort(segments, found[0], [*found[1:], *children], warnings)
 
 
-def _sort(segments: Segments, found: list[Ifd], warnings: list[str]) -> _Chain:
+def _children(
+    segments: Segments, form: ByteForm, main: Ifd, seen: set[int], warnings: list[str]
+) -> list[Ifd] | NeedBytes:
+    """Read the sub-directories of the first directory, where some writers keep overviews."""
+    needs = list(_missing(segments, main, (330,)))
+    if needs:
+        return _need(segments, needs)
+    found: list[Ifd] = []
+    try:
+        offsets = main.array(330, segments)
+        for offset in [] if offsets is None else offsets[:MAX_IFDS].tolist():
+            if offset in seen:
+                continue
+            seen.add(offset)
+            ifd = read_ifd(segments, form, offset)
+            if isinstance(ifd, Ifd):
+                found.append(ifd)
+            else:
+                needs.append(ifd)
+    except HeaderError as error:
+        warnings.append(f"the sub-directories are damaged: {error.message}")
+    return _need(segments, needs) if needs else found
+
+
+def _sort(segments: Segments, main: Ifd, others: list[Ifd], warnings: list[str]) -> _Chain:
     overviews: list[Ifd] = []
     masks: list[Ifd] = []
-    for ifd in found[1:]:
+    for ifd in others:
         kind = ifd.integer(254, segments, 0)
         if kind & _MASK:
             masks.append(ifd)
         elif kind & _REDUCED:
             overviews.append(ifd)
-    return _Chain(found[0], tuple(overviews), tuple(masks), tuple(warnings))
+    return _Chain(main, tuple(overviews), tuple(masks), tuple(warnings))
 
 
 def _missing(segments: Segments, ifd: Ifd, tags: Iterable[int]) -> Iterable[tuple[int, int]]:
@@ -174,8 +203,8 @@ def _missing(segments: Segments, ifd: Ifd, tags: Iterable[int]) -> Iterable[tupl
         if stop - start > MAX_HEADER_BYTES:
             raise HeaderError(f"{tag_name(tag)} asks for {stop - start} bytes", tag=tag_name(tag))
         if segments.size is not None and stop > segments.size:
-            if tag in _GEO_TAGS:
-                del entries[tag]
+            if tag in _GEO_TAGS or tag == 330:
+                del entries[tag]  # what it says can be done without
                 continue
             raise HeaderError(f"{tag_name(tag)} lies past the end of the file", tag=tag_name(tag))
         if segments.get(start, stop) is None:

@@ -63,6 +63,10 @@ _CODES: Final = {
     1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I",
     16: "Q", 17: "q", 18: "Q",
 }  # fmt: skip
+# Some writers use signed types for offsets; GDAL takes those that are not negative.
+_ARRAYS: Final = {
+    1: "u1", 3: "u2", 4: "u4", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
+}  # fmt: skip
 
 
 def tag_name(tag: int) -> str:
@@ -169,10 +173,13 @@ class Ifd:
         if found is None:
             return None
         kind, _, data = found
-        if kind not in (1, 3, 4, 13, 16, 18):
+        code = _ARRAYS.get(kind)
+        if code is None:
             raise HeaderError(f"{tag_name(tag)} has the type {kind}", tag=tag_name(tag))
-        code = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8"}[_CODES[kind]]
-        return np.frombuffer(data, self.form.order + code).astype(np.uint64)
+        values = np.frombuffer(data, self.form.order + code)
+        if code[0] == "i" and (values < 0).any():
+            raise HeaderError(f"{tag_name(tag)} holds negative numbers", tag=tag_name(tag))
+        return values.astype(np.uint64)
 
     def text(self, tag: int, segments: Segments) -> str:
         """Return an ASCII tag up to its terminator; empty when it is absent."""

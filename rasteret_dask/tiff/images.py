@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import TileReadError
-from rasteret_dask.tiff.inflate import CODEC_ERRORS, Buffer
+from rasteret_dask.tiff.inflate import CODEC_ERRORS, Buffer, codecs
 from rasteret_dask.tiff.model import TileLayout
 
 Array = npt.NDArray[Any]
@@ -38,7 +37,7 @@ def decode_image(data: Buffer, layout: TileLayout, *, need: int) -> Array:
         When the bytes do not decode, or to another shape or type than the header says.
     """
     try:
-        image = _decode(data, layout)
+        image = _decode(data, layout, need)
     except CODEC_ERRORS as error:
         raise TileReadError(f"the bytes do not decode: {error}") from None
     if image.ndim == 2:
@@ -54,18 +53,18 @@ def decode_image(data: Buffer, layout: TileLayout, *, need: int) -> Array:
     return image
 
 
-def _decode(data: Buffer, layout: TileLayout) -> Array:
+def _decode(data: Buffer, layout: TileLayout, need: int) -> Array:
     image: Array
     if layout.compression == 7:
         return _jpeg(data, layout)
     if layout.compression == 34887:
         return _lerc(data, layout)
     if layout.compression == 50001:
-        image = imagecodecs.webp_decode(data, hasalpha=layout.samples == 4)
+        image = codecs.webp_decode(data, hasalpha=layout.samples == 4)
         return image
     if layout.compression in _CCITT:
-        return _fax(data, layout)
-    image = imagecodecs.jpegxl_decode(data)
+        return _fax(data, layout, need)
+    image = codecs.jpegxl_decode(data)
     return image
 
 
@@ -77,7 +76,7 @@ def _jpeg(data: Buffer, layout: TileLayout) -> Array:
         inside, outside = ("YCBCR" if layout.photometric == 6 else "RGB"), "RGB"
     elif layout.samples == 4:
         inside, outside = "CMYK", "CMYK"  # four components without conversion
-    image: Array = imagecodecs.jpeg8_decode(
+    image: Array = codecs.jpeg8_decode(
         bytes(data), tables=tables, colorspace=inside, outcolorspace=outside
     )
     return image
@@ -86,12 +85,12 @@ def _jpeg(data: Buffer, layout: TileLayout) -> Array:
 def _lerc(data: Buffer, layout: TileLayout) -> Array:
     inner = int(np.frombuffer(layout.tables, "<u4")[1]) if len(layout.tables) >= 8 else 0
     if inner == 1:
-        data = imagecodecs.zlib_decode(bytes(data))
+        data = codecs.zlib_decode(bytes(data))
     elif inner == 2:
-        data = imagecodecs.zstd_decode(bytes(data))
+        data = codecs.zstd_decode(bytes(data))
     elif inner != 0:
         raise TileReadError(f"LERC with the further compression {inner}")
-    image, mask = imagecodecs.lerc_decode(bytes(data), masks=True)
+    image, mask = codecs.lerc_decode(bytes(data), masks=True)
     return _apply_lerc_mask(image, mask, layout)
 
 
@@ -105,7 +104,16 @@ def _apply_lerc_mask(image: Array, mask: Array | None, layout: TileLayout) -> Ar
     return image
 
 
-def _fax(data: Buffer, layout: TileLayout) -> Array:
+def _fax(data: Buffer, layout: TileLayout, need: int) -> Array:
     if layout.fill_order == 2:
-        data = imagecodecs.bitorder_decode(bytes(data))
-    raise TileReadError("CCITT fax is not decoded yet")
+        data = codecs.bitorder_decode(bytes(data))
+    size = {"height": need if layout.strips and need else layout.height, "width": layout.width}
+    image: Array
+    if layout.compression == 2:
+        image = codecs.ccittrle_decode(bytes(data), **size)
+    elif layout.compression == 3:
+        options = int(np.frombuffer(layout.tables, "<u4")[0]) if layout.tables else 0
+        image = codecs.ccittfax3_decode(bytes(data), t4options=options, **size)
+    else:
+        image = codecs.ccittfax4_decode(bytes(data), **size)
+    return image

@@ -184,10 +184,11 @@ def _check(layout: TileLayout) -> None:
         )
     if layout.compression in _CCITT and (layout.bits != 1 or layout.samples != 1):
         raise UnsupportedTiffError("CCITT compression of more than one bit", tag="BitsPerSample")
-    if layout.photometric == 6 and layout.compression != 7 and layout.subsampling != (1, 1):
-        raise UnsupportedTiffError(
-            "YCbCr with subsampled chroma outside of JPEG", tag="YCbCrSubSampling"
-        )
+    if layout.photometric == 6 and layout.compression not in (7, 50001, 50002, 52546):
+        raise UnsupportedTiffError("YCbCr outside of JPEG", tag="PhotometricInterpretation")
+    if layout.photometric == 5:
+        # GDAL turns these into RGBA; as bands they mean nothing.
+        raise UnsupportedTiffError("CMYK, the inks of a print", tag="PhotometricInterpretation")
     if layout.fill_order not in (1, 2):
         raise HeaderError(f"FillOrder is {layout.fill_order}", tag="FillOrder")
 

@@ -84,7 +84,8 @@ def parse_nodata(text: str, dtype: str, warnings: list[str]) -> float | int | No
     if abs(value) > limit * (1 + 1e-6):
         warnings.append(f"the nodata value {text} does not fit into {dtype} and is ignored")
         return None
-    return max(-limit, min(limit, value))
+    # What the samples hold is the rounded value, and that is what they are compared with.
+    return float(kind.type(max(-limit, min(limit, value))).real)
 
 
 def _integer_nodata(text: str, kind: np.dtype[np.generic], warnings: list[str]) -> int | None:
