@@ -1,0 +1,1 @@
+"""How long reads take here, at peers, and at least."""

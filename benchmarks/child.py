@@ -1,0 +1,82 @@
+"""One measurement in a process of its own: ``python -m benchmarks.child TOOL WORKLOAD VARIANT ROOT RESULT``.
+
+Loads the library and reads a little of a file that is not part of the work; then says READY and waits, so that the
+parent can set its counters to zero; then works, and prints what it took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import TOOLS, Unable
+from benchmarks.workloads import make
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all its children, those that are still at work included."""
+    total = sum(os.times()[:4])
+    try:
+        import psutil
+    except ImportError:
+        return total
+    for child in psutil.Process().children(recursive=True):
+        times = child.cpu_times()
+        total += times.user + times.system
+    return total
+
+
+def peak_memory() -> int:
+    """Bytes. Not ``ru_maxrss``: a process inherits that from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def describe(result: Any) -> dict[str, Any]:
+    """A checksum of each array, so that results can be compared without being kept."""
+    arrays = result if isinstance(result, dict) else {"pixels": result}
+    return {
+        name: [list(np.shape(array)), zlib.crc32(np.ascontiguousarray(array))]
+        for name, array in arrays.items()
+    }
+
+
+def main() -> None:
+    tool, name, variant, root, keep = sys.argv[1:6]
+    if tool in TOOLS:
+        prepare = TOOLS[tool]
+    else:
+        # Not at the top: what a peer needs of memory must not hold this package.
+        from benchmarks.ours import OURS
+
+        prepare = OURS[tool]
+    work = make(name, variant)
+    try:
+        prepare(work.warm(), root)()
+        job = prepare(work, root)
+    except Unable as error:
+        print("UNABLE", error, flush=True)
+        return
+    print("READY", flush=True)
+    sys.stdin.readline()
+    cpu, started = cpu_seconds(), time.perf_counter()
+    result = job()
+    wall, cpu = time.perf_counter() - started, cpu_seconds() - cpu
+    peak = peak_memory()
+    if keep != "-":
+        arrays = result if isinstance(result, dict) else {"pixels": result}
+        np.savez(Path(keep), **arrays)
+    print(json.dumps({"wall": wall, "cpu": cpu, "rss": peak, "result": describe(result)}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

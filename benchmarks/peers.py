@@ -1,0 +1,181 @@
+"""The same work by other libraries, tuned as their manuals say. One function each: (workload, root) → job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks import floor
+from benchmarks.data import CORNERS, SIDE, Scene
+from benchmarks.workloads import Workload, reduce_median
+
+Job = Callable[[], Any]
+
+GDAL: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif",
+    "VSI_CACHE": "TRUE",
+    "GDAL_CACHEMAX": 512,
+}
+
+
+class Unable(Exception):
+    """This library cannot do this work."""
+
+
+# --- rasterio ------------------------------------------------------------------------------------
+def rasterio_threads(work: Workload, root: str, threads: int = 16) -> Job:
+    import rasterio
+    from rasterio.vrt import WarpedVRT
+    from rasterio.windows import Window
+
+    local = threading.local()
+
+    def source(scene: Scene, band: str) -> Any:
+        # A dataset is no thread's but its own; each opens what it needs once.
+        if not hasattr(local, "env"):
+            local.env = rasterio.Env(**GDAL)
+            local.env.__enter__()
+            local.open = {}
+        path = scene.paths[band]
+        if path not in local.open:
+            image = rasterio.open(f"{root}/{path}")
+            if work.kind == "warp" and scene.epsg != 32633:
+                left, top = CORNERS[32633]
+                image = WarpedVRT(
+                    image, crs="EPSG:32633", width=SIDE, height=SIDE,
+                    transform=rasterio.Affine(10, 0, left, 0, -10, top),
+                )  # fmt: skip
+            local.open[path] = image
+        return local.open[path]
+
+    def windows() -> Any:
+        shape = work.windows[0][2:]
+        stack = np.empty((len(work.windows), len(work.scenes), len(work.bands), *shape), "uint16")
+        # A whole scene is cut into rows of tiles; windows are read as they are.
+        step = 1024 if shape[0] > 4096 else shape[0]
+
+        def read(task: tuple[int, int, int]) -> None:
+            s, b, first = task
+            image = source(work.scenes[s], work.bands[b])
+            for w, (row, column, rows, columns) in enumerate(work.windows):
+                part = stack[w, s, b, first : first + step]
+                image.read(
+                    1,
+                    window=Window(column, row + first, columns, min(step, rows - first)),
+                    out=part,
+                )
+
+        tasks = [
+            (s, b, first)
+            for s in range(len(work.scenes))
+            for b in range(len(work.bands))
+            for first in range(0, shape[0], step)
+        ]
+        _spread(read, tasks, threads)
+        if work.kind == "median":
+            return reduce_median(stack[0])
+        return stack[0, :, 0] if work.kind == "warp" else stack
+
+    def points() -> Any:
+        result = np.empty((len(work.scenes), len(work.points)), "uint16")
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+
+        def read(s: int) -> None:
+            block = source(work.scenes[s], work.bands[0]).read(
+                1, window=Window(c0, r0, c1 - c0, r1 - r0)
+            )
+            result[s] = block[work.points[:, 0] - r0, work.points[:, 1] - c0]
+
+        _spread(read, range(len(work.scenes)), threads)
+        return result
+
+    def headers() -> Any:
+        def read(task: tuple[Scene, str]) -> int:
+            with (
+                rasterio.Env(**GDAL),
+                rasterio.open(f"{root}/{task[0].paths[task[1]]}") as image,
+            ):
+                return len(image.overviews(1)) and 1
+
+        tasks = [(scene, band) for scene in work.scenes for band in work.bands]
+        return np.array(sum(_spread(read, tasks, threads)))
+
+    return {"points": points, "headers": headers}.get(work.kind, windows)
+
+
+def rasterio_serial(work: Workload, root: str) -> Job:
+    """One file after another, as TorchGeo's RasterDataset reads."""
+    return rasterio_threads(work, root, threads=1)
+
+
+def _spread(function: Callable[[Any], Any], tasks: Any, threads: int) -> list[Any]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, tasks))
+
+
+# --- odc-stac ------------------------------------------------------------------------------------
+def _items(work: Workload, root: str) -> list[Any]:
+    import pystac
+
+    return [pystac.Item.from_dict(scene.stac(root)) for scene in work.scenes]
+
+
+def _geobox(work: Workload, window: tuple[int, int, int, int]) -> Any:
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    left, _, _, top = work.bounds(window)
+    return GeoBox(window[2:], Affine(10, 0, left, 0, -10, top), "EPSG:32633")
+
+
+def odc_threads(work: Workload, root: str) -> Job:
+    import dask
+    import odc.stac
+    from odc.loader import configure_rio
+
+    configure_rio(cloud_defaults=True, **GDAL)
+    items = _items(work, root)
+
+    def eager(window: tuple[int, int, int, int]) -> Any:
+        cube = odc.stac.load(
+            items, bands=list(work.bands), geobox=_geobox(work, window), pool=16, groupby="time"
+        )
+        return np.stack([cube[band].values for band in work.bands], axis=1)
+
+    def windows() -> Any:
+        if work.windows[0][2] > 4096:
+            with dask.config.set(scheduler="threads", num_workers=8):
+                cube = odc.stac.load(
+                    items, bands=list(work.bands), geobox=_geobox(work, work.windows[0]),
+                    chunks={"x": 2048, "y": 2048}, groupby="time",
+                ).compute()  # fmt: skip
+            return np.stack([cube[band].values for band in work.bands], axis=1)[None]
+        stacks = [eager(window) for window in work.windows]
+        if work.kind == "median":
+            return reduce_median(stacks[0])
+        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+
+    def points() -> Any:
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+        block = eager((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0]
+        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+
+    if work.kind == "headers":
+        raise Unable("odc-stac keeps no index")
+    return points if work.kind == "points" else windows
+
+
+TOOLS: dict[str, Callable[[Workload, str], Job]] = {
+    "floor": floor.prepare,
+    "rasterio-serial": rasterio_serial,
+    "rasterio-16": rasterio_threads,
+    "odc-stac": odc_threads,
+}
