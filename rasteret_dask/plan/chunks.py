@@ -60,6 +60,8 @@ class ReadPlan:
         WKB of the polygons outside of which nothing is wanted, in pixels of the output grid.
     all_touched : bool
         How polygons take pixels on their border.
+    kin : tuple, optional
+        Token of the cube, index of the chunk, and the cube's bands: who else reads this very chunk.
     """
 
     shape: tuple[int, int, int]
@@ -70,6 +72,7 @@ class ReadPlan:
     mask: MaskRule | None = None
     shapes: bytes | None = None
     all_touched: bool = False
+    kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +94,8 @@ class BandPlan:
         ``(rows, columns, 4)``. They are computed once where PROJ is at hand, so that cutting a chunk out needs none.
     shapes, all_touched
         As in :class:`ReadPlan`.
+    kin : tuple, optional
+        Token of the cube and its bands.
     """
 
     chunks: Chunks
@@ -102,6 +107,7 @@ class BandPlan:
     extents: dict[int, tuple[int, int, Ints]] | None = None
     shapes: bytes | None = None
     all_touched: bool = False
+    kin: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def numblocks(self) -> tuple[int, int, int]:
@@ -142,6 +148,7 @@ class BandPlan:
             self.mask,
             self.shapes,
             self.all_touched,
+            None if self.kin is None else (self.kin[0], index, self.kin[1]),
         )
 
     def _source(

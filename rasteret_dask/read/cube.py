@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -226,15 +226,19 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
     """Return the lazy cube; see :meth:`rasteret_dask.Collection.get_xarray`."""
     plan = plan_cube(table, request)
     arrays: dict[str, da.Array] = {}
+    tokens = {asked: token(band_plan) for asked, band_plan in plan.bands.items()}
+    kin = (str(tokenize(*tokens.values())), tuple(tokens)) if len(tokens) > 1 else None
     for asked, band_plan in plan.bands.items():
-        arrays[asked] = to_dask(band_plan, f"rasteret-{asked}-{token(band_plan)}")
+        # Equal plans have equal names, whatever other bands are read beside them.
+        name = f"rasteret-{asked}-{tokens[asked]}"
+        arrays[asked] = to_dask(replace(band_plan, kin=kin), name)
     dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request)
     return dataset.compute() if request.chunks is None else dataset
 
 
 def token(plan: BandPlan) -> str:
     """Return the same text for equal plans, in every process."""
-    tables = [plan.table] + ([plan.masks] if plan.masks is not None else [])
+    tables = [t for t in (plan.table, plan.masks) if t is not None]
     parts = [
         tuple(getattr(t, name) for name in t.__slots__ if name not in ("maps", "layouts"))
         + (repr(t.maps), repr(t.layouts))

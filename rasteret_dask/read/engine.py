@@ -17,7 +17,8 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.coalesce import coalesce
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import Crew, crew
-from rasteret_dask.storage.source import Fetch, RangeRequest
+from rasteret_dask.storage.fetch import Fetch
+from rasteret_dask.storage.source import RangeRequest
 from rasteret_dask.storage.urls import public
 from rasteret_dask.tiff.codecs import decode_tile
 
@@ -89,36 +90,59 @@ def requests_for(
     return requests, answers
 
 
-def run_loads(loads: Sequence[Load], storage: StorageOptions) -> None:
-    """Read all loads; return when every array is complete.
+class Loading:
+    """Loads whose bytes are on their way.
 
-    Raises
-    ------
-    RasteretError
-        The first failure, with item, band, URL and tile; what is still under way is given up.
+    Parameters
+    ----------
+    loads : sequence of Load
+    storage : StorageOptions
+    ahead : bool
+        Nobody waits for these yet: fetch only what fits the budget for such reads, and the rest when :meth:`finish` is called.
     """
-    requests, answers = requests_for(tile_uses(loads))
-    if not requests:
-        return
-    fetch = Fetch(requests, storage)
-    team = crew()
-    pending: list[Future[None]] = []
-    try:
-        for number, data in fetch:
-            for use in answers[number]:
-                _give(team, use, memoryview(data), requests[number].start, pending, fetch.backlog())
-            fetch.done(number)
-        for future in pending:
-            future.result()
-    except RasteretError as error:
-        raise _located(error, answers) from None
-    finally:
-        # Helpers write into arrays of ours: none may outlive this call.
-        fetch.close()
-        for future in pending:
-            future.cancel()
-            if not future.cancelled():
-                future.exception()
+
+    def __init__(
+        self, loads: Sequence[Load], storage: StorageOptions, *, ahead: bool = False
+    ) -> None:
+        self._requests, self._answers = requests_for(tile_uses(loads))
+        self._fetch = Fetch(self._requests, storage, ahead=ahead)
+
+    def finish(self) -> None:
+        """Decode everything as it arrives; return when every array is complete.
+
+        Raises
+        ------
+        RasteretError
+            The first failure, with item, band, URL and tile; what is still under way is given up.
+        """
+        team = crew()
+        pending: list[Future[None]] = []
+        try:
+            for number, data in self._fetch:
+                start = self._requests[number].start
+                for use in self._answers[number]:
+                    _give(team, use, memoryview(data), start, pending, self._fetch.backlog())
+                self._fetch.done(number)
+            for future in pending:
+                future.result()
+        except RasteretError as error:
+            raise _located(error, self._answers) from None
+        finally:
+            # Helpers write into arrays of ours: none may outlive this call.
+            self._fetch.close()
+            for future in pending:
+                future.cancel()
+                if not future.cancelled():
+                    future.exception()
+
+    def close(self) -> None:
+        """Give up what is still under way."""
+        self._fetch.close()
+
+
+def run_loads(loads: Sequence[Load], storage: StorageOptions) -> None:
+    """Read all loads; return when every array is complete."""
+    Loading(loads, storage).finish()
 
 
 def _give(

@@ -15,6 +15,7 @@ from dask.blockwise import BlockwiseDep, blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
+from rasteret_dask.read import siblings
 
 _WHOLE = (slice(None), slice(None), slice(None))
 
@@ -24,13 +25,20 @@ class BlockRead:
 
     Dask's own ``getter`` indexes it, and Dask's optimiser merges later slices into that index; so a slice of a cube fetches only the
     tiles of the slice.
+
+    Parameters
+    ----------
+    plan : ReadPlan
     """
 
-    __slots__ = ("plan",)
+    __slots__ = ("__weakref__", "plan", "reading", "started")
     ndim = 3
 
     def __init__(self, plan: ReadPlan) -> None:
         self.plan = plan
+        self.started = False
+        self.reading: Any = None
+        siblings.register(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,7 +53,7 @@ class BlockRead:
     def __getitem__(self, index: Any) -> Any:
         # Looked up when a worker runs it: the scheduler holds these objects and must not load codecs and PROJ for it.
         tasks = importlib.import_module("rasteret_dask.read.tasks")
-        return tasks.read_block(self.plan, index if isinstance(index, tuple) else (index,))
+        return siblings.read(self, index if isinstance(index, tuple) else (index,), tasks.Reading)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockRead, (self.plan,)
@@ -68,12 +76,6 @@ class CubeBlocks(BlockwiseDep):  # type: ignore[misc]
     def __getitem__(self, idx: tuple[int, ...]) -> BlockRead:
         t, y, x = idx
         return BlockRead(self.plan.block((t, y, x)))
-
-    def __dask_distributed_pack__(self, required_indices: Any = None) -> Any:
-        return self
-
-    def __dask_tokenize__(self) -> Any:
-        return id(self)
 
 
 def to_dask(plan: BandPlan, name: str) -> da.Array:

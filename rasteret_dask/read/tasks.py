@@ -16,7 +16,7 @@ from rasteret_dask.grid.tiles import Window
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
 from rasteret_dask.plan.sources import SourceRead
-from rasteret_dask.read.engine import Load, run_loads
+from rasteret_dask.read.engine import Load, Loading
 
 Array = npt.NDArray[Any]
 
@@ -33,40 +33,64 @@ class Job:
     mask_pixels: Array | None = None
 
 
-def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
-    """Read a window of a chunk.
+class Reading:
+    """A window of a chunk whose bytes are on their way.
 
     Parameters
     ----------
     plan : ReadPlan
     index : tuple of int, slice or sequence of int
         As NumPy takes it, for ``(time, y, x)`` of the chunk; only what it covers is fetched.
-
-    Returns
-    -------
-    ndarray
-        Of ``plan.output.dtype``.
-
-    Raises
-    ------
-    RasteretError
-        If a byte cannot be had or a tile not be decoded, with item, band, URL and tile.
+    ahead : bool
+        Nobody waits for it yet (see :class:`~rasteret_dask.read.engine.Loading`).
     """
-    (t0, t1), (r0, r1), (c0, c1), rest = cover(index, plan.shape)
-    output = plan.output
-    shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-    # Without any nodata value the plan has made sure that there are no gaps.
-    out = np.full(shape, 0 if output.fill is None else output.fill, dtype=output.dtype)
-    if 0 in shape:
-        return out[rest]
-    top, left = plan.origin
-    window = (top + r0, top + r1, left + c0, left + c1)
-    jobs = plan_jobs(plan, out, window, range(t0, t1))
-    run_loads([load for job in jobs for load in _loads(plan, job)], plan.storage)
-    fuse(plan, jobs, out, window, t0)
-    if plan.shapes is not None:
-        out[:, outside(plan.shapes, window, plan.all_touched)] = output.fill
-    return out if rest == (slice(None),) * 3 else out[rest]
+
+    def __init__(self, plan: ReadPlan, index: tuple[Any, ...], *, ahead: bool = False) -> None:
+        (t0, t1), (r0, r1), (c0, c1), self._rest = cover(index, plan.shape)
+        self._plan = plan
+        self._first = t0
+        top, left = plan.origin
+        self._window = (top + r0, top + r1, left + c0, left + c1)
+        shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
+        # Without any nodata value the plan has made sure that there are no gaps.
+        fill = 0 if plan.output.fill is None else plan.output.fill
+        self._out = np.full(shape, fill, dtype=plan.output.dtype)
+        self._jobs: list[Job] = []
+        if 0 not in shape:
+            self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
+        loads = [load for job in self._jobs for load in _loads(plan, job)]
+        self._loading = Loading(loads, plan.storage, ahead=ahead)
+
+    def finish(self) -> Array:
+        """Return the window.
+
+        Returns
+        -------
+        ndarray
+            Of ``plan.output.dtype``.
+
+        Raises
+        ------
+        RasteretError
+            If a byte cannot be had or a tile not be decoded, with item, band, URL and tile.
+        """
+        plan, out = self._plan, self._out
+        self._loading.finish()
+        fuse(plan, self._jobs, out, self._window, self._first)
+        if plan.shapes is not None and out.size:
+            gap = 0 if plan.output.fill is None else plan.output.fill
+            out[:, outside(plan.shapes, self._window, plan.all_touched)] = gap
+        whole = all(isinstance(r, slice) and r == slice(None) for r in self._rest)
+        return out if whole else out[self._rest]
+
+    def close(self) -> None:
+        """Give it up."""
+        self._loading.close()
+
+
+def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
+    """Read a window of a chunk, at once; see :class:`Reading`."""
+    return Reading(plan, index).finish()
 
 
 def cover(

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import random
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rasteret_dask.errors import RasteretError, SourceError, StaleIndexError, TransientError
+import aiohttp
+from obstore.exceptions import BaseError
+
+from rasteret_dask.errors import SourceError, TransientError
 from rasteret_dask.model import RatePolicy, StorageOptions
 from rasteret_dask.storage import counters, stores
 from rasteret_dask.storage.limiter import Limiter
-from rasteret_dask.storage.loop import get_loop
 from rasteret_dask.storage.retry import classify, delay
 from rasteret_dask.storage.urls import Location, locate, public
 
-_DEFAULT = StorageOptions()
+DEFAULT = StorageOptions()
+
+STORE_ERRORS = (BaseError, OSError, ValueError, RuntimeError, aiohttp.ClientError)
+"""What obstore, fsspec and the operating system raise; their trees meet nowhere below ``Exception``."""
+
 _limiters: dict[tuple[int, RatePolicy], Limiter] = {}
 
 
@@ -88,15 +92,15 @@ async def read_range(
     SourceError
         If the bytes cannot be had; its subclasses say why.
     """
-    options = options or _DEFAULT
+    options = options or DEFAULT
     location = locate(url)
     if location.kind == "file":
         return await asyncio.get_running_loop().run_in_executor(
             None, read_local, location.path, start, stop
         )
-    reader = _reader(location, options)
+    reader = reader_of(location, options)
     async with limiter(options.rate).host(location.host):
-        return await _with_retries(lambda: reader(start, stop), public(url), options)
+        return await with_retries(lambda: reader(start, stop), public(url), options)
 
 
 def read_local(path: str, start: int, stop: int) -> RangeResponse:
@@ -116,9 +120,10 @@ def read_local(path: str, start: int, stop: int) -> RangeResponse:
     return RangeResponse(data, f"{about.st_mtime_ns:x}-{about.st_size:x}", None, about.st_size)
 
 
-def _reader(
+def reader_of(
     location: Location, options: StorageOptions
 ) -> Callable[[int, int], Awaitable[RangeResponse]]:
+    """Return what makes one request, once, for a range of a remote file."""
     store = stores.object_store(location, options) if location.kind == "object" else None
     if store is None:
         return lambda start, stop: _from_fsspec(location, options, start, stop)
@@ -150,9 +155,16 @@ async def _from_fsspec(
     return RangeResponse(data)
 
 
-async def _with_retries(
+async def with_retries(
     attempt: Callable[[], Awaitable[RangeResponse]], url: str, options: StorageOptions
 ) -> RangeResponse:
+    """Make a request until it succeeds, fails for good, or the policy's attempts are used up.
+
+    Raises
+    ------
+    SourceError
+        Made anew from the unsigned URL: a store's own message can carry a signature.
+    """
     policy = options.retry
     rng = random.Random()
     number = 1
@@ -160,13 +172,10 @@ async def _with_retries(
         counters.add(requests=1)
         failure: SourceError
         try:
-            # The store gives up a silent connection after `stall`; this is the net below it.
-            response = await asyncio.wait_for(attempt(), timeout=None)
+            response = await attempt()
         except SourceError as error:
             failure = error.located(url=url)
-        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
-            failure = classify(error, url)
-        except Exception as error:  # noqa: BLE001 - obstore's and aiohttp's trees share no base but Exception
+        except STORE_ERRORS as error:
             failure = classify(error, url)
         else:
             counters.add(size=len(response.data))
@@ -176,128 +185,3 @@ async def _with_retries(
         await asyncio.sleep(delay(number, policy, rng))
         counters.add(retries=1)
         number += 1
-
-
-class Fetch:
-    """Many ranges under way at once; iterate to have each as it arrives.
-
-    All remote ranges are handed to the event loop at construction. Whoever iterates must call :meth:`done` with the number
-    of bytes once a range has been used, so that the next ones may come: bytes fetched and not yet used stay under the
-    process's budget.
-
-    Parameters
-    ----------
-    requests : sequence of RangeRequest
-        What to fetch.
-    options : StorageOptions
-        How, and the limits.
-    """
-
-    def __init__(
-        self, requests: Sequence[RangeRequest], options: StorageOptions | None = None
-    ) -> None:
-        self._requests = requests
-        self._options = options or _DEFAULT
-        self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        self._local: list[tuple[int, str]] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self._remote = 0
-        self._local_read = 0
-        self._closed = threading.Event()
-        remote: list[tuple[int, Location]] = []
-        for number, request in enumerate(requests):
-            location = locate(request.url)
-            if location.kind == "file":
-                self._local.append((number, location.path))
-            else:
-                remote.append((number, location))
-        self._remote = len(remote)
-        if remote:
-            self._loop = get_loop()
-            self._limiter = limiter(self._options.rate)
-            self._loop.call_soon_threadsafe(self._start, remote)
-
-    def _start(self, remote: list[tuple[int, Location]]) -> None:
-        if self._closed.is_set():
-            return
-        for number, location in remote:
-            self._tasks.append(self._loop.create_task(self._one(number, location)))
-
-    async def _one(self, number: int, location: Location) -> None:
-        request = self._requests[number]
-        size = request.stop - request.start
-        await self._limiter.reserve(size)
-        try:
-            reader = _reader(location, self._options)
-            async with self._limiter.host(location.host):
-                response = await _with_retries(
-                    lambda: reader(request.start, request.stop), public(request.url), self._options
-                )
-            _check(request, response)
-        except BaseException as error:
-            self._limiter.release(size)
-            if not isinstance(error, RasteretError):
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                self._arrived.put(
-                    (
-                        number,
-                        SourceError(
-                            f"reading failed ({type(error).__name__})", url=public(request.url)
-                        ),
-                    )
-                )
-                return
-            self._arrived.put((number, error))
-            return
-        self._arrived.put((number, response.data))
-
-    def __iter__(self) -> Iterator[tuple[int, Any]]:
-        for number, path in self._local:
-            request = self._requests[number]
-            self._local_read += 1
-            response = read_local(path, request.start, request.stop)
-            _check(request, response)
-            yield number, response.data
-        for _ in range(self._remote):
-            number, found = self._arrived.get()
-            if isinstance(found, BaseException):
-                raise found
-            yield number, found
-
-    def backlog(self) -> int:
-        """Return how many ranges have arrived, or can be had at once, and wait to be used."""
-        return self._arrived.qsize() + len(self._local) - self._local_read
-
-    def done(self, number: int) -> None:
-        """Say that the bytes of one range have been used."""
-        request = self._requests[number]
-        if locate(request.url).kind != "file":
-            self._loop.call_soon_threadsafe(self._limiter.release, request.stop - request.start)
-
-    def close(self) -> None:
-        """Give up what is still under way."""
-        self._closed.set()
-        if self._remote:
-            self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
-
-def _check(request: RangeRequest, response: RangeResponse) -> None:
-    url = public(request.url)
-    if request.etag is not None and response.etag is not None and request.etag != response.etag:
-        raise StaleIndexError(
-            "the file has changed since its header was indexed",
-            url=url,
-            hint="build the collection again, or refresh it",
-        )
-    if len(response.data) < request.stop - request.start:
-        raise SourceError(
-            f"the file ends before byte {request.stop}",
-            url=url,
-            range=(request.start, request.stop),
-            hint="it was cut off, or changed since its header was indexed",
-        )

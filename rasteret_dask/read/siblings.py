@@ -1,0 +1,91 @@
+"""Bands of one chunk are fetched together, though Dask runs one read after the other.
+
+``(B08 - B04) / (B08 + B04)`` is fused by Dask into one task, whose two reads would wait for the network one after the other. The first
+read therefore also starts the fetches of those other bands of the same chunk that somebody in this process is about to read: exactly those
+whose plan is alive here, because a plan lives only in a task that is to be run. Nothing is guessed at, so nothing is fetched in vain.
+
+State: ``_live`` holds, weakly, the reads of this process that may still run; it is owned by this module and emptied by the garbage
+collector as tasks end. A forked child keeps what it inherits, which is harmless: it is never started there twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any, Protocol
+
+from rasteret_dask.plan.chunks import ReadPlan
+
+
+class Block(Protocol):
+    """A read of one band of one chunk (:class:`~rasteret_dask.read.graph.BlockRead`)."""
+
+    plan: ReadPlan
+    started: bool
+    reading: Any
+
+
+Key = tuple[str, tuple[int, int, int], str]
+
+_live: weakref.WeakValueDictionary[Key, Block] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def register(block: Block) -> None:
+    """Make a read known to its siblings."""
+    kin = block.plan.kin
+    if kin is not None:
+        with _lock:
+            _live[(kin[0], kin[1], block.plan.output.band)] = block
+
+
+def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
+    """Read a window of a chunk, and start its siblings' fetches.
+
+    Parameters
+    ----------
+    block : Block
+    index : tuple
+        As NumPy takes it.
+    start : callable
+        ``(plan, index, ahead=…)`` to an object with ``finish()`` and ``close()``: :class:`~rasteret_dask.read.tasks.Reading`.
+    """
+    with _lock:
+        block.started = True
+        ahead, block.reading = block.reading, None
+    if ahead is not None and ahead[0] != repr(index):
+        # The sibling was sliced differently; what was fetched for it is of no use.
+        ahead[1].close()
+        ahead = None
+    reading = start(block.plan, index) if ahead is None else ahead[1]
+    for other in _siblings(block):
+        try:
+            begun = start(other.plan, index, ahead=True)
+        except (IndexError, ValueError):
+            continue  # It will say so itself when it is its turn.
+        with _lock:
+            other.reading = (repr(index), begun)
+    return reading.finish()
+
+
+def _siblings(block: Block) -> list[Block]:
+    kin = block.plan.kin
+    if kin is None:
+        return []
+    found = []
+    with _lock:
+        for band in kin[2]:
+            other = _live.get((kin[0], kin[1], band))
+            if other is not None and other is not block and not other.started:
+                other.started = True
+                found.append(other)
+    return found
+
+
+def _fresh_lock_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_fresh_lock_in_child)

@@ -1,0 +1,205 @@
+"""A batch of byte ranges under way at once, handed over as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from rasteret_dask.errors import RasteretError, SourceError, StaleIndexError
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.storage.limiter import Budget
+from rasteret_dask.storage.loop import get_loop
+from rasteret_dask.storage.source import (
+    DEFAULT,
+    RangeRequest,
+    RangeResponse,
+    limiter,
+    read_local,
+    reader_of,
+    with_retries,
+)
+from rasteret_dask.storage.urls import Location, locate, public
+
+
+class Fetch:
+    """Many ranges under way at once; iterate to have each as it arrives.
+
+    All remote ranges are handed to the event loop at construction. Whoever iterates calls :meth:`done` once a range has been used, so that
+    the next ones may come: bytes fetched and not yet used stay under the process's budget. Whoever stops early calls :meth:`close`.
+
+    Parameters
+    ----------
+    requests : sequence of RangeRequest
+        What to fetch.
+    options : StorageOptions, optional
+        How, and the limits.
+    ahead : bool
+        Nobody waits yet: only what fits the budget for such reads is fetched now, the rest when iteration begins.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[RangeRequest],
+        options: StorageOptions | None = None,
+        *,
+        ahead: bool = False,
+    ) -> None:
+        self._requests = requests
+        self._options = options or DEFAULT
+        self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._local: list[tuple[int, str]] = []
+        self._local_read = 0
+        remote: list[tuple[int, Location]] = []
+        for number, request in enumerate(requests):
+            location = locate(request.url)
+            if location.kind == "file":
+                self._local.append((number, location.path))
+            else:
+                remote.append((number, location))
+        self._remote = len(remote)
+        # From here on, these belong to the event loop's thread.
+        self._closed = False
+        self._held: dict[int, Budget] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._later: list[tuple[int, Location]] = []
+        if remote:
+            self._loop = get_loop()
+            self._limiter = limiter(self._options.rate)
+            self._loop.call_soon_threadsafe(self._start, remote, ahead)
+
+    def _start(self, remote: list[tuple[int, Location]], ahead: bool) -> None:
+        for number, location in remote:
+            if not ahead:
+                self._launch(number, location)
+            elif self._limiter.ahead.try_reserve(self._size(number)):
+                self._held[number] = self._limiter.ahead
+                self._launch(number, location)
+            else:
+                self._later.append((number, location))
+
+    def _launch_later(self) -> None:
+        later, self._later = self._later, []
+        for number, location in later:
+            self._launch(number, location)
+
+    def _launch(self, number: int, location: Location) -> None:
+        if self._closed:
+            self._release(number)
+            return
+        task = self._loop.create_task(self._one(number, location))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, number))
+
+    async def _one(self, number: int, location: Location) -> None:
+        request = self._requests[number]
+        if number not in self._held:
+            await self._limiter.budget.reserve(self._size(number))
+            self._held[number] = self._limiter.budget
+        reader = reader_of(location, self._options)
+        async with self._limiter.host(location.host):
+            response = await with_retries(
+                lambda: reader(request.start, request.stop), public(request.url), self._options
+            )
+        check_response(request, response)
+        self._arrived.put((number, response.data))
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._release(number)
+            return
+        error = task.exception()
+        if error is not None:
+            self._release(number)
+            if not isinstance(error, RasteretError):
+                url = public(self._requests[number].url)
+                error = SourceError(f"reading failed ({type(error).__name__})", url=url)
+            self._arrived.put((number, error))
+        elif self._closed:
+            self._release(number)
+
+    def _size(self, number: int) -> int:
+        request = self._requests[number]
+        return request.stop - request.start
+
+    def _release(self, number: int) -> None:
+        held = self._held.pop(number, None)
+        if held is not None:
+            held.release(self._size(number))
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        if self._remote:
+            self._loop.call_soon_threadsafe(self._launch_later)
+        for number, path in self._local:
+            request = self._requests[number]
+            self._local_read += 1
+            response = read_local(path, request.start, request.stop)
+            check_response(request, response)
+            yield number, response.data
+        for _ in range(self._remote):
+            number, found = self._arrived.get()
+            if isinstance(found, RasteretError):
+                raise found
+            yield number, found
+
+    def backlog(self) -> int:
+        """Return how many ranges have arrived, or can be had at once, and wait to be used."""
+        return self._arrived.qsize() + len(self._local) - self._local_read
+
+    def done(self, number: int) -> None:
+        """Say that the bytes of one range have been used."""
+        if self._remote:
+            self._loop.call_soon_threadsafe(self._release, number)
+
+    def close(self) -> None:
+        """Give up what is still under way; what has arrived and was not used is dropped."""
+        if self._remote:
+            self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        for number in list(self._held):
+            self._release(number)
+
+    def __del__(self) -> None:
+        # A sibling's fetch that nobody came for.
+        if getattr(self, "_remote", 0) and not self._closed and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_close_held, self._tasks, self._held, self._requests)
+
+
+def _close_held(
+    tasks: set[asyncio.Task[None]], held: dict[int, Budget], requests: Sequence[RangeRequest]
+) -> None:
+    for task in list(tasks):
+        task.cancel()
+    for number, budget in list(held.items()):
+        del held[number]
+        budget.release(requests[number].stop - requests[number].start)
+
+
+def check_response(request: RangeRequest, response: RangeResponse) -> None:
+    """Refuse bytes of another version, and fewer bytes than were asked for.
+
+    Raises
+    ------
+    StaleIndexError, SourceError
+    """
+    url = public(request.url)
+    if request.etag is not None and response.etag is not None and request.etag != response.etag:
+        raise StaleIndexError(
+            "the file has changed since its header was indexed",
+            url=url,
+            hint="build the collection again, or refresh it",
+        )
+    if len(response.data) < request.stop - request.start:
+        raise SourceError(
+            f"the file ends before byte {request.stop}",
+            url=url,
+            range=(request.start, request.stop),
+            hint="it was cut off, or changed since its header was indexed",
+        )
