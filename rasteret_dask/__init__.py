@@ -1,1 +1,66 @@
 """Read cloud GeoTIFFs at scale: headers indexed once, pixels as lazy Dask cubes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rasteret_dask.api import as_collection, build, build_from_items, build_from_stac, load
+    from rasteret_dask.catalog import Catalog
+    from rasteret_dask.collection import Collection
+    from rasteret_dask.errors import RasteretError
+    from rasteret_dask.model import (
+        BandInfo,
+        DatasetDescriptor,
+        RatePolicy,
+        RetryPolicy,
+        StorageOptions,
+    )
+
+__version__ = "0.1.0"
+
+# Importing the package imports nothing else: Dask, xarray and pyarrow come with what needs them.
+_WHERE = {
+    "as_collection": "rasteret_dask.api",
+    "build": "rasteret_dask.api",
+    "build_from_items": "rasteret_dask.api",
+    "build_from_stac": "rasteret_dask.api",
+    "load": "rasteret_dask.api",
+    "Catalog": "rasteret_dask.catalog",
+    "Collection": "rasteret_dask.collection",
+    "RasteretError": "rasteret_dask.errors",
+    "BandInfo": "rasteret_dask.model",
+    "DatasetDescriptor": "rasteret_dask.model",
+    "RatePolicy": "rasteret_dask.model",
+    "RetryPolicy": "rasteret_dask.model",
+    "StorageOptions": "rasteret_dask.model",
+}
+
+__all__ = [
+    "BandInfo",
+    "Catalog",
+    "Collection",
+    "DatasetDescriptor",
+    "RasteretError",
+    "RatePolicy",
+    "RetryPolicy",
+    "StorageOptions",
+    "as_collection",
+    "build",
+    "build_from_items",
+    "build_from_stac",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -1,0 +1,322 @@
+"""The facade of a collection: a table to query, and the door to its pixels. Methods are short and
+delegate."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.index import query, schema
+from rasteret_dask.index.commit import Commit
+from rasteret_dask.index.dataset import TableView, in_memory
+from rasteret_dask.index.geometries import Bounds, is_bbox, to_geometries
+from rasteret_dask.index.place import Place
+from rasteret_dask.ingest.bands import resolve
+from rasteret_dask.ingest.report import BuildReport
+from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
+
+log = logging.getLogger(__name__)
+
+_BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
+
+    Made by `build`, `load` or `as_collection`; every query gives a new collection and reads
+    nothing.
+
+    Parameters
+    ----------
+    view : TableView
+        The rows.
+    name : str
+    descriptor : DatasetDescriptor, optional
+        What the catalogue says of the dataset.
+    infos : tuple of BandInfo
+        What is known of the bands, in the order of the columns.
+    storage : StorageOptions
+        How the rasters are reached.
+    place : Place, optional
+        Where the collection lies.
+    commit : Commit, optional
+        The snapshot that the rows are of.
+    report : BuildReport, optional
+        The account of the build.
+    """
+
+    view: TableView
+    name: str = ""
+    descriptor: DatasetDescriptor | None = None
+    infos: tuple[BandInfo, ...] = ()
+    storage: StorageOptions = field(default_factory=StorageOptions)
+    place: Place | None = None
+    commit: Commit | None = None
+    report: BuildReport | None = None
+
+    # --- what it is ----------------------------------------------------------------------------
+    @property
+    def bands(self) -> list[str]:
+        """Canonical names of the bands."""
+        return list(schema.band_names(self.view.schema))
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the table."""
+        return self.view.schema
+
+    @cached_property
+    def _count(self) -> int:
+        return self.view.count()
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
+        names = [name for name in _BAR if name in self.schema.names]
+        table = self.view.read(names)
+        times = pc.min_max(table.column(schema.DATETIME)).as_py()
+        crs = pc.unique(table.column(schema.CRS)).to_pylist() if schema.CRS in names else []
+        bounds = _bounds(table.column(schema.BBOX)) if schema.BBOX in names else None
+        return {
+            "first": times["min"],
+            "last": times["max"],
+            "crs": sorted(c for c in crs if c),
+            "bounds": bounds,
+        }
+
+    @property
+    def crs(self) -> list[str]:
+        """The CRS of the items, distinct and sorted: ``EPSG:n``, or WKT2 where there is no code."""
+        return list(self._summary["crs"])
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """lon/lat box around all footprints; west > east when it crosses the antimeridian. None
+        when empty."""
+        found: Bounds | None = self._summary["bounds"]
+        return found
+
+    @property
+    def dates(self) -> tuple[Any, Any]:
+        """First and last ``datetime``; naive, UTC."""
+        return self._summary["first"], self._summary["last"]
+
+    def resolve_bands(self, names: Sequence[str] | str | None = None) -> list[tuple[str, str]]:
+        """Names as people write them → canonical names; all bands by default.
+
+        Returns
+        -------
+        list of (asked, canonical)
+
+        Raises
+        ------
+        UnknownBandError
+            No band answers to a name, or more than one does.
+        """
+        if names is None:
+            return [(name, name) for name in self.bands]
+        asked = [names] if isinstance(names, str) else list(names)
+        if not asked:
+            raise ArgumentError("no band was asked for")
+        return resolve(asked, [self.band_info(name) for name in self.bands])
+
+    def band_info(self, name: str) -> BandInfo:
+        """What is known of a band, by its canonical name."""
+        known = {info.name: info for info in self.infos}
+        return known.get(name) or BandInfo(name=name, asset=name)
+
+    # --- queries -------------------------------------------------------------------------------
+    def subset(
+        self,
+        *,
+        bbox: Any = None,
+        date_range: Any = None,
+        cloud_cover_lt: float | None = None,
+        geometries: Any = None,
+        geometry_crs: Any = None,
+        split: str | Sequence[str] | None = None,
+        split_column: str = "split",
+        **columns: Any,
+    ) -> Collection:
+        """Items that meet every condition.
+
+        Parameters
+        ----------
+        bbox : tuple of float, optional
+            ``(west, south, east, north)`` in lon/lat; west > east crosses the antimeridian.
+        date_range : pair or str, optional
+            ``("2023-06-01", "2023-08-31")``; a date without a time includes its last moment.
+        cloud_cover_lt : float, optional
+            Percent. Items that do not say are left out, and their number is logged.
+        geometries : optional
+            Items whose footprint truly meets one of them: shapely, GeoJSON, WKB, GeoPandas, Arrow,
+            or a bbox.
+        geometry_crs : optional
+            What their coordinates are in, if they do not say; lon/lat by default.
+        split, split_column : optional
+            Rows of a split, as ``train``.
+        **columns
+            ``column=value``, ``column_lt/le/gt/ge/ne/in=value``; a colon may be written as an
+            underscore.
+
+        Raises
+        ------
+        ArgumentError
+            A condition cannot mean anything.
+        """
+        conditions = query.column_expressions(columns, self.schema)
+        if bbox is not None:
+            conditions.append(query.bbox_expression(bbox))
+        if date_range is not None:
+            conditions.append(query.date_expression(date_range, self.schema.names))
+        if split is not None:
+            conditions += query.column_expressions({split_column: split}, self.schema)
+        found = self.where(query.every(conditions))
+        if cloud_cover_lt is not None:
+            found = found._less_cloudy(cloud_cover_lt)
+        return found if geometries is None else found._meeting(geometries, geometry_crs)
+
+    def where(self, expression: Any) -> Collection:
+        """Items that an Arrow expression holds for; see ``pyarrow.compute.field``."""
+        return replace(self, view=self.view.where(expression))
+
+    def select_split(self, split: str | Sequence[str], column: str = "split") -> Collection:
+        """Items of a split, as ``train``."""
+        return self.subset(split=split, split_column=column)
+
+    def head(self, n: int = 5) -> Collection:
+        """The first `n` items in the order (datetime, id)."""
+        return replace(self, view=in_memory(self.view.read().slice(0, n)))
+
+    def _less_cloudy(self, limit: float) -> Collection:
+        expression = query.cloud_expression(limit)
+        if schema.CLOUD_COVER not in self.schema.names:
+            raise ArgumentError("the collection does not know its items' cloud cover")
+        nulls = None if self.commit is None else _nulls(self.commit)
+        if nulls != 0:
+            silent = self.view.count(pc.field(schema.CLOUD_COVER).is_null())
+            if silent:
+                log.warning("%d items do not say how cloudy they are and are left out", silent)
+        return self.where(expression)
+
+    def _meeting(self, geometries: Any, crs: Any) -> Collection:
+        # A bare tuple is a bbox: lon/lat, unless the caller says otherwise.
+        if crs is None and is_bbox(geometries):
+            return self.subset(bbox=geometries)
+        shapes = to_geometries(geometries, crs)
+        near = self.where(query.bbox_expression(query.geometry_bounds(shapes)))
+        table = near.view.read([schema.ID, schema.GEOMETRY])
+        hits = table.column(schema.ID).filter(pa.array(query.intersecting(table, shapes)))
+        return near.where(pc.field(schema.ID).isin(hits.combine_chunks()))
+
+    # --- the table -----------------------------------------------------------------------------
+    def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows as an Arrow table in the order (datetime, id); all columns by default."""
+        return self.view.read(columns)
+
+    def to_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows in pieces, without holding them all."""
+        return self.view.batches(columns)
+
+    def to_geopandas(self, columns: Sequence[str] | None = None) -> Any:
+        """Footprints and properties, without headers, as a GeoDataFrame in CRS84."""
+        import geopandas  # noqa: PLC0415 -- half a second that only this method needs
+
+        plain = [f.name for f in self.schema if not pa.types.is_nested(f.type)]
+        names = [n for n in (columns or plain) if n != schema.GEOMETRY]
+        frame = self.view.read([*names, schema.GEOMETRY]).to_pandas()
+        shapes = shapely.from_wkb(frame.pop(schema.GEOMETRY))
+        return geopandas.GeoDataFrame(frame, geometry=shapes, crs="OGC:CRS84")
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The table for any library that knows Arrow's C stream (DuckDB, Polars, pandas …)."""
+        reader = pa.RecordBatchReader.from_batches(self.schema, self.view.batches())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, items, dates, bands, CRS and bounds as plain values."""
+        first, last = self.dates
+        return {
+            "name": self.name,
+            "dataset": None if self.descriptor is None else self.descriptor.id,
+            "items": len(self),
+            "dates": [None if t is None else t.isoformat() for t in (first, last)],
+            "bands": self.bands,
+            "crs": self.crs,
+            "bounds": self.bounds,
+        }
+
+    # --- for people ----------------------------------------------------------------------------
+    def _lines(self) -> list[tuple[str, str]]:
+        said = self.describe()
+        first, last = (str(t)[:10] for t in said["dates"])
+        bounds = said["bounds"]
+        lines = [
+            ("dataset", said["dataset"] or ""),
+            ("items", f"{said['items']:,}"),
+            ("dates", f"{first} … {last}" if said["items"] else ""),
+            ("bands", ", ".join(said["bands"])),
+            ("crs", ", ".join(c if len(c) < 40 else f"{c[:37]}…" for c in said["crs"])),
+            ("bounds", "" if bounds is None else ", ".join(f"{v:.4f}" for v in bounds)),
+        ]
+        if self.report is not None and self.report.failure_count:
+            lines.append(("headers", f"{self.report.failure_count} could not be read: see .report"))
+        if self.place is not None:
+            lines.append(("place", self.place.url))
+        return [(key, value) for key, value in lines if value]
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {key:8} {value}" for key, value in self._lines())
+        return f"<Collection {self.name!r}>\n{rows}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for key, value in self._lines()
+        )
+        return f"<div><b>Collection {html.escape(self.name)}</b><table>{rows}</table></div>"
+
+    # --- reads ---------------------------------------------------------------------------------
+
+
+def _nulls(commit: Commit) -> int:
+    return sum(int(part.stats.get("cloud_null", part.rows)) for part in commit.parts)
+
+
+def _bounds(boxes: pa.ChunkedArray) -> Bounds | None:
+    column = {n: pc.struct_field(boxes, n) for n in ("xmin", "ymin", "xmax", "ymax")}
+    if column["xmin"].null_count == len(boxes):
+        return None
+    south, north = pc.min(column["ymin"]).as_py(), pc.max(column["ymax"]).as_py()
+    crossing = pc.fill_null(pc.greater(column["xmin"], column["xmax"]), False)
+    if pc.any(crossing).as_py():
+        # Boxes over the antimeridian: everything is seen from there, with western longitudes
+        # beyond 180.
+        east_of = {
+            n: pc.if_else(pc.less(column[n], 0), pc.add(column[n], 360), column[n])
+            for n in ("xmin", "xmax")
+        }
+        west, east = pc.min(east_of["xmin"]).as_py(), pc.max(east_of["xmax"]).as_py()
+        return west, south, east - 360 if east > 180 else east, north
+    return pc.min(column["xmin"]).as_py(), south, pc.max(column["xmax"]).as_py(), north
+
+
+def infos_of(document: Mapping[str, Any]) -> tuple[BandInfo, ...]:
+    """The bands that the JSON document of a schema describes."""
+    return tuple(
+        BandInfo(**{**band, "aliases": tuple(band.get("aliases", ()))})
+        for band in document.get("bands", ())
+    )

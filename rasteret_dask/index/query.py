@@ -1,0 +1,165 @@
+"""Filters → Arrow expressions, written so that Parquet's row-group statistics can answer most of
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from operator import and_
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.index import schema
+from rasteret_dask.index.geometries import Bounds, check_bbox
+from rasteret_dask.index.times import Range, parse_range
+
+Expression: TypeAlias = pc.Expression
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "_lt": lambda field, value: field < value,
+    "_le": lambda field, value: field <= value,
+    "_gt": lambda field, value: field > value,
+    "_ge": lambda field, value: field >= value,
+    "_ne": lambda field, value: field != value,
+    "_in": lambda field, value: field.isin(list(value)),
+}
+
+
+def every(expressions: Iterable[Expression | None]) -> Expression | None:
+    """All of them; None when there are none."""
+    given = [e for e in expressions if e is not None]
+    return reduce(and_, given) if given else None
+
+
+def bbox_expression(bbox: Any) -> Expression:
+    """Items whose box meets a lon/lat box; either may cross the antimeridian.
+
+    Raises
+    ------
+    ArgumentError
+        The box is none.
+    """
+    west, south, east, north = check_bbox(bbox)
+    xmin, ymin, xmax, ymax = (pc.field(schema.BBOX, n) for n in ("xmin", "ymin", "xmax", "ymax"))
+    lat = (ymin <= north) & (ymax >= south)
+    # A stored box that crosses has xmin > xmax. The two comparisons with 0 follow from that for
+    # any box narrower than half
+    # the globe, and unlike it they can be answered from statistics.
+    crosses = (xmin > xmax) & (xmin > 0) & (xmax < 0)
+    if west <= east:
+        lon = ((xmin <= east) & (xmax >= west)) | (crosses & ((xmin <= east) | (xmax >= west)))
+    else:
+        lon = (xmax >= west) | (xmin <= east) | crosses
+    return lat & lon
+
+
+def date_expression(value: Any, names: Iterable[str] = (schema.START, schema.END)) -> Expression:
+    """Items of a range of time; those that are intervals match when they overlap it.
+
+    Parameters
+    ----------
+    value
+        What `times.parse_range` takes.
+    names : iterable of str
+        Columns of the table; without interval columns the instant alone decides.
+    """
+    start, end = parse_range(value)
+    instant = _within(schema.DATETIME, schema.DATETIME, (start, end))
+    if not {schema.START, schema.END} <= set(names):
+        return instant
+    return instant | _within(schema.START, schema.END, (start, end))
+
+
+def _within(first: str, last: str, span: Range) -> Expression:
+    start, end = span
+    parts = []
+    if end is not None:
+        parts.append(pc.field(first) <= pa.scalar(end, schema.TIMESTAMP))
+    if start is not None:
+        parts.append(pc.field(last) >= pa.scalar(start, schema.TIMESTAMP))
+    return every(parts) if parts else pc.field(first).is_valid()
+
+
+def cloud_expression(limit: float) -> Expression:
+    """Items with less cloud cover, in percent; those that do not say are left out.
+
+    Raises
+    ------
+    ArgumentError
+        The limit is no percentage.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit <= 101:
+        raise ArgumentError(f"cloud_cover_lt is {limit!r}; a number of percent is needed")
+    return pc.field(schema.CLOUD_COVER) < float(limit)
+
+
+def column_expressions(filters: Mapping[str, Any], table: pa.Schema) -> list[Expression]:
+    """``column=value`` and ``column_lt/le/gt/ge/ne/in=value``.
+
+    A colon in a column's name may be written as an underscore, so that it can be a keyword:
+    ``sat_orbit_state="ascending"``.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such column.
+    """
+    return [_column(key, value, table) for key, value in filters.items()]
+
+
+def _column(key: str, value: Any, table: pa.Schema) -> Expression:
+    name = _find(key, table)
+    if name is not None:
+        if value is None:
+            return pc.field(name).is_null()
+        many = isinstance(value, (list, tuple, set, frozenset))
+        return pc.field(name).isin(sorted(value)) if many else pc.field(name) == value
+    for suffix, operator in _OPERATORS.items():
+        name = _find(key.removesuffix(suffix), table) if key.endswith(suffix) else None
+        if name is not None:
+            expression: Expression = operator(pc.field(name), value)
+            return expression
+    plain = [f.name for f in table if not pa.types.is_nested(f.type)]
+    raise ArgumentError(f"no column {key!r} to filter by", hint=f"columns: {', '.join(plain)}")
+
+
+def _find(key: str, table: pa.Schema) -> str | None:
+    if key in table.names:
+        return key
+    alike = [n for n in table.names if n.replace(":", "_").replace(".", "_") == key]
+    return alike[0] if len(alike) == 1 else None
+
+
+def geometry_bounds(geometries: list[BaseGeometry]) -> Bounds:
+    """Lon/lat box around all of them."""
+    west, south, east, north = (float(v) for v in shapely.total_bounds(geometries))
+    return west, south, east, north
+
+
+def intersecting(table: pa.Table, geometries: list[BaseGeometry]) -> np.ndarray[Any, Any]:
+    """Which rows' footprints truly meet any of the geometries.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        With the column ``geometry`` as WKB.
+    geometries : list of shapely geometries
+        In lon/lat.
+
+    Returns
+    -------
+    ndarray of bool, shape (rows,)
+    """
+    footprints = shapely.from_wkb(table.column(schema.GEOMETRY).to_numpy())
+    tree = shapely.STRtree(geometries)
+    hit = np.zeros(len(footprints), bool)
+    valid = np.flatnonzero(~shapely.is_missing(footprints))
+    rows, _ = tree.query(footprints[valid], predicate="intersects")
+    hit[valid[rows]] = True
+    return hit

@@ -1,0 +1,219 @@
+"""Builds: records → slices → a Dask bag → one commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import dask.bag
+from dask.base import get_scheduler
+
+from rasteret_dask.errors import BuildMismatchError, CollectionError, EmptySelectionError
+from rasteret_dask.index.commit import (
+    Commit,
+    Part,
+    digest,
+    publish,
+    read_commit,
+    write_commit,
+)
+from rasteret_dask.index.place import Place
+from rasteret_dask.index.schema import VERSION
+from rasteret_dask.ingest.headers import FIRST_READ
+from rasteret_dask.ingest.records import Record, reprocessed, sort_records
+from rasteret_dask.ingest.report import BuildReport
+from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, cut, work
+from rasteret_dask.model import BandInfo, StorageOptions
+from rasteret_dask.storage.counters import Counters
+
+log = logging.getLogger(__name__)
+
+Gather = Callable[[], tuple[Sequence[BandInfo], Iterable[Record]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be built.
+
+    Parameters
+    ----------
+    name : str
+    place : Place
+    arguments : mapping
+        Everything that the result depends on, as JSON; its hash is the build's identity.
+    dataset : str, optional
+        Id of the descriptor.
+    storage : StorageOptions
+        How the rasters are reached.
+    first_read : int
+        Bytes of the first request for a header.
+    force : bool
+        Build again, whatever is there.
+    """
+
+    name: str
+    place: Place
+    arguments: Mapping[str, Any]
+    dataset: str | None = None
+    storage: StorageOptions | None = None
+    first_read: int = FIRST_READ
+    force: bool = False
+
+
+def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
+    """Build a collection, finish one that was begun, or find it built.
+
+    Parameters
+    ----------
+    order : Order
+    gather : callable
+        Searches and returns bands and records; not called when there is nothing to do.
+
+    Raises
+    ------
+    BuildMismatchError
+        A collection of this name was built of other arguments.
+    CollectionError
+        No header at all could be read, or a part could not be written.
+    """
+    identity = digest(order.arguments)
+    standing = read_commit(order.place)
+    if standing is not None and not order.force:
+        if standing.identity != identity:
+            raise _mismatch(order, standing)
+        publish(order.place, standing)  # in case the former run ended between commit and this
+        report = BuildReport.from_lasting(standing.report)
+        log.info("%s is built already: %d items", order.name, standing.rows)
+        return standing, report
+    bands, gathered = gather()
+    records = sort_records(gathered)
+    if not records:
+        raise EmptySelectionError("there are no items to build from")
+    warnings = reprocessed(records)
+    document = _document(order, bands)
+    storage = order.storage or StorageOptions()
+    recipe = Recipe(
+        order.place, tuple(bands), document, storage, order.first_read, reuse=not order.force
+    )
+    slices = cut(records, bands, document)
+    log.info("%s: %d items in %d slices", order.name, len(records), len(slices))
+    outcomes = compute(slices, recipe)
+    report = summarise(outcomes, warnings)
+    parts = _parts(outcomes, order, report)
+    number = 1 if standing is None else standing.number + 1
+    commit = Commit(
+        number=number,
+        name=order.name,
+        identity=identity,
+        arguments=order.arguments,
+        directory=f"data/{number:08d}",
+        document={**document, "schema_version": VERSION},
+        parts=parts,
+        report=report.lasting(),
+    )
+    return write_commit(order.place, commit), report
+
+
+def compute(slices: Sequence[Slice], recipe: Recipe) -> list[Outcome]:
+    """Run the slices on the active scheduler; on threads when there is none.
+
+    A bag would otherwise start processes, which run a script without a main guard again.
+    """
+    bag = dask.bag.from_sequence(slices, npartitions=len(slices)).map_partitions(work, recipe)
+    scheduler = {} if get_scheduler() is not None else {"scheduler": "threads"}
+    outcomes: list[Outcome] = bag.compute(**scheduler)
+    return outcomes
+
+
+def summarise(outcomes: Sequence[Outcome], warnings: Sequence[str] = ()) -> BuildReport:
+    """The report of a build from what its slices say."""
+    failures = tuple(f for o in outcomes for f in o.failures)
+    disagreements = tuple(d for o in outcomes for d in o.disagreements)
+    spent = _spent(outcomes)
+    return BuildReport(
+        items=sum(o.part.rows for o in outcomes if o.part is not None),
+        assets=sum(o.assets for o in outcomes),
+        headers=sum(o.headers for o in outcomes),
+        failures=failures,
+        disagreements=disagreements,
+        warnings=tuple(warnings),
+        failure_count=len(failures),
+        disagreement_count=len(disagreements),
+        requests=spent.requests,
+        bytes=spent.bytes,
+        retries=spent.retries,
+        slices=len(outcomes),
+        reused=sum(o.reused for o in outcomes),
+    )
+
+
+def _spent(outcomes: Sequence[Outcome]) -> Counters:
+    # Slices of one process run side by side, so that their own differences overlap: the process's
+    # first and last count
+    # bound what it did.
+    total = Counters()
+    for process in {o.process for o in outcomes}:
+        mine = [o for o in outcomes if o.process == process]
+        last = max(mine, key=lambda o: o.after.requests).after
+        first = min(mine, key=lambda o: o.before.requests).before
+        total = total + (last - first)
+    return total
+
+
+def _parts(outcomes: Sequence[Outcome], order: Order, report: BuildReport) -> tuple[Part, ...]:
+    broken = [o for o in outcomes if o.part is None]
+    if broken:
+        raise CollectionError(
+            f"{len(broken)} of {len(outcomes)} slices failed; the first: {broken[0].error}",
+            url=order.place.url,
+            hint="build again with the same arguments: what is done is kept",
+        )
+    if report.assets and not report.headers:
+        first = report.failures[0]
+        raise CollectionError(
+            f"not one of {report.assets} headers could be read; the first: {first.reason}",
+            item=first.item,
+            band=first.band,
+            url=first.url,
+        )
+    if not report.assets:
+        raise CollectionError(
+            "no item has an asset for any of the bands",
+            hint="pass band_map={'B04': 'red', …} with the items' own asset keys",
+        )
+    for failure in report.failures[:20]:
+        log.warning("%s %s: %s", failure.item, failure.band, failure.reason)
+    for warning in report.warnings[:20]:
+        log.warning("%s", warning)
+    return tuple(o.part for o in outcomes if o.part is not None)
+
+
+def _document(order: Order, bands: Sequence[BandInfo]) -> dict[str, Any]:
+    return {
+        "name": order.name,
+        "data_source": order.dataset or "",
+        "bands": [asdict(band) | {"aliases": list(band.aliases)} for band in bands],
+    }
+
+
+def _mismatch(order: Order, standing: Commit) -> BuildMismatchError:
+    before, now = _flat(standing.arguments), _flat(order.arguments)
+    changed = [
+        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    return BuildMismatchError(
+        f"a collection {order.name!r} is there and was built of other arguments: "
+        + "; ".join(changed),
+        url=order.place.url,
+        hint="choose another name, pass force=True to replace it, or load() it as it is",
+    )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {k: v for n, x in value.items() for k, v in _flat(x, f"{path}.{n}").items()}
+    return {path.lstrip("."): value}

@@ -1,0 +1,270 @@
+"""STAC items, old and new, as records: the columns of a row, and the files whose headers it
+needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import shapely
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+from shapely.geometry import shape
+
+from rasteret_dask.errors import ArgumentError, DuplicateItemError
+from rasteret_dask.index import schema
+from rasteret_dask.index.times import parse_instant
+from rasteret_dask.ingest.bands import bands_of_asset, find_asset
+from rasteret_dask.model import BandInfo
+from rasteret_dask.storage.urls import public
+
+Json = Mapping[str, Any]
+
+_SIGNATURES = {"sig", "x-amz-signature", "x-goog-signature", "signature", "token"}
+
+
+@dataclass(frozen=True, slots=True)
+class AssetRef:
+    """One band of one item: where it is, and what STAC claims of it.
+
+    Parameters
+    ----------
+    band : str
+        Canonical name.
+    index : int
+        Which band of the file.
+    key : str
+        The asset's key.
+    url : str
+        Unsigned.
+    claims : mapping
+        ``nodata``, ``scale``, ``offset``, ``data_type``, ``unit``; ``shape``, ``transform`` and
+        ``epsg`` of the projection
+        extension. What STAC does not say is not there.
+    """
+
+    band: str
+    index: int
+    key: str
+    url: str
+    claims: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One item, ready for its headers.
+
+    Parameters
+    ----------
+    id : str
+    columns : mapping
+        Values of the item's columns but for those that headers decide.
+    crs : str, optional
+        What STAC says; the file's own is preferred.
+    assets : tuple of AssetRef
+        One for each band that the item has.
+    """
+
+    id: str
+    columns: Mapping[str, Any]
+    crs: str | None
+    assets: tuple[AssetRef, ...]
+
+
+def make_record(item: Json, bands: Sequence[BandInfo], *, prefer: str | None = None) -> Record:
+    """A STAC item as a record.
+
+    Parameters
+    ----------
+    item : mapping
+        The item; hrefs absolute.
+    bands : sequence of BandInfo
+        The bands of the collection.
+    prefer : str, optional
+        Scheme or name of the alternate href to take, as ``s3``.
+
+    Raises
+    ------
+    ArgumentError
+        The item has no id, or no time at all.
+    """
+    name = item.get("id")
+    if not name:
+        raise ArgumentError("an item has no id")
+    properties = dict(item.get("properties") or {})
+    crs, epsg = _item_crs(properties)
+    assets: Mapping[str, Json] = item.get("assets") or {}
+    refs = []
+    for band in bands:
+        key = find_asset(assets, band)
+        href = None if key is None else _href(assets[key], prefer)
+        if key is not None and href:
+            claims = _claims(assets[key], band.index, properties, epsg)
+            refs.append(AssetRef(band.name, band.index, key, href, claims))
+    columns = {
+        schema.ID: str(name),
+        schema.COLLECTION: item.get("collection"),
+        **_times(str(name), properties),
+        **_footprint(item),
+        **_properties(properties),
+    }
+    return Record(str(name), columns, crs, tuple(refs))
+
+
+def sort_records(records: Iterable[Record]) -> list[Record]:
+    """In the order (datetime, id), equal ones once.
+
+    Raises
+    ------
+    DuplicateItemError
+        Two different items have one id.
+    """
+    known: dict[str, Record] = {}
+    for record in records:
+        other = known.setdefault(record.id, record)
+        if other is not record and other != record:
+            raise DuplicateItemError("two different items have the same id", item=record.id)
+    return sorted(known.values(), key=lambda r: (r.columns[schema.DATETIME], r.id))
+
+
+def reprocessed(records: Iterable[Record]) -> list[str]:
+    """One line for each acquisition that is there more than once (same tile, same moment of
+    sensing)."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for record in records:
+        datatake, tile = (record.columns.get(n) for n in (schema.DATATAKE, schema.GRID_CODE))
+        if datatake and tile:
+            # The datatake's own name ends with the baseline that processed it.
+            groups.setdefault((str(datatake).rpartition("_N")[0], tile), []).append(record.id)
+    return [
+        f"the same acquisition more than once: {', '.join(ids)}"
+        for ids in groups.values()
+        if len(ids) > 1
+    ]
+
+
+# --- times and places ----------------------------------------------------------------------------
+def _times(item: str, properties: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, datetime | None] = {}
+    for name in (schema.DATETIME, schema.START, schema.END):
+        value = properties.get(name)
+        try:
+            found[name] = None if value in (None, "") else parse_instant(value)
+        except ArgumentError as error:
+            raise error.located(item=item) from None
+    moment = found[schema.DATETIME] or found[schema.START]
+    if moment is None:
+        raise ArgumentError("an item has neither datetime nor start_datetime", item=item)
+    found[schema.DATETIME] = moment
+    return {**found, schema.YEAR: moment.year, schema.MONTH: moment.month}
+
+
+def _footprint(item: Json) -> dict[str, Any]:
+    geometry = None if not item.get("geometry") else shape(dict(item["geometry"]))
+    box = item.get("bbox")
+    if box and len(box) in (4, 6):
+        half = len(box) // 2
+        bounds = (box[0], box[1], box[half], box[half + 1])
+    elif geometry is not None and not geometry.is_empty:
+        bounds = geometry.bounds
+    else:
+        return {schema.GEOMETRY: None, schema.BBOX: None}
+    if geometry is None:
+        geometry = shapely.box(*bounds)
+    named = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
+    wkb = shapely.to_wkb(shapely.force_2d(geometry))
+    return {schema.GEOMETRY: wkb, schema.BBOX: named}
+
+
+def _item_crs(properties: Json) -> tuple[str | None, int | None]:
+    """The CRS that STAC names, as ``EPSG:n`` or WKT2, and its EPSG code."""
+    for name in ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson"):
+        value = properties.get(name)
+        if value in (None, "", {}):
+            continue
+        try:
+            crs = CRS.from_user_input(value)
+        except CRSError:
+            continue
+        epsg = crs.to_epsg() if name not in ("proj:wkt2", "proj:projjson") else crs.to_epsg(100)
+        return (f"EPSG:{epsg}" if epsg else crs.to_wkt("WKT2_2019")), epsg
+    return None, None
+
+
+def _properties(properties: dict[str, Any]) -> dict[str, Any]:
+    rest = {k: v for k, v in properties.items() if k not in schema.PROPERTY_TYPES}
+    typed = {}
+    for name, kind in schema.PROPERTY_TYPES.items():
+        value = properties.get(name)
+        typed[name] = None if value is None else _as_type(value, kind)
+        if value is not None and typed[name] is None:
+            rest[name] = value
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str)
+    return {**typed, schema.PROPERTIES: text}
+
+
+def _as_type(value: Any, kind: pa.DataType) -> Any:
+    """A property as its column wants it; None when it is something else."""
+    if pa.types.is_boolean(kind):
+        return {"true": True, "false": False}.get(str(value).lower())
+    if pa.types.is_string(kind):
+        return (
+            value
+            if isinstance(value, str)
+            else None
+            if isinstance(value, (dict, list))
+            else str(value)
+        )
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    if pa.types.is_integer(kind):
+        return int(number) if number.is_integer() and abs(number) < 2**31 else None
+    return number
+
+
+# --- assets --------------------------------------------------------------------------------------
+def _href(asset: Json, prefer: str | None) -> str | None:
+    href = asset.get("href")
+    alternates: Mapping[str, Json] = asset.get("alternate") or {}
+    if prefer is not None and not str(href).startswith(f"{prefer}:"):
+        for key, other in alternates.items():
+            if key == prefer or str(other.get("href", "")).startswith(f"{prefer}:"):
+                href = other.get("href") or href
+                break
+    return None if not href else unsigned(str(href))
+
+
+def unsigned(url: str) -> str:
+    """A URL without a signature in its query: a collection holds no secret, and a signature soon
+    ends anyway."""
+    names = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    return public(url) if names & _SIGNATURES else url
+
+
+def _claims(asset: Json, index: int, properties: Json, epsg: int | None) -> dict[str, Any]:
+    declared = bands_of_asset(asset)
+    band = declared[index] if index < len(declared) else {}
+    sources = {
+        "data_type": (band.get("data_type"), asset.get("data_type")),
+        "nodata": (band.get("nodata"), asset.get("nodata")),
+        "scale": (band.get("raster:scale"), band.get("scale"), asset.get("raster:scale")),
+        "offset": (band.get("raster:offset"), band.get("offset"), asset.get("raster:offset")),
+        "unit": (band.get("unit"), asset.get("unit")),
+        "shape": (asset.get("proj:shape"), properties.get("proj:shape")),
+        "transform": (asset.get("proj:transform"), properties.get("proj:transform")),
+        "epsg": (_asset_epsg(asset), epsg),
+    }
+    found = {k: next((v for v in vs if v is not None), None) for k, vs in sources.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _asset_epsg(asset: Json) -> int | None:
+    _, epsg = _item_crs(asset)
+    return epsg

@@ -1,0 +1,285 @@
+"""STAC items from an API, from a static catalogue, or from whatever a caller has already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pystac
+import pystac_client
+import requests
+from pystac_client.exceptions import APIError
+
+from rasteret_dask.errors import ArgumentError, EmptySelectionError, SourceError, TransientError
+from rasteret_dask.index.geometries import Bounds, check_bbox, split_bbox
+from rasteret_dask.index.times import Range, format_range, parse_instant, parse_range
+from rasteret_dask.storage.urls import public
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is looked for.
+
+    Parameters
+    ----------
+    collection : str, optional
+        STAC collection; all of a static catalogue without one.
+    bbox : tuple of float, optional
+        lon/lat.
+    date_range : pair, optional
+        As `times.parse_range` returns.
+    options : mapping
+        Passed to the API as they are: ``query``, ``filter``, ``intersects``, ``ids``, ``sortby``,
+        ``max_items``.
+    """
+
+    collection: str | None = None
+    bbox: Bounds | None = None
+    date_range: Range | None = None
+    options: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(
+        cls, collection: str | None, bbox: Any, date_range: Any, options: Mapping[str, Any]
+    ) -> Search:
+        """Check and normalise what a caller gave."""
+        return cls(
+            collection,
+            None if bbox is None else check_bbox(bbox),
+            None if date_range is None else parse_range(date_range),
+            {key: value for key, value in options.items() if value is not None},
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON: what a build's identity is made of."""
+        return {
+            "collection": self.collection,
+            "bbox": None if self.bbox is None else list(self.bbox),
+            "date_range": None if self.date_range is None else format_range(self.date_range),
+            **{k: _plain(v) for k, v in (self.options or {}).items()},
+        }
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "__geo_interface__", value)
+
+
+def search_api(url: str, search: Search) -> list[Json]:
+    """Items of a STAC API.
+
+    A box over the antimeridian is searched in two halves, because servers differ in what they make
+    of it.
+
+    Raises
+    ------
+    SourceError
+        The API cannot be reached or refuses; `TransientError` when trying again may help.
+    EmptySelectionError
+        Nothing was found.
+    """
+    options = dict(search.options or {})
+    boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
+    found: dict[str, Json] = {}
+    try:
+        client = pystac_client.Client.open(url)
+        for box in boxes:
+            pages = client.search(
+                collections=None if search.collection is None else [search.collection],
+                bbox=box,
+                datetime=None if search.date_range is None else format_range(search.date_range),
+                **options,
+            )
+            for item in pages.items_as_dicts():
+                _keep(found, item)
+    except APIError as error:
+        raise _api_error(error.status_code, str(error), url) from None
+    except (requests.RequestException, pystac.STACError) as error:
+        raise SourceError(f"the STAC API failed: {type(error).__name__}", url=public(url)) from None
+    return _some(list(found.values()), search, url)
+
+
+def _keep(found: dict[str, Json], item: Json) -> None:
+    # Equal ids with different content stay apart; the duplicate is reported later, by name.
+    key = item["id"]
+    if key in found and found[key] != item:
+        key = f"{key}\0{len(found)}"
+    found[key] = item
+
+
+def _api_error(status: int | None, text: str, url: str) -> SourceError:
+    kind = TransientError if status in (408, 429, 500, 502, 503, 504) else SourceError
+    return kind(f"the STAC API answered {status or 'with an error'}: {text[:300]}", url=public(url))
+
+
+def search_static(url: str, search: Search) -> list[Json]:
+    """Items of a static catalogue, filtered here; hrefs made absolute.
+
+    Raises
+    ------
+    SourceError
+        A document cannot be read.
+    EmptySelectionError
+        Nothing was found.
+    """
+    options = dict(search.options or {})
+    ids, limit = options.pop("ids", None), options.pop("max_items", None)
+    if options:
+        raise ArgumentError(
+            f"a static catalogue cannot be searched by {', '.join(sorted(options))}",
+            hint="filter the collection afterwards, with subset() or where()",
+        )
+    found: list[Json] = [
+        item
+        for item in _walk(url, search.collection)
+        if (ids is None or item["id"] in ids) and _matches(item, search)
+    ]
+    return _some(found[:limit], search, url)
+
+
+def _walk(url: str, collection: str | None) -> Iterator[dict[str, Any]]:
+    try:
+        root = pystac.read_file(url)
+        if not isinstance(root, pystac.Catalog):
+            raise ArgumentError("the document is no STAC catalogue", url=public(url))
+        if collection is not None and root.id != collection:
+            inner = [c for c in root.get_collections() if c.id == collection]
+            if not inner:
+                names = ", ".join(c.id for c in root.get_collections())
+                raise ArgumentError(
+                    f"no collection {collection!r} in the catalogue", hint=f"collections: {names}"
+                )
+            root = inner[0]
+        for item in root.get_items(recursive=True):
+            item.make_asset_hrefs_absolute()
+            yield item.to_dict(include_self_link=False, transform_hrefs=False)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, pystac.STACError) as error:
+        raise SourceError(f"the STAC catalogue cannot be read: {error}", url=public(url)) from None
+
+
+def _matches(item: Json, search: Search) -> bool:
+    return _in_box(item, search.bbox) and _in_range(item, search.date_range)
+
+
+def _in_box(item: Json, bbox: Bounds | None) -> bool:
+    box = item.get("bbox")
+    if bbox is None or not box:
+        return bbox is None
+    half = len(box) // 2
+    mine: Bounds = (box[0], box[1], box[half], box[half + 1])
+    return any(
+        a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
+        for a in split_bbox(mine)
+        for b in split_bbox(bbox)
+    )
+
+
+def _in_range(item: Json, span: Range | None) -> bool:
+    if span is None:
+        return True
+    properties = item.get("properties") or {}
+    one = properties.get("datetime")
+    first = parse_instant(properties.get("start_datetime") or one)
+    last = parse_instant(properties.get("end_datetime") or one)
+    start, end = span
+    return (end is None or first <= end) and (start is None or last >= start)
+
+
+def _some(items: list[Json], search: Search, url: str) -> list[Json]:
+    if not items:
+        said = ", ".join(f"{k}={v!r}" for k, v in search.describe().items() if v is not None)
+        raise EmptySelectionError(
+            f"the search found no item ({said or 'no condition'})", url=public(url)
+        )
+    return items
+
+
+# --- items that somebody has already -------------------------------------------------------------
+def read_items(source: Any) -> list[Json]:
+    """Items as plain mappings, from items, an ItemCollection, or a file of either (JSON or NDJSON).
+
+    Raises
+    ------
+    ArgumentError
+        Something in it is no item.
+    EmptySelectionError
+        There are none.
+    """
+    if isinstance(source, (str, Path)):
+        items = _from_file(Path(source))
+    elif isinstance(source, Mapping):
+        items = _from_json(source, None)
+    elif isinstance(source, pystac.Item):
+        items = [_absolute(source)]
+    elif isinstance(source, Iterable):
+        items = [one for value in source for one in _one_or_more(value)]
+    else:
+        raise ArgumentError(f"{type(source).__name__} holds no items")
+    if not items:
+        raise EmptySelectionError("there are no items")
+    for item in items:
+        if "assets" not in item or "id" not in item:
+            raise ArgumentError(f"{str(item)[:60]}… is no STAC item")
+    return items
+
+
+def _one_or_more(value: Any) -> list[Json]:
+    if isinstance(value, Mapping):
+        return _from_json(value, None)
+    if isinstance(value, pystac.Item):
+        return [_absolute(value)]
+    raise ArgumentError(f"{type(value).__name__} is no STAC item")
+
+
+def _absolute(item: pystac.Item) -> Json:
+    if item.get_self_href():
+        item = item.clone()
+        item.make_asset_hrefs_absolute()
+    found: Json = item.to_dict(include_self_link=False, transform_hrefs=False)
+    return found
+
+
+def _from_file(path: Path) -> list[Json]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} cannot be read: {error}") from None
+    base = path.resolve().as_posix()
+    try:
+        return _from_json(json.loads(text), base)
+    except json.JSONDecodeError:
+        pass
+    try:
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except json.JSONDecodeError as error:
+        raise ArgumentError(f"{path} is neither JSON nor NDJSON: {error}") from None
+    return [item for line in lines for item in _from_json(line, base)]
+
+
+def _from_json(value: Any, base: str | None) -> list[Json]:
+    if isinstance(value, list):
+        return [item for one in value for item in _from_json(one, base)]
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{str(value)[:60]!r} is no STAC item")
+    if value.get("type") == "FeatureCollection":
+        return _from_json(list(value.get("features") or []), base)
+    return [_resolved(value, base)]
+
+
+def _resolved(item: Json, base: str | None) -> Json:
+    """The item with hrefs resolved: against its own self link, else against the file it came
+    from."""
+    links = item.get("links") or []
+    own = next((k["href"] for k in links if k.get("rel") == "self" and "://" in k["href"]), base)
+    if own is None:
+        return item
+    assets = {
+        key: {**asset, "href": urljoin(own, str(asset["href"]))} if asset.get("href") else asset
+        for key, asset in (item.get("assets") or {}).items()
+    }
+    return {**item, "assets": assets}
