@@ -164,8 +164,6 @@ class TiffImage:
             hidden = np.stack(
                 [np.zeros_like(plane[0]) if n - 1 == alpha else plane[0] for n in wanted]
             )
-        if out.dtype.kind == "f":
-            hidden = hidden | np.isnan(out)
         return np.ma.MaskedArray(out, mask=hidden, fill_value=nodata)
 
     def _alpha_band(self, level: int) -> int | None:

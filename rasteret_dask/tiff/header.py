@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from rasteret_dask.errors import HeaderError, UnsupportedTiffError
 from rasteret_dask.tiff.georef import read_georef
 from rasteret_dask.tiff.ifd import MAX_HEADER_BYTES, ByteForm, Ifd, read_ifd, tag_name
@@ -234,6 +236,7 @@ def _assemble(segments: Segments, form: ByteForm, chain: _Chain) -> TiffHeader:
         else:
             warnings.append("a reduced image of other bands or type is not taken for an overview")
     levels[1:] = sorted(levels[1:], key=lambda level: -level.width * level.height)
+    warnings.extend(_past_the_end(segments.size, main))
     metadata = read_metadata(segments, chain.main, main)
     georef = read_georef(segments, chain.main, main)
     leader, trailer = read_ghost_area(segments)
@@ -258,6 +261,16 @@ def _assemble(segments: Segments, form: ByteForm, chain: _Chain) -> TiffHeader:
         size=segments.size,
         warnings=(*warnings, *georef.warnings, *metadata.warnings),
     )
+
+
+def _past_the_end(size: int | None, level: Level) -> list[str]:
+    """Tell how many tiles a truncated file lacks: the others can still be read."""
+    if size is None:
+        return []
+    # Compared without adding, which could overflow.
+    room = np.where(level.offsets < size, np.uint64(size) - level.offsets, np.uint64(0))
+    lost = int(np.count_nonzero((level.counts > room) & (level.counts > 0)))
+    return [f"{lost} tiles of {len(level.offsets)} lie past the end of the file"] if lost else []
 
 
 def _pair_masks(

@@ -100,11 +100,15 @@ def _unpack_odd(
 
 
 def _three_bytes(raw: npt.NDArray[np.uint8], layout: TileLayout) -> Array:
-    """Widen 24-bit integers, which follow the byte order of the file."""
+    """Widen 24-bit integers.
+
+    GDAL packs them most significant bit first, as all odd depths; but libtiff takes three bytes for
+    a number and swaps them in big-endian files, which leaves those least significant byte first.
+    """
     parts = raw.reshape(-1, 3)
     wide = np.zeros((len(parts), 4), np.uint8)
     # Filled from the top byte down, so that an arithmetic shift brings the sign along.
-    wide[:, 1:] = parts if layout.little_endian else parts[:, ::-1]
+    wide[:, 1:] = parts[:, ::-1] if layout.little_endian else parts
     shifted: Array = wide.view("<i4" if layout.dtype == "int32" else "<u4")[:, 0] >> 8
     return shifted.astype(layout.dtype)
 

@@ -1,7 +1,7 @@
 """CRSs that GeoKeys spell out parameter by parameter, as WKT2 by way of PROJ.
 
-The names of projections and parameters are those of WKT1 as GDAL writes it; PROJ reads them. Key numbers
-and projection codes are those of OGC GeoTIFF 1.1 (19-008r4).
+The names of projections and parameters are those of WKT1 as GDAL writes it; PROJ reads them. Key
+numbers and projection codes are those of OGC GeoTIFF 1.1 (19-008r4).
 """
 
 from __future__ import annotations
