@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RetryPolicy,
         StorageOptions,
     )
+    from rasteret_dask.read.pixels import open_tiff
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _WHERE = {
     "build_from_items": "rasteret_dask.api",
     "build_from_stac": "rasteret_dask.api",
     "load": "rasteret_dask.api",
+    "open_tiff": "rasteret_dask.read.pixels",
     "Catalog": "rasteret_dask.catalog",
     "Collection": "rasteret_dask.collection",
     "RasteretError": "rasteret_dask.errors",
@@ -51,6 +53,7 @@ __all__ = [
     "build_from_items",
     "build_from_stac",
     "load",
+    "open_tiff",
 ]
 
 

@@ -23,6 +23,7 @@ from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import resolve
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
+from rasteret_dask.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
 @dataclass(frozen=True)
-class Collection:
+class Collection(Reads):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
     Made by `build`, `load` or `as_collection`; every query gives a new collection and reads
@@ -288,8 +289,6 @@ class Collection:
             for key, value in self._lines()
         )
         return f"<div><b>Collection {html.escape(self.name)}</b><table>{rows}</table></div>"
-
-    # --- reads ---------------------------------------------------------------------------------
 
 
 def _nulls(commit: Commit) -> int:

@@ -68,7 +68,7 @@ def parse_bbox(bbox: Any) -> Bounds:
         raise ArgumentError(f"a bbox is (west, south, east, north), not {bbox!r}") from None
     if not all(np.isfinite([west, south, east, north])) or south > north:
         raise ArgumentError(f"the bbox {tuple(bbox)} is no box: south {south} and north {north}")
-    if not (-90 <= south and north <= 90 and -180 <= west <= 360 and -180 <= east <= 360):
+    if not (south >= -90 and north <= 90 and -180 <= west <= 360 and -180 <= east <= 360):
         raise ArgumentError(
             f"the bbox {tuple(bbox)} is not in degrees",
             hint="bbox is always lon/lat; give projected bounds as geometries= with geometry_crs=",
@@ -148,7 +148,7 @@ def _geojson(given: Mapping[str, Any]) -> list[BaseGeometry]:
         return [g for feature in given["features"] for g in _geojson(feature)]
     if kind == "Feature":
         return [_checked(lambda: shape(given["geometry"]))]
-    return [_checked(lambda: shape(given))]
+    return [_checked(lambda: shape(dict(given)))]
 
 
 def _checked(make: Any) -> BaseGeometry:

@@ -68,8 +68,8 @@ class Grid:
 
     def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return x of every column and y of every row, at pixel centres."""
-        x = self.left + (np.arange(self.width) + 0.5) * self.xres
-        y = self.top - (np.arange(self.height) + 0.5) * self.yres
+        x = self.left + (np.arange(self.width, dtype=np.float64) + 0.5) * self.xres
+        y = self.top - (np.arange(self.height, dtype=np.float64) + 0.5) * self.yres
         return x, y
 
 

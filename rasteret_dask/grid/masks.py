@@ -59,7 +59,8 @@ def _isin(values: npt.NDArray[Any], wanted: tuple[int, ...]) -> Bools:
         # A table of 256 answers is ten times as quick as a search.
         table = np.zeros(256, dtype=bool)
         table[[v for v in wanted if 0 <= v <= 255]] = True
-        return table[values]
+        looked: Bools = table[values]
+        return looked
     found: Bools = np.isin(values, np.asarray(wanted))
     return found
 

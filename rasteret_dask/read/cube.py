@@ -240,8 +240,8 @@ def token(plan: BandPlan) -> str:
     """Return the same text for equal plans, in every process."""
     tables = [t for t in (plan.table, plan.masks) if t is not None]
     parts = [
-        tuple(getattr(t, name) for name in t.__slots__ if name not in ("maps", "layouts"))
-        + (repr(t.maps), repr(t.layouts))
+        [getattr(t, name) for name in t.__slots__ if name not in ("maps", "layouts")]
+        + [repr(t.maps), repr(t.layouts)]
         for t in tables
     ]
     storage = (

@@ -1,0 +1,274 @@
+"""The pixel side of a collection: arguments are understood here, the work is done in ``read`` and ``plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from rasteret_dask.errors import EmptySelectionError
+from rasteret_dask.grid.aoi import Areas
+from rasteret_dask.grid.geobox import Bounds
+from rasteret_dask.index import schema
+from rasteret_dask.plan.explain import Explanation, explain_plans
+from rasteret_dask.read.chips import get_numpy
+from rasteret_dask.read.cube import open_cube, plan_cube
+from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.request import CubeRequest, area_of, lonlat_bounds, make_request
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import xarray as xr
+
+    from rasteret_dask.collection import Collection
+
+
+class Reads:
+    """Methods of :class:`~rasteret_dask.Collection` that lead to pixels."""
+
+    def get_xarray(
+        self: Collection,
+        geometries: Any = None,
+        bands: Sequence[str] | str | None = None,
+        *,
+        bbox: Any = None,
+        geometry_crs: Any = None,
+        all_touched: bool = False,
+        crs: Any = None,
+        target_crs: Any = None,
+        resolution: float | tuple[float, float] | None = None,
+        geobox: Any = None,
+        anchor: tuple[float, float] | None = None,
+        chunks: Any = "auto",
+        groupby: str = "time",
+        resampling: str = "nearest",
+        dtype: Any = None,
+        masked: bool = False,
+        scale: bool = False,
+        harmonize: str | None = None,
+        mask: Mapping[str, Any] | None = None,
+        nodata: float | int | None = None,
+        fill_value: float | int | None = None,
+        missing: str = "raise",
+        storage: Any = None,
+        **filters: Any,
+    ) -> xr.Dataset:
+        """Open the collection as a lazy cube; nothing is fetched until something is computed.
+
+        Parameters
+        ----------
+        geometries : optional
+            Areas that crop and mask: shapely, GeoJSON, WKB, GeoPandas; a tuple of four numbers crops only.
+        bands : sequence of str, optional
+            Canonical names or aliases; all by default.
+        bbox : tuple of float, optional
+            ``(west, south, east, north)`` in lon/lat; every pixel that it touches is kept.
+        geometry_crs : optional
+            What the coordinates of ``geometries`` mean, if they do not say; lon/lat by default.
+        all_touched : bool
+            Whether a polygon keeps every pixel that it touches, not those alone whose centre it holds.
+        crs, target_crs : optional
+            Of the output: anything that pyproj takes, or ``"native"``; by default that of most intersecting pixels. ``target_crs`` is
+            rasteret's name for it.
+        resolution : float or (x, y), optional
+            In units of the output CRS; by default that of the finest band.
+        geobox : odc.geo.geobox.GeoBox, optional
+            The whole grid; instead of ``crs``, ``resolution`` and ``anchor``.
+        anchor : (x, y), optional
+            Any pixel corner of the grid.
+        chunks : "auto", "tile", None, or mapping
+            Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency.
+            ``{}`` or ``"tile"``: one task for each source tile. None computes at once.
+        groupby : str
+            What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, or the name of a column.
+        resampling : str
+            ``"nearest"``.
+        dtype : optional
+            Of the result; the files' own by default.
+        masked : bool
+            Floats with NaN where there is nothing.
+        scale : bool
+            Apply scale and offset; Sentinel-2's own offset rule included. The result is float32.
+        harmonize : {"sentinel-2"}, optional
+            Take the offset of baseline 04.00 out of Sentinel-2's digital numbers without scaling; int16 with nodata -32768.
+        mask : mapping, optional
+            ``{"band": "SCL", "keep": [4, 5, 6, 7]}``, or ``drop``, or ``bits``; applied before items are put together and before warping.
+        nodata : number, optional
+            What the files mean by nothing, over what they say themselves.
+        fill_value : number, optional
+            What the result holds where there is nothing.
+        missing : {"raise", "nodata"}
+            What to do about items that lack a band.
+        storage : StorageOptions, optional
+            How the files are reached; the collection's own by default.
+        **filters
+            Those of :meth:`subset`.
+
+        Returns
+        -------
+        xarray.Dataset
+            One variable for each band, dims ``time, y, x``; x and y are pixel centres, y descends.
+
+        Raises
+        ------
+        RasteretError
+            If the request cannot mean anything, or the items do not fit it.
+        """
+        options = {
+            "all_touched": all_touched,
+            "crs": crs if crs is not None else target_crs,
+            "resolution": resolution,
+            "geobox": geobox,
+            "anchor": anchor,
+            "chunks": chunks,
+            "groupby": groupby,
+            "resampling": resampling,
+            "dtype": dtype,
+            "masked": masked,
+            "scale": scale,
+            "harmonize": harmonize,
+            "mask": mask,
+            "nodata": nodata,
+            "fill_value": fill_value,
+            "missing": missing,
+            "storage": storage,
+        }
+        table, request, _, _, _ = _prepare(
+            self, geometries, bands, bbox, geometry_crs, options, filters
+        )
+        return open_cube(table, request)
+
+    def explain(
+        self: Collection,
+        geometries: Any = None,
+        bands: Sequence[str] | str | None = None,
+        *,
+        bbox: Any = None,
+        geometry_crs: Any = None,
+        **options: Any,
+    ) -> Explanation:
+        """Say what ``get_xarray`` with the same arguments would fetch, before anything is fetched.
+
+        Returns
+        -------
+        Explanation
+            Requests and bytes exactly (retries apart), tiles, tasks, memory; seconds and money on demand.
+        """
+        known = {name: options.pop(name) for name in list(options) if name in _CUBE_OPTIONS}
+        target = known.pop("target_crs", None)
+        if target is not None and known.get("crs") is None:
+            known["crs"] = target
+        table, request, _, _, _ = _prepare(
+            self, geometries, bands, bbox, geometry_crs, known, options
+        )
+        return explain_plans(plan_cube(table, request).bands)
+
+    def get_numpy(
+        self: Collection,
+        geometries: Any = None,
+        bands: Sequence[str] | str | None = None,
+        *,
+        bbox: Any = None,
+        geometry_crs: Any = None,
+        all_touched: bool = False,
+        fill_value: float | int | None = None,
+        storage: Any = None,
+        **filters: Any,
+    ) -> npt.NDArray[np.generic]:
+        """Read windows of every item on its own grid, at once.
+
+        Parameters
+        ----------
+        geometries, bbox, geometry_crs, all_touched
+            As in :meth:`get_xarray`. Each window is cut at the item's edge.
+        bands : sequence of str, optional
+        fill_value : number, optional
+            For pixels outside polygons; the files' nodata by default.
+        storage : StorageOptions, optional
+        **filters
+            Those of :meth:`subset`.
+
+        Returns
+        -------
+        ndarray
+            ``[N, H, W]`` for one band, ``[N, C, H, W]`` for several; N runs over geometries, and over items by time within each.
+
+        Raises
+        ------
+        ArgumentError
+            If the results differ in shape.
+        """
+        options = {
+            "all_touched": all_touched,
+            "fill_value": fill_value,
+            "storage": storage,
+            "missing": "nodata",
+        }
+        table, request, areas, bounds, crs = _prepare(
+            self, geometries, bands, bbox, geometry_crs, options, filters
+        )
+        return get_numpy(table, request, areas, bounds, crs)
+
+
+_CUBE_OPTIONS = frozenset(
+    {
+        "all_touched",
+        "crs",
+        "target_crs",
+        "resolution",
+        "geobox",
+        "anchor",
+        "chunks",
+        "groupby",
+        "resampling",
+        "dtype",
+        "masked",
+        "scale",
+        "harmonize",
+        "mask",
+        "nodata",
+        "fill_value",
+        "missing",
+        "storage",
+    }
+)
+
+
+def _prepare(
+    collection: Collection,
+    geometries: Any,
+    bands: Sequence[str] | str | None,
+    bbox: Any,
+    geometry_crs: Any,
+    options: dict[str, Any],
+    filters: dict[str, Any],
+) -> tuple[pa.Table, CubeRequest, Areas | None, Bounds | None, str]:
+    """Return the rows, and the request, of a read."""
+    names = tuple(collection.resolve_bands(bands))
+    areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
+    if options.get("storage") is None:
+        options["storage"] = collection.storage
+    request = make_request(names, areas=areas, bounds=bounds, bounds_crs=crs, options=options)
+    wanted = [canonical for _, canonical in names]
+    if request.mask is not None:
+        canonical = collection.resolve_bands([request.mask.band])[0][1]
+        request = replace(request, mask=replace(request.mask, band=canonical))
+        wanted.append(canonical)
+    box = lonlat_bounds(bounds, crs)
+    if box is None and request.fixed is not None:
+        box = lonlat_bounds(request.fixed.bounds, request.fixed.crs)
+    chosen = collection.subset(bbox=box, **filters) if box is not None or filters else collection
+    columns = [name for name in COLUMNS if name in collection.schema.names]
+    if isinstance(request.groupby, str) and request.groupby in collection.schema.names:
+        columns.append(request.groupby)
+    columns += [schema.band_column(band) for band in dict.fromkeys(wanted)]
+    table = chosen.to_table(list(dict.fromkeys(columns)))
+    if not len(table):
+        raise EmptySelectionError(
+            f"none of the collection's {len(collection)} items meets the area and the filters",
+            hint=f"the collection covers {collection.bounds}",
+        )
+    return table, request, areas, bounds, crs
