@@ -39,6 +39,9 @@ def outside(shapes: bytes, window: Window, all_touched: bool) -> npt.NDArray[np.
     collection = shapely.from_wkb(shapes)
     moved = shapely.transform(collection, lambda xy: xy - np.array([c0, r0], dtype=float))
     found: npt.NDArray[np.bool_] = geometry_mask(
-        list(shapely.get_parts(moved)), (r1 - r0, c1 - c0), Affine.identity(), all_touched=all_touched
+        list(shapely.get_parts(moved)),
+        (r1 - r0, c1 - c0),
+        Affine.identity(),
+        all_touched=all_touched,
     )
     return found

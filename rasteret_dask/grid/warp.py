@@ -79,7 +79,9 @@ def nearest_index(coordinate: Floats, flipped: bool = False) -> Ints:
 
 def axis_indices(start: int, stop: int, scale: float, shift: float) -> Ints:
     """Return the source index of each output index in ``[start, stop)`` along one axis."""
-    return nearest_index(scale * (np.arange(start, stop, dtype=np.float64) + 0.5) + shift, scale < 0)
+    return nearest_index(
+        scale * (np.arange(start, stop, dtype=np.float64) + 0.5) + shift, scale < 0
+    )
 
 
 @lru_cache(maxsize=64)

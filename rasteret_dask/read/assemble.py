@@ -54,7 +54,9 @@ def assemble(
     if items.offsets is not None:
         coords["s2_offset"] = ("time", _per_step(items, [o.dn for o in items.offsets]))
         coords["s2_offset_rule"] = ("time", _per_step(items, [o.rule for o in items.offsets]))
-    dataset = xr.Dataset({name: (("time", "y", "x"), a) for name, a in arrays.items()}, coords)
+    dataset: xr.Dataset = xr.Dataset(
+        {name: (("time", "y", "x"), a) for name, a in arrays.items()}, coords
+    )
     dataset = dataset.rio.write_crs(grid.crs).rio.write_transform(grid.geobox.affine)
     for name in arrays:
         _describe(dataset[name], nodata[name], request)

@@ -78,6 +78,7 @@ def item_times(table: pa.Table) -> npt.NDArray[np.datetime64]:
     ArgumentError
         If an item has no time at all.
     """
+    times: npt.NDArray[np.datetime64]
     times = table.column(schema.DATETIME).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
     if np.isnat(times).any() and schema.START in table.column_names:
         starts = table.column(schema.START).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
