@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,13 +23,23 @@ MAX_ROUNDS: Final = 64
 MAX_IFDS: Final = 1024
 """Directories followed; the rest of a long chain of pages is left alone, with a warning."""
 
-_REDUCED, _PAGE, _MASK = 1, 2, 4
+MAX_TEXT_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of one georeferencing or metadata tag; larger ones are ignored, with a warning."""
 
-_LAYOUT_TAGS = (
-    256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 317, 322, 323, 324, 325, 338, 339,
-    347, 530, 50674,
+SLACK: Final = 4 * 1024 * 1024
+"""What reading ahead may fetch beside the values themselves."""
+
+_REDUCED, _MASK = 1, 4
+
+_LAYOUT_TAGS: Final = frozenset(
+    (
+        256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 317, 322, 323, 324, 325, 338,
+        339, 347, 530, 50674,
+    )
 )  # fmt: skip
-_GEO_TAGS = (320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+_GEO_TAGS: Final = frozenset((320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113))
+_MAIN_TAGS: Final = _LAYOUT_TAGS | _GEO_TAGS
+_OPTIONAL: Final = _GEO_TAGS | {330}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +80,18 @@ def parse(segments: Segments) -> TiffHeader | NeedBytes:
     chain = _walk(segments, form, first)
     if isinstance(chain, NeedBytes):
         return chain
-    needs = list(_missing(segments, chain.main, (*_LAYOUT_TAGS, *_GEO_TAGS)))
+    notes = list(chain.warnings)
+    needs, total = _missing(segments, chain.main, _MAIN_TAGS, notes)
     for ifd in (*chain.overviews, *chain.masks):
-        needs.extend(_missing(segments, ifd, _LAYOUT_TAGS))
+        more, size = _missing(segments, ifd, _LAYOUT_TAGS, notes)
+        needs += more
+        total += size
+    if total > MAX_HEADER_BYTES:
+        # Directories may share their tables, so this is more than what is fetched.
+        raise HeaderError(f"the values of all directories take {total} bytes", tag="IFD")
     if needs:
         return _need(segments, needs)
-    return _assemble(segments, form, chain)
+    return _assemble(segments, form, chain, notes)
 
 
 def _byte_form(segments: Segments) -> tuple[ByteForm, int] | NeedBytes:
@@ -160,7 +175,7 @@ def _children(
     segments: Segments, form: ByteForm, main: Ifd, seen: set[int], warnings: list[str]
 ) -> list[Ifd] | NeedBytes:
     """Read the sub-directories of the first directory, where some writers keep overviews."""
-    needs = list(_missing(segments, main, (330,)))
+    needs, _ = _missing(segments, main, frozenset((330,)), warnings)
     if needs:
         return _need(segments, needs)
     found: list[Ifd] = []
@@ -192,37 +207,44 @@ def _sort(segments: Segments, main: Ifd, others: list[Ifd], warnings: list[str])
     return _Chain(main, tuple(overviews), tuple(masks), tuple(warnings))
 
 
-def _missing(segments: Segments, ifd: Ifd, tags: Iterable[int]) -> Iterable[tuple[int, int]]:
-    """Yield the byte ranges of values that are not yet known, bounds checked."""
-    entries = ifd.entries
-    for tag in tags:
-        if tag not in entries:
+def _missing(
+    segments: Segments, ifd: Ifd, tags: frozenset[int], notes: list[str]
+) -> tuple[list[tuple[int, int]], int]:
+    """Return the byte ranges of values that are not yet known, and the bytes of all values.
+
+    What is out of bounds is an error, or a note where the tag can be done without.
+    """
+    needs: list[tuple[int, int]] = []
+    total = 0
+    for tag, (start, stop) in list(ifd.outside.items()):
+        if tag not in tags:
             continue
-        span = ifd.span(tag)
-        if span is None:
+        wrong = ""
+        if stop - start > (MAX_TEXT_BYTES if tag in _OPTIONAL else MAX_HEADER_BYTES):
+            wrong = f"{tag_name(tag)} asks for {stop - start} bytes"
+        elif segments.size is not None and stop > segments.size:
+            wrong = f"{tag_name(tag)} lies past the end of the file"
+        if wrong and tag not in _OPTIONAL:
+            raise HeaderError(wrong, tag=tag_name(tag))
+        if wrong:
+            notes.append(f"{wrong} and is ignored")
+            ifd.drop(tag)
             continue
-        start, stop = span
-        if stop - start > MAX_HEADER_BYTES:
-            raise HeaderError(f"{tag_name(tag)} asks for {stop - start} bytes", tag=tag_name(tag))
-        if segments.size is not None and stop > segments.size:
-            if tag in _GEO_TAGS or tag == 330:
-                del entries[tag]  # what it says can be done without
-                continue
-            raise HeaderError(f"{tag_name(tag)} lies past the end of the file", tag=tag_name(tag))
+        total += stop - start
         if segments.get(start, stop) is None:
-            yield span
+            needs.append((start, stop))
+    return needs, total
 
 
 def _need(segments: Segments, ranges: list[tuple[int, int]]) -> NeedBytes:
     merged = merge_ranges(ranges)
     asked = sum(stop - start for start, stop in merged)
-    if asked + segments.known > 2 * MAX_HEADER_BYTES:
+    if asked + segments.known > MAX_HEADER_BYTES + SLACK:
         raise HeaderError(f"the header asks for {asked} bytes", tag="IFD")
     return NeedBytes(merged)
 
 
-def _assemble(segments: Segments, form: ByteForm, chain: _Chain) -> TiffHeader:
-    warnings = list(chain.warnings)
+def _assemble(segments: Segments, form: ByteForm, chain: _Chain, warnings: list[str]) -> TiffHeader:
     main = read_level(segments, chain.main)
     levels = [main]
     for ifd in chain.overviews:

@@ -107,24 +107,20 @@ class Ifd:
         Where it starts, and where the next one does (0: nowhere).
     entries : dict
         Tag to ``(type, count, inline value or packed offset)``.
+    outside : dict
+        Tag to the byte range of its value, for those that are not inline.
     """
 
     form: ByteForm
     offset: int
     next: int
     entries: dict[int, tuple[int, int, bytes]]
+    outside: dict[int, tuple[int, int]]
 
-    def span(self, tag: int) -> tuple[int, int] | None:
-        """Return the byte range of a value kept outside the table, else None."""
-        entry = self.entries.get(tag)
-        if entry is None:
-            return None
-        kind, count, raw = entry
-        nbytes = _SIZES.get(kind, 0) * count
-        if nbytes <= len(raw):
-            return None
-        start = struct.unpack(self.form.order + ("Q" if self.form.big else "I"), raw)[0]
-        return start, start + nbytes
+    def drop(self, tag: int) -> None:
+        """Forget a tag that cannot be used and can be done without."""
+        del self.entries[tag]
+        self.outside.pop(tag, None)
 
     def raw(self, tag: int, segments: Segments) -> tuple[int, int, memoryview] | None:
         """Return type, count and bytes of a tag; its span must be among ``segments``."""
@@ -135,7 +131,7 @@ class Ifd:
         nbytes = _SIZES.get(kind, 0) * count
         if nbytes <= len(inline):
             return kind, count, memoryview(inline)[:nbytes]
-        span = self.span(tag)
+        span = self.outside.get(tag)
         data = None if span is None else segments.get(*span)
         if data is None:
             raise HeaderError(f"{tag_name(tag)} lies outside of the file", tag=tag_name(tag))
@@ -229,10 +225,18 @@ def read_ifd(segments: Segments, form: ByteForm, offset: int) -> Ifd | tuple[int
         return offset, max(stop + next_size, ahead) if size is None else min(
             max(stop + next_size, ahead), size
         )
-    entries = {tag: (kind, n, raw) for tag, kind, n, raw in struct.iter_unpack(form.entry, table)}
+    entries: dict[int, tuple[int, int, bytes]] = {}
+    outside: dict[int, tuple[int, int]] = {}
+    order, inline = ("little" if form.order == "<" else "big"), next_size
+    for tag, kind, number, raw in struct.iter_unpack(form.entry, table):
+        entries[tag] = (kind, number, raw)
+        nbytes = _SIZES.get(kind, 0) * number
+        if nbytes > inline:
+            start = int.from_bytes(raw, order)  # type: ignore[arg-type]
+            outside[tag] = (start, start + nbytes)
     tail = segments.get(stop, stop + next_size)
     if tail is None and (size is None or stop + next_size <= size):
         return offset, stop + next_size
     # Some writers end the file without a link; nothing follows then.
-    follow = 0 if tail is None else int.from_bytes(tail, "little" if form.order == "<" else "big")
-    return Ifd(form, offset, follow, entries)
+    follow = 0 if tail is None else int.from_bytes(tail, order)  # type: ignore[arg-type]
+    return Ifd(form, offset, follow, entries, outside)
