@@ -20,9 +20,12 @@ Json = Mapping[str, Any]
 def bands_of_asset(asset: Json) -> list[Json]:
     """What STAC says of an asset's bands: ``bands`` of 1.1, or ``eo:bands`` and ``raster:bands``
     joined by position."""
-    if asset.get("bands"):
-        return list(asset["bands"])
-    eo, raster = asset.get("eo:bands") or [], asset.get("raster:bands") or []
+    new, eo, raster = (
+        [band if isinstance(band, Mapping) else {} for band in asset.get(name) or ()]
+        for name in ("bands", "eo:bands", "raster:bands")
+    )
+    if new:
+        return new
     count = max(len(eo), len(raster))
     return [
         {**(raster[i] if i < len(raster) else {}), **(eo[i] if i < len(eo) else {})}

@@ -15,6 +15,7 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError, DuplicateItemError
 from rasteret_dask.index import schema
@@ -165,7 +166,7 @@ def _times(item: str, properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _footprint(item: Json) -> dict[str, Any]:
-    geometry = None if not item.get("geometry") else shape(dict(item["geometry"]))
+    geometry = _geometry(item.get("geometry"))
     box = item.get("bbox")
     if box and len(box) in (4, 6):
         half = len(box) // 2
@@ -179,6 +180,15 @@ def _footprint(item: Json) -> dict[str, Any]:
     named = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
     wkb = shapely.to_wkb(shapely.force_2d(geometry))
     return {schema.GEOMETRY: wkb, schema.BBOX: named}
+
+
+def _geometry(value: Any) -> BaseGeometry | None:
+    """The footprint; None when there is none, or none that can be made sense of (the box then
+    stands for it)."""
+    try:
+        return shape(dict(value)) if value else None
+    except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
+        return None
 
 
 def _item_crs(properties: Json) -> tuple[str | None, int | None]:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rasteret_dask.errors import RasteretError
+from rasteret_dask.errors import CollectionError, RasteretError
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import PARTS, SUFFIX, Part, part_file, part_stats
 from rasteret_dask.index.place import Place
@@ -213,7 +213,7 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
     table = _table(one, recipe, structs)
     data = _parquet(table, told)
     content = _content(data)
-    recipe.place.create(part_file(one.key, content), data)
+    _keep(recipe.place, part_file(one.key, content), data)
     return Outcome(
         one.key,
         _part(one.key, data, table),
@@ -222,6 +222,16 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
         tuple(failures),
         tuple(disagreements),
     )
+
+
+def _keep(place: Place, name: str, data: bytes) -> None:
+    """Write a part; one that is there already must be the same, as its name says."""
+    if not place.create(name, data) and place.read(name) != data:
+        raise CollectionError(
+            "a part that is there differs from what is to be written",
+            url=place.join(name),
+            hint="it is damaged: remove it and build again",
+        )
 
 
 def _struct(found: TiffHeader | RasteretError, band_index: int) -> dict[str, Any]:
