@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+import xarray as xr
+from affine import Affine
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.write.cog import write_cog
+
+
+def test_one_date_of_two_bands(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
+    url = write_cog(cube.isel(time=1), tmp_path / "new" / "f.tif", blocksize=256)
+    with rasterio.open(url) as image:
+        assert np.array_equal(image.read(1), cube.B04[1])
+        assert np.array_equal(image.read(2), cube.B08[1])
+        assert image.descriptions == ("B04", "B08")
+        assert (image.nodata, image.crs.to_epsg(), image.transform) == (0, 32633, affine)
+        assert image.overviews(1) == [2, 4]
+        assert image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    with tifffile.TiffFile(url) as tiff:
+        page = tiff.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        assert (page.compression, page.predictor, page.tile) == (8, 2, (256, 256))
+
+
+def test_floats_after_arithmetic(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
+    red, nir = (cube[name].where(cube[name] != 0).astype("float32") for name in ("B04", "B08"))
+    ndvi = ((nir - red) / (nir + red)).median("time").rename("ndvi")
+    write_cog(ndvi, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert np.isnan(image.nodata)
+        assert np.array_equal(image.read(1), ndvi.values, equal_nan=True)
+        assert (image.crs.to_epsg(), image.transform) == (32633, affine)
+        # Averaged overviews of what is there, and nothing where nothing is.
+        half = image.read(1, out_shape=(350, 450))
+        assert np.isnan(half[:25]).all()
+        assert not np.isnan(half[25:]).any()
+
+
+def test_a_part_keeps_its_place(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
+    part = cube.B04.isel(time=0, y=slice(100, 400), x=slice(33, 500))
+    write_cog(part, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert np.array_equal(image.read(1), part)
+        assert image.transform == affine @ Affine.translation(33, 100)
+
+
+def test_bands_of_an_array_and_bools(cube: xr.Dataset, tmp_path: Path) -> None:
+    stacked = cube.isel(time=0).to_dataarray("band")
+    write_cog(stacked, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert np.array_equal(image.read(), stacked)
+    write_cog(cube.B04[0] > 4000, tmp_path / "g.tif")
+    with rasterio.open(tmp_path / "g.tif") as image:
+        assert np.array_equal(image.read(1), (cube.B04[0] > 4000).astype("uint8"))
+
+
+def test_bands_with_different_nodata(cube: xr.Dataset, tmp_path: Path) -> None:
+    day = cube.isel(time=0).copy()
+    day["B08"] = day.B08.where(day.B08 != 0, 7).astype("uint16")
+    day["B08"].attrs["_FillValue"] = 7
+    write_cog(day, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert (image.read(2)[:50] == image.nodata).all()
+
+
+def test_any_url(cube: xr.Dataset) -> None:
+    url = "memory://write-cog/f.tif"
+    assert write_cog(cube.B04[0], url) == url
+    with fsspec.open(url) as stream, rasterio.open(stream) as image:
+        assert np.array_equal(image.read(1), cube.B04[0])
+
+
+def test_what_is_no_image(cube: xr.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="has the dimensions"):
+        write_cog(cube, tmp_path / "f.tif")
+    with pytest.raises(ArgumentError, match="has the dimensions"):
+        write_cog(cube.B04, tmp_path / "f.tif")
+    with pytest.raises(ArgumentError, match="not y and x"):
+        write_cog(cube.B04.isel(y=0), tmp_path / "f.tif")
+    with pytest.raises(ArgumentError, match="to write"):
+        write_cog(cube[[]], tmp_path / "f.tif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_nothing(cube: xr.Dataset, tmp_path: Path) -> None:
+    def broken(block: np.ndarray) -> np.ndarray:
+        raise OSError("no such tile")
+
+    bad = cube.B04[0].copy(data=cube.B04[0].data.map_blocks(broken, dtype="uint16"))
+    (tmp_path / "f.tif").write_bytes(b"before")
+    with pytest.raises(OSError, match="no such tile"):
+        write_cog(bad, tmp_path / "f.tif")
+    assert os.listdir(tmp_path) == ["f.tif"]
+    assert (tmp_path / "f.tif").read_bytes() == b"before"
+
+
+def test_nodata_of_the_inputs_is_not_that_of_the_result(cube: xr.Dataset, tmp_path: Path) -> None:
+    """xarray keeps attributes in arithmetic; an index of exactly 0 is a value nevertheless."""
+    day = cube.isel(time=0)
+    difference = (day.B04.astype("float32") - day.B04).rename("zero").assign_attrs(day.B04.attrs)
+    write_cog(difference, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert image.read(1, masked=True).count() == difference.size
