@@ -38,13 +38,10 @@ class Crew:
         """Give the work to a helper if a token is free now; otherwise return None."""
         if not self._tokens.acquire(blocking=False):
             return None
-        return self._pool.submit(self._held, work)
-
-    def _held(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        finally:
-            self._tokens.release()
+        future = self._pool.submit(work)
+        # Also called when the work is cancelled before a thread has taken it up; the token would be lost otherwise.
+        future.add_done_callback(lambda _: self._tokens.release())
+        return future
 
 
 def crew() -> Crew:
