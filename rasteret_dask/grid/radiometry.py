@@ -42,27 +42,52 @@ def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def convert(
-    values: npt.NDArray[Any], dtype: np.dtype[Any], scale: float, add: float
+    values: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    scale: float,
+    add: float,
+    valid: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[Any]:
     """Return ``values * scale + add`` in another type, or the values as they are when nothing changes.
 
     The arithmetic is done in the output's own precision for floats, in float64 for integers, which are then rounded.
+
+    Parameters
+    ----------
+    values : ndarray
+    dtype : numpy.dtype
+        Of the result.
+    scale, add : float
+    valid : ndarray of bool, same shape, optional
+        Where values mean something; elsewhere the result is arbitrary, and need not fit.
+
+    Raises
+    ------
+    ArgumentError
+        If a valid value does not fit an integer type: it would wrap around.
     """
-    if scale == 1.0 and add == 0.0:
-        return values if values.dtype == dtype else values.astype(dtype)
+    plain = scale == 1.0 and add == 0.0
+    if plain and (values.dtype == dtype or np.can_cast(values.dtype, dtype, "safe")):
+        return values.astype(dtype, copy=False)
     if dtype.kind in "fc":
         out = values.astype(dtype)
-        out *= dtype.type(scale)
-        out += dtype.type(add)
+        if not plain:
+            out *= dtype.type(scale)
+            out += dtype.type(add)
         return out
-    wide = np.rint(values.astype(np.float64) * scale + add)
-    info = np.iinfo(dtype)
-    if wide.size and (wide.min() < info.min or wide.max() > info.max):
-        raise ArgumentError(
-            f"values from {wide.min():.0f} to {wide.max():.0f} do not fit {dtype.name}",
-            hint="ask for dtype='float32'",
-        )
-    return wide.astype(dtype)
+    wide = values if plain else values.astype(np.float64) * scale + add
+    if wide.dtype.kind == "f":
+        wide = np.rint(wide)
+    seen = wide if valid is None else wide[valid]
+    if seen.size:
+        info, low, high = np.iinfo(dtype), seen.min(), seen.max()
+        # Written so that NaN does not pass either.
+        if not (info.min <= low and high <= info.max):
+            raise ArgumentError(
+                f"values from {low} to {high} do not fit {dtype.name}",
+                hint="ask for dtype='float32'",
+            )
+    return (wide if valid is None else np.where(valid, wide, 0)).astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)

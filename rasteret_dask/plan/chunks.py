@@ -39,6 +39,16 @@ class Output:
     fill: Number
     scaled: bool = False
 
+    @property
+    def gap(self) -> float | int:
+        """What is written where no source has a valid pixel.
+
+        Without any nodata value the plan has made sure that integers have no gaps; floats have NaN for pixels that are NaN already.
+        """
+        if self.fill is not None:
+            return self.fill
+        return float("nan") if np.dtype(self.dtype).kind in "fc" else 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadPlan:

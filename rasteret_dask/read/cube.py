@@ -122,6 +122,7 @@ def choose_output(
     elif harmonised and not request.scale:
         dtype = np.dtype(request.dtype or np.int16)
         nodata = S2_NODATA if request.fill_value is None else request.fill_value
+        _check_fits(nodata, dtype, asked)
         return Output(asked, dtype.name, nodata, True), nodata
     else:
         dtype = np.dtype(request.dtype) if request.dtype else native

@@ -196,7 +196,7 @@ def raw_sources(items: Items, band: str, request: CubeRequest, *, mask: bool = F
         If a file has no CRS or no affine georeference.
     """
     found = band_sources(items.table, band)
-    if len(found) < len(items.table) and request.missing == "raise":
+    if len(found) < len(items.table) and (request.missing == "raise" or not len(found)):
         _report_missing(items.table, found, band)
     for k, (crs, affine) in enumerate(zip(found.crs, found.transforms[:, 0])):
         if crs is None or affine != affine:

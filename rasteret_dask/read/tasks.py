@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasteret_dask.errors import ArgumentError, NodataError
 from rasteret_dask.grid.mosaic import place_first
 from rasteret_dask.grid.radiometry import convert, valid_pixels
 from rasteret_dask.grid.shapes import outside
@@ -17,6 +18,7 @@ from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.engine import Load, Loading
+from rasteret_dask.storage.urls import public
 
 Array = npt.NDArray[Any]
 
@@ -52,9 +54,7 @@ class Reading:
         top, left = plan.origin
         self._window = (top + r0, top + r1, left + c0, left + c1)
         shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-        # Without any nodata value the plan has made sure that there are no gaps.
-        fill = 0 if plan.output.fill is None else plan.output.fill
-        self._out = np.full(shape, fill, dtype=plan.output.dtype)
+        self._out = np.full(shape, plan.output.gap, dtype=plan.output.dtype)
         self._jobs: list[Job] = []
         if 0 not in shape:
             self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
@@ -78,8 +78,7 @@ class Reading:
         self._loading.finish()
         fuse(plan, self._jobs, out, self._window, self._first)
         if plan.shapes is not None and out.size:
-            gap = 0 if plan.output.fill is None else plan.output.fill
-            out[:, outside(plan.shapes, self._window, plan.all_touched)] = gap
+            out[:, outside(plan.shapes, self._window, plan.all_touched)] = plan.output.gap
         return pick(out, self._rest)
 
     def close(self) -> None:
@@ -186,10 +185,12 @@ def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
         return False
     if output.scaled and (source.scale != 1.0 or source.add != 0.0):
         return False
-    same = source.nodata == output.fill or (
-        source.nodata != source.nodata and output.fill != output.fill
-    )
-    return source.nodata is None or same
+    if np.dtype(output.dtype).kind in "fc":
+        # NaN is nodata in floats, said or not, and must become the output's nodata: only where that is NaN as well is nothing to do.
+        return output.gap != output.gap and (
+            source.nodata is None or source.nodata != source.nodata
+        )
+    return source.nodata is None or source.nodata == output.fill
 
 
 def _meet(a: Window, b: Window) -> bool:
@@ -212,7 +213,6 @@ def _loads(plan: ReadPlan, job: Job) -> Sequence[Load]:
 
 def fuse(plan: ReadPlan, jobs: Sequence[Job], out: Array, window: Window, first: int) -> None:
     """Put what was read into the result: mask, then warp, then the first valid pixel in the order of the sources."""
-    dtype = np.dtype(plan.output.dtype)
     by_step: dict[int, list[Job]] = {}
     for job in jobs:
         if not job.direct:
@@ -224,13 +224,41 @@ def fuse(plan: ReadPlan, jobs: Sequence[Job], out: Array, window: Window, first:
             values, valid = warped(plan, job)
             r0, r1, c0, c1 = job.where.target
             box = (slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2]))
-            scale, add = (job.source.scale, job.source.add) if plan.output.scaled else (1.0, 0.0)
-            place_first(
-                layer[box],
-                None if filled is None else filled[box],
-                convert(values, dtype, scale, add),
-                valid,
-            )
+            values = _converted(plan, job.source, values, valid)
+            place_first(layer[box], None if filled is None else filled[box], values, valid)
+
+
+def _converted(
+    plan: ReadPlan, source: SourceRead, values: Array, valid: npt.NDArray[np.bool_] | None
+) -> Array:
+    """Return a source's values in the output's type and scale.
+
+    Raises
+    ------
+    ArgumentError, NodataError
+        If a valid value does not fit the type, or would read as nodata in the output though its own file calls another value so.
+    """
+    output = plan.output
+    where = {"item": source.item, "band": output.band, "url": public(source.url)}
+    scale, add = (source.scale, source.add) if output.scaled else (1.0, 0.0)
+    try:
+        out = convert(values, np.dtype(output.dtype), scale, add, valid)
+    except ArgumentError as error:
+        raise error.located(**where) from None
+    fill = output.fill
+    if fill is None or fill != fill or source.nodata is None:
+        return out
+    if source.nodata == fill and scale == 1.0 and add == 0.0:
+        return out
+    lost = out == fill
+    if valid is not None:
+        lost &= valid
+    if lost.any():
+        raise NodataError(
+            f"a valid pixel holds {fill}, which is nodata in the cube; its own file's nodata is {source.nodata}",
+            hint="give fill_value= a value that no pixel has, or masked=True for NaN",
+        ).located(**where)
+    return out
 
 
 def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | None]:
