@@ -30,7 +30,9 @@ class Threads(Strict):
     """Dask's threads in this process: no cluster at all."""
 
     kind: Literal["threads"]
-    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="Default: CPU cores.")
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Default: CPU cores."
+    )
 
 
 class Local(Strict):
@@ -38,13 +40,15 @@ class Local(Strict):
 
     kind: Literal["local"]
     workers: Annotated[int, Field(ge=1)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="Of each worker.")
-    memory: str = Field("auto", description="Limit of each worker, as 4GiB.")
-    processes: bool = Field(True, description="False: the workers are threads of this process.")
+    threads: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Of each worker.")
+    memory: str = Field(default="auto", description="Limit of each worker, as 4GiB.")
+    processes: bool = Field(
+        default=True, description="False: the workers are threads of this process."
+    )
     host: str = "127.0.0.1"
-    dashboard: str = Field("127.0.0.1:0", description="host:port; port 0 takes a free one.")
+    dashboard: str = Field(default="127.0.0.1:0", description="host:port; port 0 takes a free one.")
     allowed_failures: Annotated[int, Field(ge=0)] = Field(
-        10, description="Dead workers after which Dask gives a task up."
+        default=10, description="Dead workers after which Dask gives a task up."
     )
 
     @model_validator(mode="after")
@@ -74,8 +78,8 @@ class Address(Strict):
     kind: Literal["address"]
     address: Annotated[str, Field(min_length=1)]
     tls: Tls | None = None
-    insecure: bool = Field(False, description="Allow plain tcp:// beyond this machine.")
-    timeout: Annotated[float, Field(gt=0)] = Field(30.0, description="Seconds to connect.")
+    insecure: bool = Field(default=False, description="Allow plain tcp:// beyond this machine.")
+    timeout: Annotated[float, Field(gt=0)] = Field(default=30.0, description="Seconds to connect.")
 
     @model_validator(mode="after")
     def _safe(self) -> Address:

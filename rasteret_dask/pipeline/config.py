@@ -65,17 +65,21 @@ def _exactly_one(values: Mapping[str, Any], names: Iterable[str], what: str) -> 
 class Build(Strict):
     """A collection to build (or to reuse, when the same one is there already)."""
 
-    dataset: Name | None = Field(None, description="An entry of the catalogue of datasets.")
-    stac_api: Url | None = Field(None, description="A STAC API to search; needs `collection`.")
-    static_catalog: Url | None = Field(None, description="catalog.json of a static catalogue.")
-    collection: Name | None = Field(None, description="The STAC collection to search.")
+    dataset: Name | None = Field(default=None, description="An entry of the catalogue of datasets.")
+    stac_api: Url | None = Field(
+        default=None, description="A STAC API to search; needs `collection`."
+    )
+    static_catalog: Url | None = Field(
+        default=None, description="catalog.json of a static catalogue."
+    )
+    collection: Name | None = Field(default=None, description="The STAC collection to search.")
     name: Name = Field(description="What to call the collection in the workspace.")
     bbox: BBox | None = None
     date_range: DateRange | None = None
-    band_map: dict[str, str] | None = Field(None, description="Band name → STAC asset key.")
-    query: dict[str, Any] | None = Field(None, description="STAC query extension.")
+    band_map: dict[str, str] | None = Field(default=None, description="Band name → STAC asset key.")
+    query: dict[str, Any] | None = Field(default=None, description="STAC query extension.")
     workspace_dir: str | None = None
-    force: bool = Field(False, description="Replace a collection of that name.")
+    force: bool = Field(default=False, description="Replace a collection of that name.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Build:
@@ -99,14 +103,14 @@ class Subset(Strict):
 
     bbox: BBox | None = None
     date_range: DateRange | None = None
-    cloud_cover_lt: float | None = Field(None, gt=0, le=100)
-    geometries: str | None = Field(None, description="A vector file: items that touch it.")
+    cloud_cover_lt: float | None = Field(default=None, gt=0, le=100)
+    geometries: str | None = Field(default=None, description="A vector file: items that touch it.")
 
 
 class Source(Strict):
     """The collection: built or loaded, then narrowed."""
 
-    load: Url | None = Field(None, description="A collection that exists: folder or URL.")
+    load: Url | None = Field(default=None, description="A collection that exists: folder or URL.")
     build: Build | None = None
     subset: Subset | None = None
 
@@ -121,12 +125,18 @@ class Mask(Strict):
     """Which pixels to drop, by the classes of a band."""
 
     band: Name
-    keep: tuple[int, ...] | None = Field(None, min_length=1)
-    drop: tuple[int, ...] | None = Field(None, min_length=1)
+    keep: tuple[int, ...] | None = Field(default=None, min_length=1)
+    drop: tuple[int, ...] | None = Field(default=None, min_length=1)
+    bits: dict[int | str, int | tuple[int, ...]] | None = Field(
+        default=None,
+        min_length=1,
+        description="Bit, or range as 8-9 → value or values that are kept.",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Mask:
-        _exactly_one({"keep": self.keep, "drop": self.drop}, ("keep", "drop"), "mask")
+        ways = ("keep", "drop", "bits")
+        _exactly_one({way: getattr(self, way) for way in ways}, ways, "mask")
         return self
 
 
@@ -159,7 +169,9 @@ class Cube(Strict):
 
     bands: tuple[Name, ...] = Field(min_length=1)
     bbox: BBox | None = None
-    geometries: str | None = Field(None, description="A vector file to crop to and mask by.")
+    geometries: str | None = Field(
+        default=None, description="A vector file to crop to and mask by."
+    )
     all_touched: bool = False
     crs: Crs | None = None
     resolution: Annotated[float, Field(gt=0)] | None = None
@@ -167,7 +179,8 @@ class Cube(Strict):
     groupby: Literal["time", "solar_day"] = "time"
     resampling: Name = "nearest"
     masked: bool | None = Field(
-        None, description="NaN for nothing. By default true when there are steps to compute."
+        default=None,
+        description="NaN for nothing. By default true when there are steps to compute.",
     )
     scale: bool = False
     mask: Mask | None = None
@@ -193,7 +206,7 @@ class Reduction(Strict):
 
     how: How
     dim: Literal["time"] = "time"
-    q: Annotated[float, Field(ge=0, le=100)] | None = Field(None, description="Percent.")
+    q: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="Percent.")
 
     @model_validator(mode="after")
     def _needs_q(self) -> Reduction:
@@ -213,7 +226,7 @@ class ReduceStep(Strict):
 # --- outputs -------------------------------------------------------------------------------------
 class _Output(Strict):
     bands: tuple[Name, ...] | None = Field(
-        None, min_length=1, description="Which variables; all by default."
+        default=None, min_length=1, description="Which variables; all by default."
     )
 
 

@@ -1,0 +1,153 @@
+"""What the command line shows: progress and errors on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from rasteret_dask.errors import ArgumentError, RasteretError
+from rasteret_dask.pipeline.account import Progress, RunAccount
+
+# Exit codes; Ctrl-C is 130, as in a shell.
+FAILED = 1
+MISUSED = 2
+
+_EVERY = 10.0
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turn errors of our own into a short message and an exit code; the traceback needs
+    ``--debug``."""
+    try:
+        yield
+    except RasteretError as error:
+        if debug:
+            raise
+        err = Console(stderr=True, soft_wrap=True, highlight=False)
+        err.print(Text.assemble(("error: ", "bold red"), str(error)))
+        raise typer.Exit(MISUSED if isinstance(error, ArgumentError) else FAILED) from None
+
+
+@contextmanager
+def progress_shown() -> Iterator[Progress]:
+    """Bars in a terminal, plain lines in a log; both on stderr."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainProgress()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tasks"),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console) as bars:
+        shown = BarProgress(bars)
+        yield shown
+        shown.finish()
+
+
+class BarProgress:
+    """One bar a stage."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: Any = None
+        self._base = (0, 0)
+        self._last = (0, 0)
+
+    def stage(self, text: str) -> None:
+        """Finish the bar before, and begin one."""
+        self.finish()
+        self._base = self._last
+        self._task = self._bars.add_task(text, total=None)
+
+    def update(self, done: int, total: int) -> None:
+        """Move the bar."""
+        self._last = (done, total)
+        if self._task is not None:
+            total_here = max(total - self._base[0], done - self._base[0])
+            self._bars.update(self._task, completed=done - self._base[0], total=total_here or None)
+
+    def finish(self) -> None:
+        """Fill the bar: what it stood for is done."""
+        if self._task is not None:
+            done = max(self._last[0] - self._base[0], 1)
+            self._bars.update(self._task, completed=done, total=done)
+            self._task = None
+
+
+class PlainProgress:
+    """A line when a stage begins, and one every ten seconds in between."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._said = self._start
+
+    def _say(self, text: str) -> None:
+        now = time.monotonic()
+        typer.echo(f"[{now - self._start:7.1f} s] {text}", err=True)
+        self._said = now
+
+    def stage(self, text: str) -> None:
+        """Say it."""
+        self._say(text)
+
+    def update(self, done: int, total: int) -> None:
+        """Say it now and then."""
+        if time.monotonic() - self._said >= _EVERY:
+            self._say(f"  {done} of {total} tasks")
+
+
+# --- results -------------------------------------------------------------------------------------
+def show(values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print names and values: for a program, or aligned for a person."""
+    if as_json:
+        typer.echo(json.dumps(values, default=str))
+        return
+    width = max(map(len, values), default=0) + 2
+    for name, value in values.items():
+        several = value if isinstance(value, list | tuple) else [value]
+        for index, one in enumerate(several or ["-"]):
+            typer.echo(f"{name if index == 0 else '':<{width}}{one}")
+
+
+def show_account(account: RunAccount, *, as_json: bool) -> None:
+    """Print what a run did."""
+    if as_json:
+        show(account.as_dict(), as_json=True)
+        return
+    retries = f", {account.retries} of them again" if account.retries else ""
+    show(
+        {
+            "items": f"{account.items:,}",
+            "headers": f"{account.headers:,}",
+            "requests": f"{account.requests:,}{retries}",
+            "bytes": human(account.bytes),
+            "tasks": f"{account.tasks:,}",
+            "seconds": f"{account.seconds:.1f}",
+            "outputs": list(account.outputs),
+        },
+        as_json=False,
+    )
+
+
+def human(size: int) -> str:
+    """``1.5 MB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,142 @@
+"""Pipeline files: what is refused before anything runs, and with which path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rasteret_dask.documents import assign, parse
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.pipeline import check, config
+from rasteret_dask.resources import folder
+
+GOOD = parse(
+    """
+version: 1
+collection: {load: ./there, subset: {date_range: [2023-08-01, 2023-08-31]}}
+cube: {bands: [B04, B08], bbox: [15, 46, 16, 47], mask: {band: SCL, keep: [4, 5]}}
+steps:
+  - expression: {ndvi: "(B08 - B04) / (B08 + B04)"}
+  - reduce: {how: median}
+outputs:
+  - zarr: a.zarr
+  - cog: a.tif
+  - png: a.png
+"""
+)
+
+
+def make(*sets: str) -> config.Pipeline:
+    pipeline = config.from_mapping(assign(GOOD, sets))
+    check.check(pipeline)
+    return pipeline
+
+
+def test_a_good_one():
+    pipeline = make()
+    assert pipeline.collection.subset.date_range == ("2023-08-01", "2023-08-31")
+    assert pipeline.masked
+    assert not make("steps=[]", "outputs=[{zarr: a.zarr}]").masked
+
+
+@pytest.mark.parametrize("path", sorted(folder("pipelines").glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_pipelines_are_valid(path: Path):
+    check.check(config.from_file(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        # unknown keys, wrong types
+        ("cub.bands=[B04]", "cub", "did you mean 'cube'"),
+        ("version=2", "version", "must be 1"),
+        ("cube.bands=B04", "cube.bands", "valid tuple"),
+        ("cube.bands[1]=8", "cube.bands[1]", "valid string"),
+        ("cube.bands=[]", "cube.bands", "at least 1"),
+        ("cube.bands=[B04, B04]", "cube", "twice"),
+        ("cube.bbox=[15, 46, 16]", "cube.bbox[3]", "missing"),
+        ("cube.bbox=[15, 47, 16, 46]", "cube.bbox", "west, south, east, north"),
+        ("cube.bbox=[500000, 5000000, 600000, 5100000]", "cube.bbox", "in degrees"),
+        ("cube.resolution=-10", "cube.resolution", "greater than 0"),
+        ("cube.groupby=day", "cube.groupby", "'solar_day'"),
+        ("cube.chunks.z=1", "cube.chunks.z", "known here: time, y, x"),
+        ("collection.subset.cloud_cover_lt=x", "collection.subset.cloud_cover_lt", "number"),
+        ("steps=3", "steps", "valid tuple"),
+        ("steps[0]=3", "steps[0]", "exactly one of the keys expression, reduce"),
+        ("steps[0]={median: time}", "steps[0]", "exactly one of the keys expression, reduce"),
+        ("steps[1].reduce.how=mediam", "steps[1].reduce.how", "'median'"),
+        ("steps[1].reduce.dim=x", "steps[1].reduce.dim", "'time'"),
+        ("steps[1].reduce.quick=true", "steps[1].reduce.quick", "unknown key"),
+        ("steps[0].expression.ndvi=3", "steps[0].expression.ndvi", "valid string"),
+        ("outputs[0].zar=x", "outputs[0].zar", "unknown key"),
+        ("outputs=[]", "outputs", "at least 1"),
+        ("outputs[1]={tif: a.tif}", "outputs[1]", "exactly one of the keys zarr, cog, png"),
+        # combinations
+        ("collection.build={static_catalog: c, name: n}", "collection", "both load and build"),
+        ("collection={}", "collection", "none is given"),
+        ("collection={build: {name: n}}", "collection.build", "none is given"),
+        ("collection={build: {name: n, stac_api: u}}", "collection.build", "needs `collection`"),
+        (
+            "collection={build: {name: n, stac_api: u, dataset: d}}",
+            "collection.build",
+            "both dataset and stac_api",
+        ),
+        ("cube.mask.drop=[3]", "cube.mask", "both keep and drop"),
+        ("cube.mask={band: SCL}", "cube.mask", "none is given"),
+        ("cube.masked=false", "cube.masked", "as if they were measured"),
+        ("steps[1].reduce.how=percentile", "steps[1].reduce", "`q`"),
+        ("steps[1].reduce.q=5", "steps[1].reduce", "`q`"),
+        # what an expression, a step or an output needs is not there
+        ("steps[0].expression.ndvi=B08 - B05", "steps[0].expression.ndvi", "'B05'"),
+        ("steps[0].expression.ndvi=B08 - SCL", "steps[0].expression.ndvi", "from cube.bands"),
+        ("steps[0].expression.ndvi=open('x')", "steps[0].expression.ndvi", "no function"),
+        ("steps[0].keep=[B02]", "steps[0].keep[0]", "'B02'"),
+        ("steps[2].reduce.how=mean", "steps[2]", "no time dimension left"),
+        ("steps=[]", "outputs[1]", "time"),
+        ("outputs=[{png: a.png}, {zarr: a.png}]", "outputs[1].zarr", "twice"),
+        ("outputs[1].bands=[B04]", "outputs[1].bands[0]", "there are ndvi"),
+        ("outputs[2].colormap=jet", "outputs[2].colormap", "there are"),
+        ("outputs[2].vmin=3", "outputs[2]", "vmin and vmax"),
+        ("outputs[2]={png: a.png, vmin: 3, vmax: 2}", "outputs[2]", "below"),
+        (
+            "steps[0].keep=[B04]",
+            "outputs[2].bands",
+            "one variable",
+        ),
+    ],
+)
+def test_refused_with_the_path_of_the_key(change, path, words):
+    with pytest.raises(ConfigError) as caught:
+        make(change)
+    assert caught.value.path == path
+    assert words in str(caught.value)
+
+
+def test_later_expressions_see_earlier_ones():
+    make(
+        'steps[0].expression={ndvi: "(B08 - B04) / (B08 + B04)", green: "ndvi > 0.5"}',
+        "outputs=[{zarr: z}]",
+    )
+
+
+def test_a_dataset_with_a_static_catalogue():
+    build = "{dataset: earthsearch/sentinel-2-l2a, static_catalog: c.json, name: n}"
+    assert make(f"collection={{build: {build}}}").collection.build.static_catalog == "c.json"
+
+
+def test_the_environment_fills_values(tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text((folder("pipelines") / "ndvi_median.yaml").read_text())
+    pipeline = config.from_file(
+        file,
+        ["outputs=[{zarr: '${OUT}/x.zarr'}]", "cube.resolution=${RES}"],
+        {"OUT": "/o", "RES": "20"},
+    )
+    assert pipeline.outputs[0].zarr == "/o/x.zarr"
+    assert pipeline.cube.resolution == 20.0
+
+
+def test_there_is_a_json_schema():
+    schema = config.Pipeline.model_json_schema()
+    assert set(schema["required"]) == {"version", "collection", "cube", "outputs"}
