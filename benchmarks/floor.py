@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import imagecodecs
 import numpy as np
+from pyproj import Transformer
 
-from benchmarks.data import SIDE, Level, folder, level
+from benchmarks.data import CORNERS, SIDE, Level, folder, level
 from benchmarks.workloads import Workload, reduce_median
 
 CONNECTIONS = 16
@@ -39,6 +40,8 @@ class Piece:
 def decode(data: Any, kind: Level, scratch: dict[int, np.ndarray]) -> np.ndarray:
     """A whole tile."""
     side = kind.tile
+    if not side:
+        return np.zeros(0, "uint16")
     if kind.bits == 15:
         raw = imagecodecs.deflate_decode(data)
         return imagecodecs.packints_decode(raw, "uint16", 15, runlen=side).reshape(side, side)
@@ -142,6 +145,10 @@ def prepare(work: Workload, root: str) -> Any:
                 levels[file] = level(folder() / file)
     if work.kind == "points":
         return _points(work, root, levels)
+    if work.kind == "warp":
+        return _warp(work, root, levels)
+    if work.kind == "headers":
+        return _headers(work, root, levels)
 
     def job() -> Any:
         shape = work.windows[0][2:]
@@ -174,32 +181,72 @@ def _cover(work: Workload, levels: dict[str, Level], stack: np.ndarray) -> list[
     return pieces
 
 
+def _gather(work: Workload, levels: dict[str, Level], wanted: Any) -> list[Piece]:
+    """Pieces for single pixels: ``wanted(scene number)`` → (result, indices into it, rows, columns)."""
+    pieces = []
+    for s, scene in enumerate(work.scenes):
+        kind = levels[scene.files[work.bands[0]]]
+        n = kind.tile
+        result, into, rows, columns = wanted(s)
+        across = -(-SIDE // n)
+        flat = rows // n * across + columns // n
+        order = np.argsort(flat, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(flat[order]) > 0])
+        for members in np.split(order, starts[1:]):
+            i, j = divmod(int(flat[members[0]]), across)
+            here = (rows[members] - i * n, columns[members] - j * n)
+            where = [(result, into[members], here)]
+            path, at = scene.paths[work.bands[0]], (i, j)
+            pieces.append(Piece(path, int(kind.offsets[at]), int(kind.counts[at]), kind, where))
+    return pieces
+
+
 def _points(work: Workload, root: str, levels: dict[str, Level]) -> Any:
     def job() -> np.ndarray:
         result = np.empty((len(work.scenes), len(work.points)), "uint16")
-        pieces = []
-        for s, scene in enumerate(work.scenes):
-            kind = levels[scene.files[work.bands[0]]]
-            n = kind.tile
-            across = -(-SIDE // n)
-            tiles = work.points // n
-            flat = tiles[:, 0] * across + tiles[:, 1]
-            order = np.argsort(flat, kind="stable")
-            starts = np.flatnonzero(np.r_[True, np.diff(flat[order]) > 0])
-            for members in np.split(order, starts[1:]):
-                i, j = tiles[members[0]]
-                here = (work.points[members, 0] - i * n, work.points[members, 1] - j * n)
-                where = [(result[s], members, here)]
-                pieces.append(
-                    Piece(
-                        scene.paths[work.bands[0]],
-                        int(kind.offsets[i, j]),
-                        int(kind.counts[i, j]),
-                        kind,
-                        where,
-                    )
-                )
-        run(root, pieces)
+        every = np.arange(len(work.points))
+        rows, columns = work.points.T
+        run(root, _gather(work, levels, lambda s: (result[s], every, rows, columns)))
         return result
+
+    return job
+
+
+def _warp(work: Workload, root: str, levels: dict[str, Level]) -> Any:
+    """Nearest, each pixel's source worked out beforehand by pyproj, without approximation."""
+    row, column, height, width = work.windows[0]
+    r, c = np.mgrid[row : row + height, column : column + width]
+    left, top = CORNERS[32633]
+    x, y = left + (c.ravel() + 0.5) * 10, top - (r.ravel() + 0.5) * 10
+    sources = {}
+    for epsg, (west, north) in CORNERS.items():
+        to = Transformer.from_crs("EPSG:32633", f"EPSG:{epsg}", always_xy=True)
+        sx, sy = to.transform(x, y)
+        sources[epsg] = [np.floor(v).astype("int64") for v in ((north - sy) / 10, (sx - west) / 10)]
+    every = np.arange(height * width)
+
+    def job() -> np.ndarray:
+        result = np.empty((len(work.scenes), height * width), "uint16")
+        run(
+            root,
+            _gather(work, levels, lambda s: (result[s], every, *sources[work.scenes[s].epsg])),
+        )
+        return result.reshape(-1, height, width)
+
+    return job
+
+
+def _headers(work: Workload, root: str, levels: dict[str, Level]) -> Any:
+    """The first 32 KiB of each file; nothing is parsed, nothing is written."""
+    nothing = Level(0, 16, 1, 1, np.zeros((0, 0)), np.zeros((0, 0)))
+    pieces = [
+        Piece(scene.paths[band], 0, 32768, nothing, [])
+        for scene in work.scenes
+        for band in work.bands
+    ]
+
+    def job() -> np.ndarray:
+        run(root, pieces)
+        return np.array(len(pieces))
 
     return job

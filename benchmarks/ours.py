@@ -11,6 +11,8 @@ from typing import Any
 
 import dask
 import numpy as np
+from shapely import box
+from shapely import points as make_points
 
 import rasteret_dask as rd
 from benchmarks.peers import Job
@@ -85,8 +87,6 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
         return cube[work.bands[0]].values
 
     def points() -> Any:
-        from shapely import points as make_points
-
         left, _, _, top = work.bounds((0, 0, 1, 1))
         x = left + (work.points[:, 1] + 0.5) * 10
         y = top - (work.points[:, 0] + 0.5) * 10
@@ -108,14 +108,13 @@ def numpy(work: Workload, root: str) -> Job:
     """Eager arrays."""
 
     def windows() -> Any:
-        collection = _open(work)
-        parts = [
-            collection.get_numpy(work.bounds(window), list(work.bands), geometry_crs=32633)
-            for window in work.windows
-        ]
-        shape = work.windows[0][2:]
-        stack = [part.reshape(len(work.scenes), len(work.bands), *shape) for part in parts]
-        return reduce_median(stack[0]) if work.kind == "median" else np.stack(stack)
+        boxes = [box(*work.bounds(window)) for window in work.windows]
+        pixels = _open(work).get_numpy(boxes, list(work.bands), geometry_crs=32633)
+        # Windows, then scenes by time within each.
+        stack = pixels.reshape(
+            len(work.windows), len(work.scenes), len(work.bands), *work.windows[0][2:]
+        )
+        return reduce_median(stack[0]) if work.kind == "median" else stack
 
     if work.kind not in ("windows", "median"):
         return threads(work, root)
