@@ -130,9 +130,8 @@ def build_from_stac(
     """Search a STAC API or a static catalogue, and index the headers of what is found.
 
     Runs on the Dask scheduler that is active, on threads when there is none. Each header is read
-    once; a build that was
-    broken off goes on where it ended. A file that cannot be read keeps its row, without a header,
-    and is in the report.
+    once; a build that was broken off goes on where it ended. A file that cannot be read keeps its
+    row, without a header, and is in the report.
 
     Parameters
     ----------
@@ -300,8 +299,7 @@ def as_collection(
     ----------
     table
         Anything with Arrow's C stream (pyarrow, Polars, DuckDB, pandas), with the columns ``id,
-        datetime, assets`` and one
-        ``{band}_metadata`` at least.
+        datetime, assets`` and one ``{band}_metadata`` at least.
 
     Raises
     ------

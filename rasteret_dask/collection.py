@@ -302,8 +302,8 @@ def _bounds(boxes: pa.ChunkedArray) -> Bounds | None:
     south, north = pc.min(column["ymin"]).as_py(), pc.max(column["ymax"]).as_py()
     crossing = pc.fill_null(pc.greater(column["xmin"], column["xmax"]), False)
     if pc.any(crossing).as_py():
-        # Boxes over the antimeridian: everything is seen from there, with western longitudes
-        # beyond 180.
+        # Boxes over the antimeridian: everything is seen from there, with western longitudes beyond
+        # 180.
         east_of = {
             n: pc.if_else(pc.less(column[n], 0), pc.add(column[n], 360), column[n])
             for n in ("xmin", "xmax")

@@ -1,17 +1,14 @@
-"""Commits: which immutable parts make up a collection. The format is described in
-`docs/formats.md`.
+"""Commits: which immutable parts make up a collection. `docs/formats.md` describes the format.
 
     <collection>/
       _rasteret/parts/<slice>/<content>.part   Parquet, created if absent, never changed
       _rasteret/commits/00000001.json          a list of parts, created if absent, written last
-      data/00000001/<slice>-<content>.parquet  the parts of a commit, for readers that know no
-      commits
-      current.json                             which of those directories to read
+      _rasteret/current.json                   which directory other readers should read
+      data/00000001/<slice>-<content>.parquet  the parts of a commit, for those readers
 
 Our readers follow the newest commit. Parts enter `data/` only after the commit that lists them,
-whole, by a link or a copy
-inside the store, so a reader that lists that directory never meets one that is torn or was not
-committed.
+whole, by a link or a copy inside the store, so a reader that lists that directory never meets one
+that is torn or was not committed.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ VERSION: Final = 1
 FORMAT: Final = "rasteret-dask commit"
 PARTS: Final = "_rasteret/parts"
 COMMITS: Final = "_rasteret/commits"
-POINTER: Final = "current.json"
+POINTER: Final = "_rasteret/current.json"
 SUFFIX: Final = ".part"
 """Not ``.parquet``, so that ``**/*.parquet`` never finds a part that is not committed."""
 
@@ -51,8 +48,7 @@ class Part:
     sha256 : str
         Of the file.
     stats : mapping
-        ``first``, ``last`` (ISO instants), ``bbox`` (lon/lat, null when empty or over the
-        antimeridian), ``cloud_null``.
+        What `part_stats` gives.
     """
 
     name: str
@@ -69,7 +65,8 @@ class Part:
 
 
 def part_file(key: str, content: str) -> str:
-    """Where a part lies below the collection: a folder for each slice, so that a task lists its own alone."""
+    """Where a part lies below the collection: a folder for each slice, so that a task lists its
+    own alone."""
     return f"{PARTS}/{key}/{content}{SUFFIX}"
 
 
@@ -237,17 +234,22 @@ def publish(place: Place, commit: Commit) -> None:
 # --- what a part covers --------------------------------------------------------------------------
 def part_stats(table: pa.Table) -> dict[str, Any]:
     """Statistics by which a whole part can be passed over without opening it."""
-    first = pc.min(table.column(schema.DATETIME)).as_py()
-    starts, ends = (pc.min_max(table.column(n)).as_py() for n in (schema.START, schema.END))
-    last = pc.max(table.column(schema.DATETIME)).as_py()
-    lows = [t for t in (first, starts["min"]) if t is not None]
-    highs = [t for t in (last, ends["max"]) if t is not None]
     return {
-        "first": min(lows).isoformat() if lows else None,
-        "last": max(highs).isoformat() if highs else None,
+        "datetime": _span(table.column(schema.DATETIME), table.column(schema.DATETIME)),
+        "interval": _span(table.column(schema.START), table.column(schema.END)),
         "bbox": _covered(table.column(schema.BBOX)),
         "cloud_null": table.column(schema.CLOUD_COVER).null_count,
     }
+
+
+def _span(first: pa.ChunkedArray, last: pa.ChunkedArray) -> list[str] | str | None:
+    """First and last moment; ``none`` when all are null, None when some are and nothing can be
+    promised."""
+    if first.null_count == last.null_count == len(first):
+        return "none"
+    if first.null_count or last.null_count:
+        return None
+    return [pc.min(first).as_py().isoformat(), pc.max(last).as_py().isoformat()]
 
 
 def _covered(boxes: pa.ChunkedArray) -> list[float] | None:

@@ -135,12 +135,16 @@ def _guarantee(part: Part) -> Expression:
         ):
             column = pc.field(schema.BBOX, name)
             parts += [column >= low, column <= high]
-    if stats.get("first") and stats.get("last"):
-        first, last = (
-            pa.scalar(datetime.fromisoformat(stats[k]), schema.TIMESTAMP) for k in ("first", "last")
-        )
-        column = pc.field(schema.DATETIME)
-        parts += [column >= first, column <= last]
+    for key, first, last in (
+        ("datetime", schema.DATETIME, schema.DATETIME),
+        ("interval", schema.START, schema.END),
+    ):
+        span = stats.get(key)
+        if span == "none":
+            parts += [pc.field(first).is_null(), pc.field(last).is_null()]
+        elif span is not None:
+            low, high = (pa.scalar(datetime.fromisoformat(t), schema.TIMESTAMP) for t in span)
+            parts += [pc.field(first) >= low, pc.field(last) <= high]
     return every(parts) if parts else pc.scalar(True)
 
 

@@ -76,8 +76,7 @@ def to_geometries(value: Any, crs: Any = None) -> list[BaseGeometry]:
     ----------
     value
         A bbox tuple; a shapely geometry, GeoJSON mapping (also Feature or FeatureCollection), WKB,
-        WKT; a GeoSeries or
-        GeoDataFrame; an Arrow array of WKB; or a list of any of these.
+        WKT; a GeoSeries or GeoDataFrame; an Arrow array of WKB; or a list of any of these.
     crs, optional
         What the coordinates are in, if the data does not say; lon/lat (CRS84) otherwise.
 

@@ -2,9 +2,8 @@
 create-if-absent and share.
 
 On local disk a file is created under another name and linked to its own, which fails when that
-exists. On S3, Azure and
-Google a conditional put does it. Other protocols cannot promise it and must be used by one writer
-alone.
+exists. On S3, Azure and Google a conditional put does it. Other protocols cannot promise it and
+must be used by one writer alone.
 """
 
 from __future__ import annotations
@@ -162,12 +161,13 @@ class Place:
         return True
 
     def _create_single(self, name: str, data: bytes) -> bool:
-        fs = self.filesystem
-        if not self.single_writer and "memory" not in fs.protocol:
+        # Within one process fsspec's memory filesystem is as good as a dictionary.
+        if not self.single_writer and self._location.root != "memory":
             raise ArgumentError(
                 f"{self.url}: this protocol has no conditional create",
                 hint="pass single_writer=True if nobody else writes there",
             )
+        fs = self.filesystem
         if fs.exists(self.path(name)):
             return False
         fs.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)

@@ -48,9 +48,8 @@ def bbox_expression(bbox: Any) -> Expression:
     west, south, east, north = check_bbox(bbox)
     xmin, ymin, xmax, ymax = (pc.field(schema.BBOX, n) for n in ("xmin", "ymin", "xmax", "ymax"))
     lat = (ymin <= north) & (ymax >= south)
-    # A stored box that crosses has xmin > xmax. The two comparisons with 0 follow from that for
-    # any box narrower than half
-    # the globe, and unlike it they can be answered from statistics.
+    # A stored box that crosses has xmin > xmax. The two comparisons with 0 follow from that for any
+    # box narrower than half the globe, and unlike it they can be answered from statistics.
     crosses = (xmin > xmax) & (xmin > 0) & (xmax < 0)
     if west <= east:
         lon = ((xmin <= east) & (xmax >= west)) | (crosses & ((xmin <= east) | (xmax >= west)))

@@ -22,8 +22,7 @@ def header_to_struct(header: TiffHeader, band_index: int = 0) -> dict[str, Any]:
     header : TiffHeader
     band_index : int
         Which band of the file, from 0. Of a file whose bands lie in planes of their own, only the
-        tiles of that plane
-        are kept, as rasteret does.
+        tiles of that plane are kept, as rasteret does.
 
     Raises
     ------

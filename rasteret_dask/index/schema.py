@@ -1,8 +1,7 @@
 """The columns of a collection: the only place where their names and types are written.
 
 A collection is GeoParquet 1.1 and a superset of rasteret 0.4.1's contract, so both libraries, and
-any reader of Parquet,
-open it. `docs/formats.md` describes every column for people.
+any reader of Parquet, open it. `docs/formats.md` describes every column for people.
 """
 
 from __future__ import annotations
@@ -210,8 +209,8 @@ def make_schema(bands: Iterable[str], document: Mapping[str, Any] | None = None)
     bands : iterable of str
         Canonical band names.
     document : mapping, optional
-        Further entries of our JSON document (name, bands, dataset …); must be the same for the
-        same input.
+        Further entries of our JSON document (name, bands, dataset …); must be the same for the same
+        input.
     """
     names = list(bands)
     if not names:
@@ -275,8 +274,8 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Pinned options of ``pyarrow.parquet.ParquetWriter``: the same rows give the same bytes.
 
     Tile ranges are 64-bit numbers that differ little in their high bytes: split into byte streams
-    and compressed they take
-    5 bytes a tile, where plain zstd takes 8.6. They carry no statistics; nobody filters by them.
+    and compressed they take 5 bytes a tile, where plain zstd takes 8.6. They carry no statistics;
+    nobody filters by them.
     """
     leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
     tiles = [leaf for leaf in leaves if ".tile_offsets." in leaf or ".tile_byte_counts." in leaf]

@@ -90,8 +90,8 @@ def band_sources(table: pa.Table, band: str, level: int = 0, *, mask: bool = Fal
     band : str
         Canonical name.
     level : int
-        0 for full resolution, 1 for the first overview, and so on. Rows without that level are
-        left out.
+        0 for full resolution, 1 for the first overview, and so on. Rows without that level are left
+        out.
     mask : bool
         The internal mask of that level instead of its pixels.
 

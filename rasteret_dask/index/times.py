@@ -91,8 +91,8 @@ def parse_range(value: Any) -> Range:
     ----------
     value : pair, str, datetime or date
         ``("2023-06-01", "2023-08-31")``, ``"2023-06-01/2023-08-31"``, or one day, month or year
-        alone. A date without a
-        time includes its last moment. ``None`` or ``".."`` leaves an end open.
+        alone. A date without a time includes its last moment. ``None`` or ``".."`` leaves an end
+        open.
 
     Raises
     ------

@@ -52,9 +52,8 @@ def is_raster(asset: Json) -> bool:
 def find_asset(assets: Mapping[str, Json], band: BandInfo) -> str | None:
     """Key of the asset that holds a band; None when the item lacks it.
 
-    The descriptor's asset first, then the band's name and aliases as keys, then the one
-    single-band asset with its common
-    name. Two assets with that name are no answer.
+    The descriptor's asset first, then the band's name and aliases as keys, then the one single-band
+    asset with its common name. Two assets with that name are no answer.
     """
     for key in (band.asset, band.name, *band.aliases):
         if key in assets:
@@ -160,8 +159,7 @@ def resolve(names: Iterable[str], bands: Sequence[BandInfo]) -> list[tuple[str, 
     """Asked-for names → canonical names.
 
     A name is the canonical one, an alias, an asset's key or a common name; the first of these that
-    anything answers to
-    decides.
+    anything answers to decides.
 
     Returns
     -------

@@ -151,8 +151,7 @@ def summarise(outcomes: Sequence[Outcome], warnings: Sequence[str] = ()) -> Buil
 
 def _spent(outcomes: Sequence[Outcome]) -> Counters:
     # Slices of one process run side by side, so that their own differences overlap: the process's
-    # first and last count
-    # bound what it did.
+    # first and last count bound what it did.
     total = Counters()
     for process in {o.process for o in outcomes}:
         mine = [o for o in outcomes if o.process == process]

@@ -45,8 +45,7 @@ class AssetRef:
         Unsigned.
     claims : mapping
         ``nodata``, ``scale``, ``offset``, ``data_type``, ``unit``; ``shape``, ``transform`` and
-        ``epsg`` of the projection
-        extension. What STAC does not say is not there.
+        ``epsg`` of the projection extension. What STAC does not say is not there.
     """
 
     band: str

@@ -2,8 +2,7 @@
 workers.
 
 A slice never raises. Its part is written under a name made of the slice and its content, which is
-all the journal there is:
-a slice whose part is there is not fetched again, by whoever runs it.
+all the journal there is: a slice whose part is there is not fetched again, by whoever runs it.
 """
 
 from __future__ import annotations

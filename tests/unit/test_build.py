@@ -151,7 +151,7 @@ def test_a_broken_build_goes_on_where_it_ended(austria: Path, tmp_path: Path) ->
     whole = hashes(folder)
     shutil.rmtree(folder / "data")
     shutil.rmtree(folder / "_rasteret" / "commits")
-    (folder / "current.json").unlink()
+    (folder / "_rasteret" / "current.json").unlink()
     lost = sorted((folder / "_rasteret" / "parts").iterdir())[1]
     shutil.rmtree(lost)
     again = build(austria, tmp_path)
@@ -181,7 +181,7 @@ def test_a_commit_whose_parts_were_not_shown_yet_is_finished(austria: Path, tmp_
     build(austria, tmp_path)
     whole = hashes(tmp_path)
     shutil.rmtree(tmp_path / "styria" / "data")
-    (tmp_path / "styria" / "current.json").unlink()
+    (tmp_path / "styria" / "_rasteret" / "current.json").unlink()
     assert len(build(austria, tmp_path)) == 10
     assert hashes(tmp_path) == whole
 
@@ -198,7 +198,7 @@ def test_other_arguments_under_the_same_name_are_refused_with_the_difference(
     assert len(new) == 10
     assert len(old) == 6  # a snapshot stays what it was
     assert len(rd.load("styria", workspace_dir=tmp_path)) == 10
-    pointer = json.loads((tmp_path / "styria" / "current.json").read_text())
+    pointer = json.loads((tmp_path / "styria" / "_rasteret" / "current.json").read_text())
     shown = pads.dataset(tmp_path / "styria" / pointer["directory"], format="parquet")
     assert shown.count_rows() == 10
 
