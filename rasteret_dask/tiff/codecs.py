@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import imagecodecs
+import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import TileReadError
@@ -55,6 +56,8 @@ def decode_tile(
     c0, c1 = cols if cols is not None else (0, layout.width)
     if not (0 <= r0 <= r1 <= layout.height and 0 <= c0 <= c1 <= layout.width):
         raise TileReadError(f"rows {r0}:{r1}, columns {c0}:{c1} are not within the tile")
+    if r0 == r1 or c0 == c1:
+        return np.empty((r1 - r0, c1 - c0, layout.samples), layout.dtype)
     if layout.fill_order == 2 and layout.compression not in _NOBITREV:
         data = imagecodecs.bitorder_decode(bytes(data))
     if layout.compression not in STREAM_CODECS:
@@ -66,6 +69,8 @@ def decode_tile(
         # The last strip may be short: as many whole rows as there are.
         raw = decompress(data, layout.compression, full, full, short=True)
         r1 = len(raw) // row_bytes
+        if r1 == 0:
+            raise TileReadError(f"decodes to {len(raw)} bytes, less than one row")
     else:
         raw = decompress(data, layout.compression, full, row_bytes * r1)
     return unpack_rows(raw[row_bytes * r0 : row_bytes * r1], layout, r1 - r0, (c0, c1))

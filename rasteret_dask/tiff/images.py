@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import TileReadError
-from rasteret_dask.tiff.inflate import CODEC_ERRORS, Buffer, codecs
+from rasteret_dask.tiff.inflate import CODEC_ERRORS, Buffer, codecs, decompress
 from rasteret_dask.tiff.model import TileLayout
 
 Array = npt.NDArray[Any]
@@ -56,19 +56,33 @@ def decode_image(data: Buffer, layout: TileLayout, *, need: int) -> Array:
 def _decode(data: Buffer, layout: TileLayout, need: int) -> Array:
     image: Array
     if layout.compression == 7:
-        return _jpeg(data, layout)
+        return _jpeg(bytes(data), layout)
     if layout.compression == 34887:
-        return _lerc(data, layout)
-    if layout.compression == 50001:
-        image = codecs.webp_decode(data, hasalpha=layout.samples == 4)
-        return image
+        return _lerc(bytes(data), layout)
     if layout.compression in _CCITT:
         return _fax(data, layout, need)
-    image = codecs.jpegxl_decode(data)
+    if layout.compression == 50001:
+        image = codecs.webp_decode(data, hasalpha=layout.samples == 4, out=_room(layout))
+    else:
+        image = codecs.jpegxl_decode(data, out=_room(layout))
     return image
 
 
-def _jpeg(data: Buffer, layout: TileLayout) -> Array:
+def _room(layout: TileLayout) -> Array | None:
+    """Return the array to decode into: codecs refuse an image of another size before decoding it.
+
+    None for strips, the last of which may be shorter.
+    """
+    if layout.strips:
+        return None
+    shape: tuple[int, ...] = (layout.height, layout.width, layout.samples)
+    return np.empty(shape if layout.samples > 1 else shape[:2], layout.dtype)
+
+
+def _jpeg(data: bytes, layout: TileLayout) -> Array:
+    rows, columns = jpeg_size(data)
+    if rows > layout.height or columns != layout.width:
+        raise TileReadError(f"a JPEG of {rows} x {columns} pixels")
     tables = layout.tables or None
     inside, outside = None, None
     if layout.samples == 3:
@@ -77,28 +91,48 @@ def _jpeg(data: Buffer, layout: TileLayout) -> Array:
     elif layout.samples == 4:
         inside, outside = "CMYK", "CMYK"  # four components without conversion
     image: Array = codecs.jpeg8_decode(
-        bytes(data), tables=tables, colorspace=inside, outcolorspace=outside
+        data, tables=tables, colorspace=inside, outcolorspace=outside
     )
     return image
 
 
-def _lerc(data: Buffer, layout: TileLayout) -> Array:
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return rows and columns of a JPEG from its start-of-frame marker.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    """
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    raise ValueError("no start of frame")
+
+
+def _lerc(data: bytes, layout: TileLayout) -> Array:
     inner = int(np.frombuffer(layout.tables, "<u4")[1]) if len(layout.tables) >= 8 else 0
-    if inner == 1:
-        data = codecs.zlib_decode(bytes(data))
-    elif inner == 2:
-        data = codecs.zstd_decode(bytes(data))
-    elif inner != 0:
-        raise TileReadError(f"LERC with the further compression {inner}")
-    image, mask = codecs.lerc_decode(bytes(data), masks=True)
-    return _apply_lerc_mask(image, mask, layout)
+    if inner:
+        # LERC never takes more than the pixels themselves and their mask.
+        plain = layout.width * layout.height * layout.samples * np.dtype(layout.dtype).itemsize
+        bound = 2 * plain + 65536
+        code = {1: 8, 2: 50000}.get(inner)
+        if code is None:
+            raise TileReadError(f"LERC with the further compression {inner}")
+        data = bytes(decompress(data, code, bound, bound, short=True))
+    image, mask = codecs.lerc_decode(data, masks=True, out=_room(layout))
+    return _apply_lerc_mask(image, mask)
 
 
-def _apply_lerc_mask(image: Array, mask: Array | None, layout: TileLayout) -> Array:
-    """Put LERC's own validity mask where GDAL puts it: NaN for floats, the alpha band for bytes."""
-    if mask is None:
-        return image
-    if image.dtype.kind == "f":
+def _apply_lerc_mask(image: Array, mask: Array | None) -> Array:
+    """Make pixels that LERC calls invalid NaN, as GDAL does for floats."""
+    if mask is not None and image.dtype.kind == "f":
         image = image.copy()
         image[~mask.astype(bool).reshape(image.shape[:2])] = np.nan
     return image

@@ -20,7 +20,20 @@ Buffer = Any  # bytes, bytearray, memoryview, or anything else with a contiguous
 # Their stubs know bytes alone; the codecs take and fill arrays.
 codecs: Final[Any] = imagecodecs
 
-CODEC_ERRORS: Final = (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error)
+_ISAL_ERROR: Final[Any] = isal_zlib.IsalError  # which derives from nothing but Exception
+
+CODEC_ERRORS: Final[tuple[type[Exception], ...]] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    OSError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    zlib.error,
+    _ISAL_ERROR,
+)
 """What the codecs raise on bytes that they cannot decode."""
 
 _PARTIAL: Final = 0.75
