@@ -196,6 +196,9 @@ def _item_crs(properties: Json) -> tuple[str | None, int | None]:
         value = properties.get(name)
         if value in (None, "", {}):
             continue
+        code = str(value).upper().removeprefix("EPSG:")
+        if code.isdigit():  # by far the most common, and pyproj takes its time
+            return f"EPSG:{int(code)}", int(code)
         try:
             crs = CRS.from_user_input(value)
         except CRSError:

@@ -131,9 +131,14 @@ def cut(records: Sequence[Record], bands: Sequence[BandInfo], document: Any) -> 
         chosen = tuple(records[start : start + size])
         key = hashlib.sha256(common.encode())
         for record in chosen:
-            key.update(json.dumps(asdict(record), sort_keys=True, default=_text).encode())
+            key.update(json.dumps(_plain(record), sort_keys=True, default=_text).encode())
         out.append(Slice(f"{len(out):06d}-{key.hexdigest()[:12]}", chosen))
     return out
+
+
+def _plain(record: Record) -> list[Any]:
+    refs = [[r.band, r.index, r.key, r.url, r.claims] for r in record.assets]
+    return [record.id, record.columns, record.crs, refs]
 
 
 def _text(value: Any) -> str:

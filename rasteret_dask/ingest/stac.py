@@ -98,7 +98,7 @@ def search_api(url: str, search: Search) -> list[Json]:
             for item in pages.items_as_dicts():
                 _keep(found, item)
     except APIError as error:
-        raise _api_error(error.status_code, str(error), url) from None
+        raise _api_error(getattr(error, "status_code", None), str(error), url) from None
     except (requests.RequestException, pystac.STACError) as error:
         raise SourceError(f"the STAC API failed: {type(error).__name__}", url=public(url)) from None
     return _some(list(found.values()), search, url)

@@ -1,0 +1,315 @@
+"""Items old and new, from an API and from files."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+
+import rasteret_dask as rd
+from rasteret_dask.errors import (
+    ArgumentError,
+    EmptySelectionError,
+    RasteretError,
+    SourceError,
+    TransientError,
+    UnknownBandError,
+)
+from rasteret_dask.index import schema
+from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
+from rasteret_dask.ingest.records import make_record, unsigned
+from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api
+from rasteret_dask.model import BandInfo
+
+
+class Api(ThreadingHTTPServer):
+    """A STAC API that answers searches with pages of two items, and remembers what it was asked."""
+
+    def __init__(self, items: list[dict[str, Any]]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.items = items
+        self.asked: list[dict[str, Any]] = []
+        self.status = 200
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Api
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def answer(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        conforms = ["core", "item-search"]
+        self.answer(
+            200,
+            {
+                "type": "Catalog",
+                "id": "api",
+                "description": "x",
+                "stac_version": "1.0.0",
+                "conformsTo": [f"https://api.stacspec.org/v1.0.0/{c}" for c in conforms]
+                + ["https://api.stacspec.org/v1.0.0/item-search#query"],
+                "links": [
+                    {"rel": "self", "href": self.server.url},
+                    {
+                        "rel": "search",
+                        "href": f"{self.server.url}/search",
+                        "type": "application/geo+json",
+                        "method": "POST",
+                    },
+                ],
+            },
+        )
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.status != 200:
+            self.answer(self.server.status, {"description": "no"})
+            return
+        self.server.asked.append(asked)
+        start = int(asked.get("token", 0))
+        links = []
+        if start + 2 < len(self.server.items):
+            body = {**asked, "token": start + 2}
+            href = f"{self.server.url}/search"
+            links.append({"rel": "next", "href": href, "method": "POST", "body": body})
+        page = self.server.items[start : start + 2]
+        self.answer(200, {"type": "FeatureCollection", "features": page, "links": links})
+
+
+@pytest.fixture
+def items(austria: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(austria.glob("*/*.json")):
+        item = json.loads(path.read_text())
+        for asset in item["assets"].values():
+            asset["href"] = str(path.parent / asset["href"])
+        found.append(item)
+    return found
+
+
+@pytest.fixture
+def api(items: list[dict[str, Any]]) -> Iterator[Api]:
+    with Api(items) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_an_api_is_searched_page_by_page(api: Api, tmp_path: Path) -> None:
+    built = rd.build_from_stac(
+        stac_api=api.url,
+        collection="sentinel-2-l2a",
+        name="api",
+        bbox=(15, 46, 16, 47),
+        date_range=("2023-08-10", "2023-08-20"),
+        query={"eo:cloud_cover": {"lt": 100}},
+        bands=["red"],
+        workspace_dir=tmp_path,
+    )
+    assert len(built) == 10
+    assert len(api.asked) == 5
+    assert api.asked[0]["collections"] == ["sentinel-2-l2a"]
+    assert api.asked[0]["datetime"] == "2023-08-10T00:00:00Z/2023-08-20T23:59:59.999999Z"
+    assert api.asked[0]["query"] == {"eo:cloud_cover": {"lt": 100}}
+
+
+def test_a_box_over_the_antimeridian_is_asked_in_halves(api: Api) -> None:
+    found = search_api(api.url, Search.of(None, (170, 0, -170, 1), None, {}))
+    assert [a["bbox"] for a in api.asked if "token" not in a] == [
+        [170, 0, 180, 1],
+        [-180, 0, -170, 1],
+    ]
+    assert len(found) == 10  # what both halves found counts once
+
+
+def test_an_api_that_fails_is_named(api: Api, items: list[dict[str, Any]]) -> None:
+    search = Search.of(None, None, None, {})
+    items.clear()
+    with pytest.raises(EmptySelectionError):
+        search_api(api.url, search)
+    api.status = 400
+    with pytest.raises(SourceError, match="400"):
+        search_api(api.url, search)
+    assert isinstance(_api_error(429, "slow down", api.url), TransientError)
+
+
+def test_every_item_of_the_corpus_becomes_a_record(corpus: Path) -> None:
+    made = 0
+    for path in sorted(corpus.rglob("*.json")):
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            continue
+        features = found.get("features", [found]) if isinstance(found, dict) else []
+        for item in features:
+            if not isinstance(item, dict) or not item.get("assets") or not item.get("id"):
+                continue
+            if item.get("type") != "Feature":
+                continue
+            record = make_record(item, discover([item]))
+            assert record.columns[schema.DATETIME] is not None
+            made += 1
+    assert made > 150
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "type": "Feature",
+        "id": "x",
+        "geometry": None,
+        "bbox": [0, 1, 2, 3],
+        "properties": {"datetime": "2020-01-01T00:00:00Z"},
+        "assets": {"data": {"href": "https://h/x.tif", "type": "image/tiff; application=geotiff"}},
+    }
+    return {**base, **changes}
+
+
+def record(**changes: Any) -> Any:
+    made = item(**changes)
+    return make_record(made, discover([made]))
+
+
+def test_times_of_intervals_and_nothing() -> None:
+    columns = record(
+        properties={
+            "datetime": None,
+            "start_datetime": "2020-01-01T00:00:00Z",
+            "end_datetime": "2020-12-31T23:59:59Z",
+        }
+    ).columns
+    assert columns["datetime"] == columns["start_datetime"]
+    assert columns["end_datetime"].year == 2020
+    assert (columns["year"], columns["month"]) == (2020, 1)
+    with pytest.raises(ArgumentError, match="neither datetime") as caught:
+        record(properties={})
+    assert caught.value.item == "x"
+    with pytest.raises(ArgumentError, match="no date"):
+        record(properties={"datetime": "yesterday"})
+
+
+def test_projection_in_every_spelling() -> None:
+    time = {"datetime": "2020-01-01"}
+    assert record(properties={**time, "proj:epsg": 32633}).crs == "EPSG:32633"
+    assert record(properties={**time, "proj:code": "EPSG:3857"}).crs == "EPSG:3857"
+    assert record(properties={**time, "proj:epsg": None}).crs is None
+    sinusoidal = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
+    assert "sinusoidal" in record(properties={**time, "proj:wkt2": sinusoidal}).crs.lower()
+
+
+def test_properties_are_typed_and_none_is_lost() -> None:
+    columns = record(
+        properties={
+            "datetime": "2020-01-01",
+            "eo:cloud_cover": "12.5",
+            "sat:relative_orbit": "many",
+            "earthsearch:boa_offset_applied": True,
+            "odd": {"a": [1]},
+        }
+    ).columns
+    assert columns["eo:cloud_cover"] == 12.5
+    assert columns["earthsearch:boa_offset_applied"] is True
+    assert columns["sat:relative_orbit"] is None
+    rest = json.loads(columns["properties"])
+    assert rest["sat:relative_orbit"] == "many"
+    assert rest["odd"] == {"a": [1]}
+
+
+def test_bands_of_stac_1_1_and_before() -> None:
+    new = {
+        "href": "https://h/x.tif",
+        "type": "image/tiff",
+        "bands": [
+            {"name": "R", "eo:common_name": "red", "nodata": 0, "raster:scale": 0.1},
+            {"name": "N", "eo:common_name": "nir", "nodata": "nan"},
+        ],
+    }
+    made = record(assets={"image": new})
+    assert [(r.band, r.index) for r in made.assets] == [("R", 0), ("N", 1)]
+    assert made.assets[0].claims["scale"] == 0.1
+    old = {
+        "href": "https://h/x.tif",
+        "type": "image/tiff",
+        "eo:bands": [{"name": "R", "common_name": "red"}, {"name": "R"}],
+        "raster:bands": [{"scale": 2}, {"offset": 3}],
+    }
+    made = record(assets={"image": old})
+    assert [r.band for r in made.assets] == ["image_1", "image_2"]
+    assert made.assets[1].claims["offset"] == 3
+
+
+def test_assets_are_found_by_any_name() -> None:
+    def tiff(**more: Any) -> dict[str, Any]:
+        return {"href": "https://h/x.tif", "type": "image/tiff", **more}
+
+    red = BandInfo("B04", "red", common_name="red")
+    named = tiff(**{"eo:bands": [{"common_name": "red"}]})
+    assert find_asset({"red": tiff()}, red) == "red"
+    assert find_asset({"B04": tiff()}, red) == "B04"
+    assert find_asset({"SR_B4": named}, red) == "SR_B4"
+    assert find_asset({"a": named, "b": named}, red) is None
+    assert find_asset({"visual": {**named, "roles": ["visual"]}}, red) is None
+
+
+def test_maps_from_the_caller() -> None:
+    rgb = {"R": "image", "G": "image"}
+    with pytest.raises(ArgumentError, match="several bands are in the asset 'image'"):
+        from_map(rgb, None, [])
+    bands = from_map(rgb, {"R": 0, "G": 1}, [])
+    assert [(b.name, b.asset, b.index) for b in bands] == [("R", "image", 0), ("G", "image", 1)]
+    with pytest.raises(ArgumentError, match="band_index_map names"):
+        from_map({"R": "image"}, {"X": 0}, [])
+
+
+def test_ambiguous_names_are_refused_with_the_choices() -> None:
+    bands = [BandInfo(n, n.lower(), common_name="rededge") for n in ("B05", "B06")]
+    assert resolve(["b05", "B06"], bands) == [("b05", "B05"), ("B06", "B06")]
+    with pytest.raises(UnknownBandError, match="more than one") as caught:
+        resolve(["rededge"], bands)
+    assert caught.value.hint == "one of: B05, B06"
+
+
+def test_signatures_never_enter() -> None:
+    signed = "https://a.blob.core.windows.net/c/x.tif?st=1&se=2&sig=SECRET"
+    assert unsigned(signed) == "https://a.blob.core.windows.net/c/x.tif"
+    assert unsigned("https://h/get?id=5") == "https://h/get?id=5"
+    asset = {"href": signed, "type": "image/tiff", "alternate": {"s3": {"href": "s3://b/x.tif"}}}
+    made = item(assets={"data": asset})
+    bands = discover([made])
+    assert make_record(made, bands).assets[0].url.endswith("x.tif")
+    assert make_record(made, bands, prefer="s3").assets[0].url == "s3://b/x.tif"
+
+
+def test_items_in_every_form(items: list[dict[str, Any]], tmp_path: Path) -> None:
+    collection = {"type": "FeatureCollection", "features": items}
+    pystac_items = [pystac.Item.from_dict(i) for i in items]
+    assert len(read_items(items)) == len(read_items(collection)) == len(read_items(pystac_items))
+    assert len(read_items(pystac.ItemCollection(pystac_items))) == 10
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps(collection))
+    assert len(read_items(path)) == 10
+    for wrong in (5, [5], [{"a": 1}], tmp_path / "no.json"):
+        with pytest.raises(ArgumentError):
+            read_items(wrong)
+    with pytest.raises(RasteretError, match="no items"):
+        read_items([])
