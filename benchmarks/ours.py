@@ -76,7 +76,7 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
 
     def median() -> Any:
         # As a user writes it: chunks that hold all of time, so that a median needs no rechunk.
-        cube = _cube(work, work.windows[0], chunks={"time": -1, "y": 1024, "x": 1024})
+        cube = _cube(work, work.windows[0], chunks={"time": -1, "y": "tile", "x": "tile"})
         red, nir = cube.B04.astype("float32"), cube.B08.astype("float32")
         visible = (cube.B02.astype("uint32") + cube.B03).sum("time", dtype="uint32")
         ndvi, visible = dask.compute(((nir - red) / (nir + red)).median("time"), visible)

@@ -81,7 +81,8 @@ class Reads:
             Any pixel corner of the grid.
         chunks : "auto", "tile", None, or mapping
             Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency.
-            ``{}`` or ``"tile"``: one task for each source tile. None computes at once.
+            ``{}`` or ``"tile"``: one task for each source tile. None computes at once. For a median over time:
+            ``{"time": -1, "y": "tile", "x": "tile"}``, which reads no tile twice.
         groupby : str
             What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, or the name of a column.
         resampling : str

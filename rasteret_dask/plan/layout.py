@@ -77,8 +77,9 @@ def parse_chunks(
 ) -> Chunks:
     """Understand ``chunks=``: ``"auto"``, ``"tile"``, ``{}`` (natural tiles), or a mapping of ``time``, ``y`` and ``x``.
 
-    In a mapping, -1 or None takes the whole dimension, ``"auto"`` or a missing key what :func:`auto_chunks` would choose with the others
-    fixed, and a tuple lists every chunk.
+    In a mapping, -1 or None takes the whole dimension, ``"tile"`` cuts at the edges of source tiles (so that none is read twice, also where
+    the cube begins amid one), ``"auto"`` or a missing key takes what :func:`auto_chunks` would choose with the others fixed, and a tuple
+    lists every chunk.
 
     Raises
     ------
@@ -97,7 +98,15 @@ def parse_chunks(
         raise ArgumentError(
             f"chunks names unknown dimensions {sorted(map(str, unknown))}; they are time, y, x"
         )
-    fixed = [_one(chunks.get(dim, "auto"), size) for dim, size in zip(("time", "y", "x"), shape)]
+    natural = (
+        (1,) * shape[0],
+        tile_split(shape[1], tile[0], offset[0]),
+        tile_split(shape[2], tile[1], offset[1]),
+    )
+    fixed = [
+        cut if chunks.get(dim) == "tile" else _one(chunks.get(dim, "auto"), size)
+        for dim, size, cut in zip(("time", "y", "x"), shape, natural)
+    ]
     if any(f is None for f in fixed):
         depth = shape[0] if fixed[0] is None else max(fixed[0], default=1)
         room = max(1, target // (depth if fixed[0] is not None else 1))

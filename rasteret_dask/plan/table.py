@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from rasteret_dask.grid.geobox import Grid, transform_bounds
+from rasteret_dask.grid.geobox import Grid, is_geographic, transform_bounds, turns
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect
 from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, axis_map, choose_step
 from rasteret_dask.plan.chunks import Chunks, axis_extent
@@ -117,30 +117,48 @@ def build_table(
     """
     maps: list[AxisMap | CrsMap] = []
     extents: dict[int, tuple[int, int, Ints]] = {}
-    map_ids = np.full(len(raw), -1, dtype=np.int64)
-    windows = np.zeros((len(raw), 4), dtype=np.int64)
-    rects = np.zeros((len(raw), 4), dtype=np.int64)
+    # A source may be placed twice: a map of the world in a cube over the antimeridian.
+    members: list[Ints] = [np.zeros(0, dtype=np.int64)]
+    windows: list[Window] = []
+    rects: list[tuple[int, int, int, int]] = []
     for same in by_grid(raw):
-        mapped: AxisMap | CrsMap
         if same.crs == grid.crs and same.affine[1] == 0.0 and same.affine[3] == 0.0:
-            mapped = axis_map(grid.affine, same.affine)
-            found = _axis_windows(mapped, same, grid)
-        else:
-            placed = _crs_windows(same, grid, chunks)
-            if placed is None:
-                continue
-            mapped, window, pixels, chunk_extents = placed
-            extents[len(maps)] = chunk_extents
-            found = (window, pixels)
-        if found is None:
+            for mapped, window, pixels in _axis_places(same, grid):
+                maps.append(mapped)
+                members.append(same.members)
+                windows.append(window)
+                rects.append(_tiles(pixels, same))
             continue
-        window, pixels = found
-        map_ids[same.members] = len(maps)
-        windows[same.members] = window
-        rects[same.members] = _tiles(pixels, same)
-        maps.append(mapped)
-    kept = np.flatnonzero(map_ids >= 0)
-    return cut_table(raw, kept, tuple(maps), map_ids[kept], windows[kept], rects[kept]), extents
+        placed = _crs_windows(same, grid, chunks)
+        if placed is not None:
+            crs_map, window, pixels, extents[len(maps)] = placed
+            maps.append(crs_map)
+            members.append(same.members)
+            windows.append(window)
+            rects.append(_tiles(pixels, same))
+    rows = np.concatenate(members)
+    order = np.argsort(rows, kind="stable")
+    map_ids = np.repeat(np.arange(len(maps)), [len(m) for m in members[1:]])[order]
+    kept = rows[order]
+    table = cut_table(
+        raw,
+        kept,
+        tuple(maps),
+        map_ids,
+        np.array(windows, dtype=np.int64).reshape(-1, 4)[map_ids],
+        np.array(rects, dtype=np.int64).reshape(-1, 4)[map_ids],
+    )
+    return table, extents
+
+
+def _axis_places(same: SameGrid, grid: Grid) -> Iterator[tuple[AxisMap, Window, Window]]:
+    a, b, c, d, e, f = same.affine
+    left, right = sorted((c, c + a * same.width))
+    for turn in turns(left, right, grid.bounds[0], grid.bounds[2], grid.crs):
+        mapped = axis_map(grid.affine, (a, b, c + turn, d, e, f))
+        found = _axis_windows(mapped, same, grid)
+        if found is not None:
+            yield mapped, *found
 
 
 def _axis_windows(mapped: AxisMap, same: SameGrid, grid: Grid) -> tuple[Window, Window] | None:
@@ -164,9 +182,12 @@ def _crs_windows(
     window = _footprint(same, grid)
     if window is None:
         return None
-    probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1)
-    step = choose_step(probe, window)
-    mapped = CrsMap(grid.crs, same.crs, grid.affine, same.affine, step)
+    middle = None
+    if is_geographic(same.crs):
+        a, b, c, *_ = same.affine
+        middle = c + (a * same.width + b * same.height) / 2.0
+    probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1, middle)
+    mapped = replace(probe, step=choose_step(probe, window))
     rows, cols = _edges(chunks[1]), _edges(chunks[2])
     i0, i1 = _touching(rows, window[0], window[1])
     j0, j1 = _touching(cols, window[2], window[3])
@@ -205,7 +226,11 @@ def _footprint(same: SameGrid, grid: Grid) -> Window | None:
     xs = [c + a * i * same.width + b * j * same.height for i in (0, 1) for j in (0, 1)]
     ys = [f + d * i * same.width + e * j * same.height for i in (0, 1) for j in (0, 1)]
     box = transform_bounds((min(xs), min(ys), max(xs), max(ys)), same.crs, grid.crs)
-    left, right = ((v - grid.left) / grid.xres for v in (box[0], box[2]))
+    shifts = turns(box[0], box[2], grid.bounds[0], grid.bounds[2], grid.crs)
+    if not shifts:
+        return None
+    left = (box[0] + min(shifts) - grid.left) / grid.xres
+    right = (box[2] + max(shifts) - grid.left) / grid.xres
     top, bottom = ((grid.top - v) / grid.yres for v in (box[3], box[1]))
     wide, high = 2 + 0.01 * (right - left), 2 + 0.01 * (bottom - top)
     window = (

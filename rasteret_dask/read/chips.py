@@ -299,10 +299,15 @@ def _fill(
     run_loads(loads, storage)
     for n, b, target in converted:
         out[n, b] = target
+    painted: dict[tuple[bytes, Window], npt.NDArray[np.bool_]] = {}
     for n, chip in enumerate(chips):
         if chip.shapes is None:
             continue
-        hidden = outside(chip.shapes, chip.window, all_touched)
+        key = (chip.shapes, chip.window)
+        if key not in painted:
+            # The dates of one tile share grid and polygon.
+            painted[key] = outside(chip.shapes, chip.window, all_touched)
+        hidden = painted[key]
         for b, read in enumerate(chip.reads):
             value = read.nodata if fill is None else fill
             if value is None and hidden.any():
