@@ -127,7 +127,7 @@ def build(
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
             built, headers = build_collection(what)
-        show({**_facts(built), "headers": headers}, as_json=as_json)
+        show({**_facts(built, as_json), "headers": headers}, as_json=as_json)
 
 
 def _split(text: str, by: str, count: int, option: str) -> list[str]:
@@ -145,11 +145,14 @@ def info(
 ) -> None:
     """Say what a collection holds; no raster is touched."""
     with reported(debug):
-        show(_facts(api.load(path)), as_json=as_json)
+        show(_facts(api.load(path), as_json), as_json=as_json)
 
 
-def _facts(collection: Collection) -> dict[str, Any]:
+def _facts(collection: Collection, as_json: bool) -> dict[str, Any]:
     facts = collection.describe()
+    if not as_json:
+        several = {key: value for key, value in facts.items() if isinstance(value, list | tuple)}
+        facts |= {key: ", ".join(map(str, value)) for key, value in several.items()}
     report = collection.report
     if report is not None and report.failure_count:
         facts["unreadable"] = [f"{f.item} {f.band}: {f.reason}" for f in report.failures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import geopandas
@@ -13,7 +14,13 @@ import xarray as xr
 from rasterio.windows import from_bounds
 
 from rasteret_dask.cluster.profiles import Local, open_profile
-from rasteret_dask.errors import ArgumentError, ConfigError, EmptySelectionError, UnknownBandError
+from rasteret_dask.errors import (
+    ArgumentError,
+    ConfigError,
+    EmptySelectionError,
+    RasteretError,
+    UnknownBandError,
+)
 from rasteret_dask.pipeline import config
 from rasteret_dask.pipeline import run as runner
 from rasteret_dask.pipeline.run import run
@@ -164,6 +171,30 @@ def test_errors_say_what_is_wrong(ndvi, tmp_path, sets, error, words):
     with pytest.raises(error, match=words):
         run(ndvi(*sets))
     assert not (tmp_path / "ndvi.tif").exists()
+
+
+@pytest.mark.parametrize("damage", ["no TIFF", "missing", "truncated"])
+def test_a_bad_file_is_named_and_never_a_hole(ndvi, scenes, tmp_path, damage):
+    shutil.copytree(scenes.parent, tmp_path / "scenes")
+    bad = next((tmp_path / "scenes").glob("*32TQT_20230708*")) / "B08.tif"
+    if damage == "missing":
+        bad.unlink()
+    elif damage == "no TIFF":
+        bad.write_bytes(b"<html>not here</html>")
+    else:
+        bad.write_bytes(bad.read_bytes()[:-2000])
+    with pytest.raises(RasteretError) as caught:
+        run(ndvi(source=tmp_path / "scenes" / "catalog.json"))
+    said = str(caught.value)
+    assert "32TQT_20230708" in said
+    assert "B08" in said
+    assert not (tmp_path / "ndvi.tif").exists()
+    # Without that day the rest is as good as ever.
+    rest = ndvi(
+        "collection.subset={date_range: [2023-07-12, 2023-07-14]}",
+        source=tmp_path / "scenes" / "catalog.json",
+    )
+    assert run(rest).items == 2
 
 
 def test_ndvi_median_of_real_scenes_equals_rasterio(ndvi, austria, tmp_path):
