@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -44,8 +44,11 @@ class AssetRef:
     url : str
         Unsigned.
     claims : mapping
-        ``nodata``, ``scale``, ``offset``, ``data_type``, ``unit``; ``shape``, ``transform`` and
-        ``epsg`` of the projection extension. What STAC does not say is not there.
+        ``nodata``, ``scale``, ``offset``, ``data_type`` and ``unit`` of the band, as far as STAC
+        gives them.
+    said : mapping
+        What STAC says of the whole file and a header can contradict: the asset's ``proj:shape``,
+        ``proj:transform``, ``proj:code`` and bands.
     """
 
     band: str
@@ -53,6 +56,7 @@ class AssetRef:
     key: str
     url: str
     claims: Mapping[str, Any]
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,9 @@ def make_record(item: Json, bands: Sequence[BandInfo], *, prefer: str | None = N
         key = find_asset(assets, band)
         href = None if key is None else _href(assets[key], prefer)
         if key is not None and href:
-            claims = _claims(assets[key], band.index, properties, epsg)
-            refs.append(AssetRef(band.name, band.index, key, href, claims))
+            claims = _claims(assets[key], band.index)
+            said = _said(assets[key], properties, epsg)
+            refs.append(AssetRef(band.name, band.index, key, href, claims, said))
     columns = {
         schema.ID: str(name),
         schema.COLLECTION: item.get("collection"),
@@ -260,23 +265,32 @@ def unsigned(url: str) -> str:
     return public(url) if names & _SIGNATURES else url
 
 
-def _claims(asset: Json, index: int, properties: Json, epsg: int | None) -> dict[str, Any]:
+_BAND_CLAIMS = ("data_type", "nodata", "scale", "offset", "unit")
+
+
+def _claims(asset: Json, index: int) -> dict[str, Any]:
     declared = bands_of_asset(asset)
-    band = declared[index] if index < len(declared) else {}
-    sources = {
-        "data_type": (band.get("data_type"), asset.get("data_type")),
-        "nodata": (band.get("nodata"), asset.get("nodata")),
-        "scale": (band.get("raster:scale"), band.get("scale"), asset.get("raster:scale")),
-        "offset": (band.get("raster:offset"), band.get("offset"), asset.get("raster:offset")),
-        "unit": (band.get("unit"), asset.get("unit")),
-        "shape": (asset.get("proj:shape"), properties.get("proj:shape")),
-        "transform": (asset.get("proj:transform"), properties.get("proj:transform")),
-        "epsg": (_asset_epsg(asset), epsg),
+    return _of_band(asset, declared[index] if index < len(declared) else {})
+
+
+def _of_band(asset: Json, band: Json) -> dict[str, Any]:
+    """What is said of a band, by itself or by its asset for all; 1.1 calls two of them
+    ``raster:``."""
+    found = {}
+    for name in _BAND_CLAIMS:
+        for source in (band, asset):
+            value = source.get(f"raster:{name}", source.get(name))
+            if value is not None:
+                found[name] = value
+                break
+    return found
+
+
+def _said(asset: Json, properties: Json, epsg: int | None) -> dict[str, Any]:
+    found = {
+        name: asset.get(name, properties.get(name)) for name in ("proj:shape", "proj:transform")
     }
-    found = {k: next((v for v in vs if v is not None), None) for k, vs in sources.items()}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _asset_epsg(asset: Json) -> int | None:
-    _, epsg = _item_crs(asset)
-    return epsg
+    own = _item_crs(asset)[1] or epsg
+    found["proj:code"] = None if own is None else f"EPSG:{own}"
+    found["raster:bands"] = [_of_band(asset, band) for band in bands_of_asset(asset)] or None
+    return {name: value for name, value in found.items() if value is not None}

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from rasteret_dask.errors import RasteretError, TransientError
+from rasteret_dask.ingest.disagree import Disagreement
 
 _KEPT: Final = 1000
 """Failures, and disagreements, that a commit lists; the others are only counted."""
@@ -40,27 +41,6 @@ class Failure:
         """The failure that an error is."""
         transient = isinstance(error, TransientError)
         return cls(item, band, url, type(error).__name__, error.message, transient)
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A claim of STAC's that the file contradicts; the file wins.
-
-    Parameters
-    ----------
-    item, band : str
-        Where.
-    what : str
-        What is claimed, as ``shape`` or ``nodata``.
-    claimed, found : str
-        By STAC, and in the file.
-    """
-
-    item: str
-    band: str
-    what: str
-    claimed: str
-    found: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +128,4 @@ def _failure_line(failure: Failure) -> str:
 
 
 def _disagreement_line(found: Disagreement) -> str:
-    return f"  {found.item} {found.band}: {found.what} {found.claimed}, file {found.found}"
+    return f"  {found.item} {found.asset}: {found.field} is {found.stac}, in the file {found.file}"

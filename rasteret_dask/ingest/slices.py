@@ -23,9 +23,10 @@ from rasteret_dask.index import schema
 from rasteret_dask.index.commit import PARTS, SUFFIX, Part, part_file, part_stats
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.rows import header_to_struct
+from rasteret_dask.ingest.disagree import Disagreement, compare
 from rasteret_dask.ingest.headers import FIRST_READ, fetch_headers
 from rasteret_dask.ingest.records import AssetRef, Record
-from rasteret_dask.ingest.report import Disagreement, Failure
+from rasteret_dask.ingest.report import Failure
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters, snapshot
 from rasteret_dask.storage.loop import run
@@ -137,7 +138,7 @@ def cut(records: Sequence[Record], bands: Sequence[BandInfo], document: Any) -> 
 
 
 def _plain(record: Record) -> list[Any]:
-    refs = [[r.band, r.index, r.key, r.url, r.claims] for r in record.assets]
+    refs = [[r.band, r.index, r.key, r.url, r.claims, r.said] for r in record.assets]
     return [record.id, record.columns, record.crs, refs]
 
 
@@ -198,7 +199,6 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
     found = run(fetch_headers(urls, options=recipe.storage, first_read=recipe.first_read))
     headers = dict(zip(urls, found, strict=True))
     failures: list[Failure] = []
-    disagreements: list[Disagreement] = []
     structs: dict[tuple[str, str], dict[str, Any]] = {}
     for record, ref in refs:
         try:
@@ -207,7 +207,7 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
             failures.append(Failure.of(error, record.id, ref.band, ref.url))
             continue
         structs[record.id, ref.band] = struct
-        disagreements += _disagreements(record.id, ref, headers[ref.url])
+    disagreements = [d for record in one.records for d in _disagreements(record, headers)]
     told = {
         "assets": len(refs),
         "headers": len(structs),
@@ -244,10 +244,16 @@ def _struct(found: TiffHeader | RasteretError, band_index: int) -> dict[str, Any
     return header_to_struct(found, band_index)
 
 
-def _disagreements(
-    item: str, ref: AssetRef, header: TiffHeader | RasteretError
-) -> list[Disagreement]:
-    return []
+def _disagreements(record: Record, headers: Mapping[str, Any]) -> list[Disagreement]:
+    """What STAC says of a record's files and the files deny; each file once, however many bands."""
+    files = {ref.key: ref for ref in record.assets}
+    found: list[Disagreement] = []
+    for key, ref in files.items():
+        header = headers[ref.url]
+        if isinstance(header, TiffHeader):
+            item = {"id": record.id, "assets": {key: ref.said}}
+            found += compare(item, key, header)
+    return found
 
 
 # --- the part ------------------------------------------------------------------------------------

@@ -84,6 +84,15 @@ def test_real_scenes_cost_one_request_an_asset(built: rd.Collection) -> None:
     assert set(sources.widths.tolist()) == {915}
 
 
+def test_what_stac_says_and_files_deny_is_reported(built: rd.Collection) -> None:
+    report = built.report
+    assert report is not None
+    # Shape and transform speak of the 10 m original; the files are at 120 m.
+    assert {d.field for d in report.disagreements} == {"proj:shape", "proj:transform"}
+    assert report.disagreement_count == 100
+    assert "proj:shape is [10980, 10980], in the file [915, 915]" in str(report)
+
+
 def test_rows_come_in_the_order_of_time_and_id(built: rd.Collection) -> None:
     table = built.to_table(["id", "datetime"])
     keys = list(zip(table["datetime"].to_pylist(), table["id"].to_pylist(), strict=True))
