@@ -158,10 +158,10 @@ class Ifd:
             return (
                 inline[0] | inline[1] << 8 if self.form.order == "<" else inline[0] << 8 | inline[1]
             )
-        values = self.numbers(tag, segments)
-        if not values or not isinstance(values[0], int) or values[0] < 0:
+        values = self.numbers(tag, segments) if kind in _ARRAYS else ()
+        if not values or values[0] < 0:
             raise HeaderError(f"{tag_name(tag)} is not a whole number", tag=tag_name(tag))
-        return values[0]
+        return int(values[0])
 
     def array(self, tag: int, segments: Segments) -> npt.NDArray[np.uint64] | None:
         """Return a tag of offsets or counts as ``uint64``; None when it is absent."""

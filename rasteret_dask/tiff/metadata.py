@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree
+from xml.sax.saxutils import unescape
 
 import numpy as np
 import numpy.typing as npt
@@ -130,8 +131,13 @@ def _items(text: str, warnings: list[str]) -> list[_Item]:
         number = (
             int(sample) if sample is not None and sample.isdecimal() and len(sample) < 6 else None
         )
-        found.append((item.get("name", ""), number, item.get("role", ""), item.text or ""))
+        found.append((item.get("name", ""), number, item.get("role", ""), _unescaped(item.text)))
     return found
+
+
+def _unescaped(text: str | None) -> str:
+    # GDAL escapes texts itself before it writes them into XML, which escapes them again.
+    return unescape(text or "", {"&quot;": '"', "&apos;": "'"})
 
 
 def _numbers(items: list[_Item], role: str, bands: int) -> tuple[float | None, ...]:
