@@ -146,6 +146,7 @@ def test_loading_cropping_to_polygons_and_keeping_time(ndvi, tmp_path):
     assert series.sizes["time"] == 2
     assert series.sizes["x"] <= 112
     assert np.isnan(series.ndvi.values[:, 0, 0]).all()  # a corner lies outside the circle
+    assert 0 < np.nanmax(series.B08) < 2  # reflectance, not digital numbers
 
 
 def test_no_steps_gives_the_bands_as_they_are(ndvi, tmp_path):
