@@ -12,6 +12,11 @@ from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.tiles import Window
 
 
+NUDGE = (2.5e-7, 3.1e-7)
+"""Pixels to the right and down that polygons are moved by. An edge through the very corner of a pixel touches it or not as GDAL's rounding
+falls, which varies with the raster's extent, so with the chunk; moved, it belongs to the right-hand, lower pixel in every chunk."""
+
+
 def pixel_shapes(geometries: tuple[shapely.Geometry, ...], grid: Grid) -> bytes:
     """Return geometries (in the grid's CRS) as WKB in pixels of the grid: column to the right, row down.
 
@@ -19,7 +24,7 @@ def pixel_shapes(geometries: tuple[shapely.Geometry, ...], grid: Grid) -> bytes:
     """
     scale = np.array([grid.xres, -grid.yres])
     corner = np.array([grid.left, grid.top])
-    moved = [shapely.transform(g, lambda xy: (xy - corner) / scale) for g in geometries]
+    moved = [shapely.transform(g, lambda xy: (xy - corner) / scale + NUDGE) for g in geometries]
     return bytes(shapely.to_wkb(shapely.geometrycollections(moved)))
 
 
