@@ -14,9 +14,11 @@ from rasteret_dask.grid.geobox import (
     Grid,
     aligned,
     crs_text,
+    is_geographic,
     phase,
     snap,
     transform_bounds,
+    turns,
 )
 
 Affine6 = tuple[float, float, float, float, float, float]
@@ -134,13 +136,18 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
     """Return how many pixels of all sources on this grid fall into the bounds, roughly."""
     xres, yres = source.resolution
     left, bottom, right, top = source.bounds
+    width = right - left
     if request.bounds is not None:
         box = transform_bounds(request.bounds, request.bounds_crs, source.crs)
-        left, bottom = max(left, box[0]), max(bottom, box[1])
-        right, top = min(right, box[2]), min(top, box[3])
-    if right < left or top < bottom:
+        bottom, top = max(bottom, box[1]), min(top, box[3])
+        shifts = turns(left, right, box[0], box[2], source.crs)
+        parts = [min(right + t, box[2]) - max(left + t, box[0]) for t in shifts]
+        if not parts or max(parts) < 0.0:
+            return 0.0
+        width = sum(parts)
+    if top < bottom:
         return 0.0
-    return max(1.0, (right - left) / xres) * max(1.0, (top - bottom) / yres) * source.items
+    return max(1.0, width / xres) * max(1.0, (top - bottom) / yres) * source.items
 
 
 def _vote(votes: Sequence[tuple[str, float]]) -> str:
@@ -217,6 +224,11 @@ def _extent(sources: Sequence[SourceGrid], crs: str, request: GridRequest) -> Bo
     if request.bounds is not None:
         return transform_bounds(request.bounds, request.bounds_crs, crs)
     boxes = [transform_bounds(s.bounds, s.crs, crs) for s in sources]
+    if is_geographic(crs) and max(b[2] for b in boxes) - min(b[0] for b in boxes) > 180.0:
+        # Perhaps they are neighbours across the antimeridian.
+        turned = [(b[0] + 360.0, b[1], b[2] + 360.0, b[3]) if b[0] < 0 else b for b in boxes]
+        if max(b[2] for b in turned) - min(b[0] for b in turned) < 180.0:
+            boxes = turned
     return (
         min(b[0] for b in boxes),
         min(b[1] for b in boxes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,29 +112,47 @@ def crs_text(crs: Any) -> str:
     return f"EPSG:{code}" if code is not None else str(parsed.to_wkt("WKT2_2019"))
 
 
+@lru_cache(maxsize=256)
+def is_geographic(crs: str) -> bool:
+    """Whether a CRS counts in degrees of longitude and latitude."""
+    return bool(CRS.from_user_input(crs).is_geographic)
+
+
+def turns(left: float, right: float, low: float, high: float, crs: str) -> tuple[float, ...]:
+    """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns in a geographic CRS, else nothing."""
+    if not is_geographic(crs):
+        return (0.0,)
+    return tuple(t for t in (0.0, -360.0, 360.0) if left + t < high and right + t > low)
+
+
 def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     """Return the bounds, in another CRS, of a box whose edges are followed in 21 steps each.
 
-    ``west > east`` in a geographic source means the box crosses the antimeridian.
+    ``west > east`` in a geographic source means the box crosses the antimeridian; in a geographic target such a box goes on beyond 180
+    degrees (170 … 190).
     """
-    if source == target:
-        return bounds
-    transformer = Transformer.from_crs(source, target, always_xy=True)
     left, bottom, right, top = bounds
+    if source == target:
+        return (left, bottom, right + 360.0 if left > right else right, top)
+    transformer = Transformer.from_crs(source, target, always_xy=True)
+    turn = 360.0 if is_geographic(target) else 0.0
     try:
         if left > right:
             west = transformer.transform_bounds(left, bottom, 180.0, top, densify_pts=21)
             east = transformer.transform_bounds(-180.0, bottom, right, top, densify_pts=21)
             box = (
-                min(west[0], east[0]),
+                min(west[0], east[0] + turn),
                 min(west[1], east[1]),
-                max(west[2], east[2]),
+                max(west[2], east[2] + turn),
                 max(west[3], east[3]),
             )
         else:
             box = transformer.transform_bounds(left, bottom, right, top, densify_pts=21)
     except ProjError as error:
         raise GridError(f"the box {bounds} cannot be expressed in {target}: {error}") from None
+    if box[0] > box[2]:
+        # PROJ says in this way that the image crosses the antimeridian.
+        box = (box[0], box[1], box[2] + turn, box[3])
     if not all(math.isfinite(v) for v in box):
         raise GridError(f"the box {bounds} cannot be expressed in {target}")
     return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))

@@ -40,6 +40,11 @@ class AxisMap:
     y_shift: float
 
     @property
+    def ratio(self) -> tuple[float, float]:
+        """Source pixels to an output pixel, along x and y."""
+        return abs(self.x_scale), abs(self.y_scale)
+
+    @property
     def is_shift(self) -> bool:
         """Whether it only moves by whole pixels."""
         return (
@@ -100,6 +105,11 @@ class CrsMap:
         Affines of pixel corners.
     step : int
         Output pixels between nodes; 1 computes the coordinates of every pixel exactly.
+    middle : float, optional
+        Of a geographic source: longitudes are taken from within half a turn of it, so that files in 0 … 360 and cubes over the antimeridian
+        meet.
+    ratio : tuple of float
+        Source pixels to an output pixel along x and y: one value for the whole cube, so that kernels are as wide in every chunk.
     """
 
     grid_crs: str
@@ -107,6 +117,8 @@ class CrsMap:
     grid: Affine6
     source: Affine6
     step: int
+    middle: float | None = None
+    ratio: tuple[float, float] = (1.0, 1.0)
 
     def exact(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
         """Return source coordinates of output coordinates (both in pixels), by PROJ."""
@@ -115,6 +127,9 @@ class CrsMap:
         y = d * columns + e * rows + f
         sx, sy = _transformer(self.grid_crs, self.source_crs).transform(x, y)
         sx, sy = np.asarray(sx, dtype=np.float64), np.asarray(sy, dtype=np.float64)
+        if self.middle is not None:
+            with np.errstate(invalid="ignore"):
+                sx = sx - 360.0 * np.round((sx - self.middle) / 360.0)
         p, q, r, s, t, u = self.source
         det = p * t - q * s
         dx, dy = sx - r, sy - u
@@ -135,8 +150,14 @@ class CrsMap:
         u, v = self.exact(columns, rows)
         return u, v, i0, j0
 
-    def coordinates(self, window: Window) -> tuple[Floats, Floats]:
+    def coordinates(self, window: Window, part: float = 0.5) -> tuple[Floats, Floats]:
         """Return source columns and rows, in pixels, of the centres of a window of output pixels.
+
+        Parameters
+        ----------
+        window : tuple of int
+        part : float
+            Where in each output pixel: 0.5 is its centre, 0 its upper left corner.
 
         Returns
         -------
@@ -145,11 +166,11 @@ class CrsMap:
         """
         r0, r1, c0, c1 = window
         if self.step == 1:
-            columns, rows = np.meshgrid(np.arange(c0, c1) + 0.5, np.arange(r0, r1) + 0.5)
+            columns, rows = np.meshgrid(np.arange(c0, c1) + part, np.arange(r0, r1) + part)
             return self.exact(columns, rows)
         u, v, i0, j0 = self.nodes(window)
-        y = (np.arange(r0, r1) + 0.5) / self.step - i0
-        x = (np.arange(c0, c1) + 0.5) / self.step - j0
+        y = (np.arange(r0, r1) + part) / self.step - i0
+        x = (np.arange(c0, c1) + part) / self.step - j0
         return _bilinear(u, y, x), _bilinear(v, y, x)
 
     def extent(self, window: Window) -> Window | None:
@@ -184,6 +205,21 @@ def _bilinear(nodes: Floats, y: Floats, x: Floats) -> Floats:
     return out
 
 
+def _torn(crs_map: CrsMap, window: Window) -> bool:
+    """Whether the image of a window has gaps, or leaps from one end of the world to the other: no interpolation goes across those."""
+    r0, r1, c0, c1 = window
+    columns, rows = np.meshgrid(np.linspace(c0, c1, 65), np.linspace(r0, r1, 65))
+    u, v = crs_map.exact(columns, rows)
+    if not (np.isfinite(u).all() and np.isfinite(v).all()):
+        return True
+    p, q, _, s, t, _ = crs_map.source
+    x, y = p * u + q * v, s * u + t * v
+    leap = 90.0 if crs_map.middle is not None else 1e7
+    return any(
+        bool((np.abs(np.diff(k, axis=axis)) > leap).any()) for k in (x, y) for axis in (0, 1)
+    )
+
+
 def choose_step(crs_map: CrsMap, window: Window) -> int:
     """Return the widest node distance whose interpolation stays within :data:`BOUND` over a window of the output grid.
 
@@ -193,6 +229,8 @@ def choose_step(crs_map: CrsMap, window: Window) -> int:
     r0, r1, c0, c1 = window
     if r1 <= r0 or c1 <= c0:
         raise GridError("an empty window has no coordinates")
+    if _torn(crs_map, window):
+        return 1
     for step in STEPS:
         if step == 1:
             break
@@ -209,3 +247,14 @@ def choose_step(crs_map: CrsMap, window: Window) -> int:
         if all(np.isfinite(e).all() and float(e.max()) <= BOUND for e in errors):
             return step
     return 1
+
+
+def measure_ratio(crs_map: CrsMap, window: Window) -> tuple[float, float]:
+    """Return how many source pixels an output pixel spans along x and y, in the middle of a window, to four digits."""
+    r, c = (window[0] + window[1]) / 2.0, (window[2] + window[3]) / 2.0
+    u, v = crs_map.exact(np.array([c, c + 1.0, c]), np.array([r, r, r + 1.0]))
+    x = float(np.hypot(u[1] - u[0], u[2] - u[0]))
+    y = float(np.hypot(v[1] - v[0], v[2] - v[0]))
+    if not (np.isfinite(x) and np.isfinite(y)) or min(x, y) <= 0.0:
+        return 1.0, 1.0
+    return float(f"{x:.4g}"), float(f"{y:.4g}")

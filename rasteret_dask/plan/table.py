@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from rasteret_dask.grid.geobox import Grid, is_geographic, transform_bounds, turns
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect
-from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, axis_map, choose_step
-from rasteret_dask.plan.chunks import Chunks, axis_extent
+from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, axis_map, choose_step, measure_ratio
+from rasteret_dask.plan.chunks import Chunks, axis_extent, method_halo
 from rasteret_dask.plan.sources import Ints, Number, SourceTable
 from rasteret_dask.tiff.model import TileLayout
 
@@ -97,7 +97,7 @@ def by_grid(raw: RawSources) -> list[SameGrid]:
 
 
 def build_table(
-    raw: RawSources, grid: Grid, chunks: Chunks
+    raw: RawSources, grid: Grid, chunks: Chunks, method: str = "nearest"
 ) -> tuple[SourceTable, dict[int, tuple[int, int, Ints]]]:
     """Place sources on an output grid.
 
@@ -123,13 +123,13 @@ def build_table(
     rects: list[tuple[int, int, int, int]] = []
     for same in by_grid(raw):
         if same.crs == grid.crs and same.affine[1] == 0.0 and same.affine[3] == 0.0:
-            for mapped, window, pixels in _axis_places(same, grid):
+            for mapped, window, pixels in _axis_places(same, grid, method):
                 maps.append(mapped)
                 members.append(same.members)
                 windows.append(window)
                 rects.append(_tiles(pixels, same))
             continue
-        placed = _crs_windows(same, grid, chunks)
+        placed = _crs_windows(same, grid, chunks, method)
         if placed is not None:
             crs_map, window, pixels, extents[len(maps)] = placed
             maps.append(crs_map)
@@ -151,23 +151,27 @@ def build_table(
     return table, extents
 
 
-def _axis_places(same: SameGrid, grid: Grid) -> Iterator[tuple[AxisMap, Window, Window]]:
+def _axis_places(
+    same: SameGrid, grid: Grid, method: str
+) -> Iterator[tuple[AxisMap, Window, Window]]:
     a, b, c, d, e, f = same.affine
     left, right = sorted((c, c + a * same.width))
     for turn in turns(left, right, grid.bounds[0], grid.bounds[2], grid.crs):
         mapped = axis_map(grid.affine, (a, b, c + turn, d, e, f))
-        found = _axis_windows(mapped, same, grid)
+        found = _axis_windows(mapped, same, grid, method)
         if found is not None:
             yield mapped, *found
 
 
-def _axis_windows(mapped: AxisMap, same: SameGrid, grid: Grid) -> tuple[Window, Window] | None:
+def _axis_windows(
+    mapped: AxisMap, same: SameGrid, grid: Grid, method: str
+) -> tuple[Window, Window] | None:
     rows = _inside(axis_indices(0, grid.height, mapped.y_scale, mapped.y_shift), same.height)
     cols = _inside(axis_indices(0, grid.width, mapped.x_scale, mapped.x_shift), same.width)
     if rows is None or cols is None:
         return None
     window = (rows[0], rows[1], cols[0], cols[1])
-    e = axis_extent(mapped, window)
+    e = axis_extent(mapped, window, method)
     return window, (max(0, e[0]), min(same.height, e[1]), max(0, e[2]), min(same.width, e[3]))
 
 
@@ -177,7 +181,7 @@ def _inside(indices: Ints, size: int) -> tuple[int, int] | None:
 
 
 def _crs_windows(
-    same: SameGrid, grid: Grid, chunks: Chunks
+    same: SameGrid, grid: Grid, chunks: Chunks, method: str
 ) -> tuple[CrsMap, Window, Window, tuple[int, int, Ints]] | None:
     window = _footprint(same, grid)
     if window is None:
@@ -187,7 +191,10 @@ def _crs_windows(
         a, b, c, *_ = same.affine
         middle = c + (a * same.width + b * same.height) / 2.0
     probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1, middle)
-    mapped = replace(probe, step=choose_step(probe, window))
+    mapped = replace(
+        probe, step=choose_step(probe, window), ratio=measure_ratio(probe, window)
+    )
+    halo = method_halo(mapped, method)
     rows, cols = _edges(chunks[1]), _edges(chunks[2])
     i0, i1 = _touching(rows, window[0], window[1])
     j0, j1 = _touching(cols, window[2], window[3])
@@ -203,10 +210,10 @@ def _crs_windows(
             found = mapped.extent(part)
             if found is not None:
                 table[i - i0, j - j0] = (
-                    max(0, found[0]),
-                    min(same.height, found[1]),
-                    max(0, found[2]),
-                    min(same.width, found[3]),
+                    max(0, found[0] - halo[0]),
+                    min(same.height, found[1] + halo[0]),
+                    max(0, found[2] - halo[1]),
+                    min(same.width, found[3] + halo[1]),
                 )
     full = table[(table[..., 0] < table[..., 1]) & (table[..., 2] < table[..., 3])]
     if not len(full):
