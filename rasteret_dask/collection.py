@@ -7,6 +7,7 @@ import html
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # Arrow expressions have no truth
 class Collection(Reads):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
@@ -78,6 +79,8 @@ class Collection(Reads):
 
     @cached_property
     def _count(self) -> int:
+        if self.commit is not None and self.view.filter is None:
+            return self.commit.rows
         return self.view.count()
 
     def __len__(self) -> int:
@@ -85,6 +88,10 @@ class Collection(Reads):
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
+        if self.commit is not None and self.view.filter is None:
+            told = _told(self.commit)
+            if told is not None:
+                return told
         names = [name for name in _BAR if name in self.schema.names]
         table = self.view.read(names)
         times = pc.min_max(table.column(schema.DATETIME)).as_py()
@@ -199,7 +206,7 @@ class Collection(Reads):
 
     def head(self, n: int = 5) -> Collection:
         """The first `n` items in the order (datetime, id)."""
-        return replace(self, view=in_memory(self.view.read().slice(0, n)))
+        return replace(self, view=in_memory(self.view.head(n)), commit=None)
 
     def _less_cloudy(self, limit: float) -> Collection:
         expression = query.cloud_expression(limit)
@@ -289,6 +296,22 @@ class Collection(Reads):
             for key, value in self._lines()
         )
         return f"<div><b>Collection {html.escape(self.name)}</b><table>{rows}</table></div>"
+
+
+def _told(commit: Commit) -> dict[str, Any] | None:
+    """Dates, CRS and bounds from what a commit says of its parts; None when it does not say all."""
+    stats = [part.stats for part in commit.parts]
+    spans = [s["datetime"] for s in stats]
+    boxes = [s["bbox"] for s in stats]
+    if not stats or not all(isinstance(span, list) for span in spans) or None in boxes:
+        return None
+    west, south, east, north = zip(*boxes, strict=True)
+    return {
+        "first": datetime.fromisoformat(min(first for first, _ in spans)),
+        "last": datetime.fromisoformat(max(last for _, last in spans)),
+        "crs": sorted({crs for s in stats for crs in s["crs"]}),
+        "bounds": (min(west), min(south), max(east), max(north)),
+    }
 
 
 def _nulls(commit: Commit) -> int:

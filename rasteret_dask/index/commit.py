@@ -238,8 +238,20 @@ def part_stats(table: pa.Table) -> dict[str, Any]:
         "datetime": _span(table.column(schema.DATETIME), table.column(schema.DATETIME)),
         "interval": _span(table.column(schema.START), table.column(schema.END)),
         "bbox": _covered(table.column(schema.BBOX)),
+        "crs": sorted(c for c in pc.unique(table.column(schema.CRS)).to_pylist() if c),
         "cloud_null": table.column(schema.CLOUD_COVER).null_count,
     }
+
+
+STATS_COLUMNS: Final = (
+    schema.DATETIME,
+    schema.START,
+    schema.END,
+    schema.BBOX,
+    schema.CRS,
+    schema.CLOUD_COVER,
+)
+"""What `part_stats` needs of a table."""
 
 
 def _span(first: pa.ChunkedArray, last: pa.ChunkedArray) -> list[str] | str | None:

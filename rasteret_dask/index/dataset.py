@@ -23,7 +23,7 @@ REQUIRED = (schema.ID, schema.DATETIME, schema.ASSETS)
 _ORDER = (schema.DATETIME, schema.ID)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TableView:
     """Rows of a dataset that pass a filter; nothing is read until it is asked for.
 
@@ -32,13 +32,13 @@ class TableView:
     dataset : pyarrow.dataset.Dataset
     filter : Expression, optional
         Which rows; all of them without one.
-    limit : int, optional
-        The first so many rows in the order (datetime, id).
+    in_order : bool
+        The rows are stored in the order (datetime, id).
     """
 
     dataset: Any
     filter: Expression | None = None
-    limit: int | None = None
+    in_order: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -49,14 +49,10 @@ class TableView:
         """The rows that also pass `expression`."""
         if expression is None:
             return self
-        if self.limit is not None:
-            return in_memory(self.read()).where(expression)
         return replace(self, filter=every([self.filter, expression]))
 
     def count(self, expression: Expression | None = None) -> int:
         """Number of rows (that also pass `expression`)."""
-        if self.limit is not None:
-            return int(in_memory(self.read([schema.ID])).count(expression))
         return int(self.dataset.count_rows(filter=every([self.filter, expression])))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -68,18 +64,22 @@ class TableView:
             The columns wanted, in that order; all of them by default.
         """
         wanted = list(self.schema.names if columns is None else columns)
+        if self.in_order:
+            return self.dataset.to_table(columns=wanted, filter=self.filter)
         keys = [name for name in _ORDER if name in self.schema.names]
         names = wanted + [name for name in keys if name not in wanted]
-        table = _ordered(self.dataset.to_table(columns=names, filter=self.filter), keys)
-        if self.limit is not None:
-            table = table.slice(0, self.limit)
-        return table.select(wanted)
+        table = self.dataset.to_table(columns=names, filter=self.filter)
+        return _ordered(table, keys).select(wanted)
+
+    def head(self, n: int) -> pa.Table:
+        """The first `n` rows in the order (datetime, id)."""
+        if self.in_order:
+            return self.dataset.head(n, filter=self.filter)
+        first = self.read([schema.ID]).column(schema.ID).slice(0, n).combine_chunks()
+        return self.where(pc.field(schema.ID).isin(first)).read().slice(0, n)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Rows in pieces, in the order of the files, without holding them all."""
-        if self.limit is not None:
-            yield from self.read(columns).to_batches()
-            return
         names = None if columns is None else list(columns)
         yield from self.dataset.to_batches(columns=names, filter=self.filter)
 
@@ -117,7 +117,8 @@ def open_commit(place: Place, commit: Commit) -> TableView:
         form.make_fragment(place.path(part.file), filesystem, _guarantee(part))
         for part in commit.parts
     ]
-    return TableView(pads.FileSystemDataset(fragments, columns, form, filesystem))
+    dataset = pads.FileSystemDataset(fragments, columns, form, filesystem)
+    return TableView(dataset, in_order=True)
 
 
 def _guarantee(part: Part) -> Expression:

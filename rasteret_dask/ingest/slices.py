@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from rasteret_dask.errors import CollectionError, RasteretError
 from rasteret_dask.index import schema
-from rasteret_dask.index.commit import PARTS, SUFFIX, Part, part_file, part_stats
+from rasteret_dask.index.commit import PARTS, STATS_COLUMNS, SUFFIX, Part, part_file, part_stats
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.rows import header_to_struct
 from rasteret_dask.ingest.disagree import Disagreement, compare
@@ -174,7 +174,7 @@ def _journal(one: Slice, recipe: Recipe) -> Outcome | None:
         data = recipe.place.read(part_file(one.key, content))
         if data is None or _content(data) != content:
             continue
-        table = pq.read_table(pa.BufferReader(data), columns=_STATS_COLUMNS)
+        table = pq.read_table(pa.BufferReader(data), columns=list(STATS_COLUMNS))
         told = json.loads(table.schema.metadata[_JOURNAL])
         failures = tuple(Failure(**f) for f in told["failures"])
         if not any(f.transient for f in failures):
@@ -188,9 +188,6 @@ def _journal(one: Slice, recipe: Recipe) -> Outcome | None:
                 reused=True,
             )
     return None
-
-
-_STATS_COLUMNS = [schema.DATETIME, schema.START, schema.END, schema.BBOX, schema.CLOUD_COVER]
 
 
 def _index(one: Slice, recipe: Recipe) -> Outcome:
