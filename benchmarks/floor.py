@@ -21,7 +21,7 @@ from pyproj import Transformer
 from benchmarks.data import CORNERS, SIDE, Level, folder, level
 from benchmarks.workloads import Workload, reduce_median
 
-CONNECTIONS = 16
+CONNECTIONS = 64
 THREADS = 2
 AHEAD = 64  # tiles fetched and not yet decoded
 

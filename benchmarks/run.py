@@ -28,12 +28,18 @@ Key = tuple[str, str, int]  # variant, workload, latency in ms
 
 
 def measure(
-    server: RangeServer, tool: str, name: str, variant: str, keep: Path | None, limit: float
+    server: RangeServer,
+    tool: str,
+    name: str,
+    variant: str,
+    keep: Path | None,
+    limit: float,
+    python: str,
 ) -> dict[str, Any] | str:
     """One measurement in a fresh process; a string says why there is none."""
     child = subprocess.Popen(
         [
-            sys.executable,
+            python,
             "-m",
             "benchmarks.child",
             tool,
@@ -116,7 +122,8 @@ def campaign(options: argparse.Namespace) -> dict[str, Any]:
                             server.configure(latency=latency / 1000)
                             big = name == "W7"
                             keep = None if turn or big else Path(scratch) / f"{tool}.npz"
-                            got = measure(server, tool, name, variant, keep, options.limit)
+                            python = options.python.get(tool, sys.executable)
+                            got = measure(server, tool, name, variant, keep, options.limit, python)
                             runs[key].append(got)
                             reference = Path(scratch) / f"{options.tools[0]}.npz"
                             if keep and keep.exists() and isinstance(got, dict):
@@ -216,6 +223,10 @@ def listed(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
+def environments(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in listed(text))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     everyone = [*TOOLS, *OURS]
@@ -225,6 +236,9 @@ def main() -> None:
     parser.add_argument("--latency", type=lambda text: [int(v) for v in listed(text)], default=[20])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one measurement")
+    parser.add_argument(
+        "--python", type=environments, default={}, help="TOOL=INTERPRETER,… for tools of their own"
+    )
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--data", default=None)
     parser.add_argument("--json", type=Path, help="also keep the raw numbers here")
