@@ -1,0 +1,73 @@
+"""Headers over storage: requests counted at a server, errors in place of headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rasteret_dask.errors import HeaderError, NotFoundError, UnsupportedTiffError
+from rasteret_dask.ingest.headers import fetch_header, fetch_headers
+from rasteret_dask.storage.loop import run
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import RangeServer
+from rasteret_dask.tiff.model import TiffHeader
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("headers")
+    array = np.random.default_rng(0).integers(0, 999, (700, 700)).astype("uint16")
+    make_cog(found / "cog.tif", array, blocksize=128)
+    make_cog(found / "tail.tif", array, blocksize=16, driver="GTiff")
+    with rasterio.open(found / "tail.tif", "r+") as sink:
+        sink.build_overviews([3, 5])  # appended: their directories are at the end of the file
+    (found / "page.tif").write_text("<html>not here</html>" * 20)
+    (found / "jp2.tif").write_bytes(b"\xff\x4f\xff\x51" + bytes(100))
+    (found / "short.tif").write_bytes((found / "cog.tif").read_bytes()[:500])
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[RangeServer]:
+    with RangeServer(folder) as running:
+        yield running
+
+
+def test_a_cog_takes_one_request(server: RangeServer, folder: Path) -> None:
+    server.reset()
+    header = run(fetch_header(f"{server.url}/cog.tif"))
+    assert server.counters().requests == 1
+    assert header.size == (folder / "cog.tif").stat().st_size
+    assert header.etag or header.last_modified
+    assert len(header.levels) == 4
+
+
+@pytest.mark.parametrize("first", [16, 1000, 32768])
+def test_headers_elsewhere_take_a_few(server: RangeServer, folder: Path, first: int) -> None:
+    local = run(fetch_header(str(folder / "tail.tif")))
+    server.reset()
+    header = run(fetch_header(f"{server.url}/tail.tif", first_read=first))
+    assert server.counters().requests <= 20
+    assert len(header.levels) == 9
+    for ours, theirs in zip(header.levels, local.levels, strict=True):
+        np.testing.assert_array_equal(ours.offsets, theirs.offsets)
+        np.testing.assert_array_equal(ours.counts, theirs.counts)
+
+
+def test_one_bad_file_costs_only_itself(server: RangeServer) -> None:
+    names = ["cog.tif", "none.tif", "page.tif", "jp2.tif", "short.tif", "tail.tif"]
+    urls = [f"{server.url}/{name}" for name in names]
+    found = run(fetch_headers(urls, concurrency=2))
+    assert isinstance(found[0], TiffHeader)
+    assert isinstance(found[1], NotFoundError)
+    assert isinstance(found[2], HeaderError)
+    assert isinstance(found[3], UnsupportedTiffError)
+    assert isinstance(found[4], HeaderError)
+    assert isinstance(found[5], TiffHeader)
+    for url, error in zip(urls[1:5], found[1:5], strict=True):
+        assert not isinstance(error, TiffHeader)
+        assert error.url == url
