@@ -48,7 +48,7 @@ def build(
     date_range: Any = None,
     bands: Sequence[str] | None = None,
     stac_api: str | None = None,
-    static_catalog: str | None = None,
+    static_catalog: str | os.PathLike[str] | None = None,
     collection: str | None = None,
     catalog: Catalog | None = None,
     **options: Any,
@@ -194,7 +194,7 @@ def build_from_stac(
     if stac_api is not None:
         source, find = {"stac_api": stac_api}, partial(search_api, stac_api, wanted)
     else:
-        path = os.fspath(static_catalog or "")
+        path = _catalog_file(os.fspath(static_catalog or ""))
         source, find = {"static_catalog": path}, partial(search_static, path, wanted)
     return _build(
         find,
@@ -384,6 +384,15 @@ def _open(
         commit=commit,
         report=report or BuildReport.from_lasting(commit.report),
     )
+
+
+def _catalog_file(text: str) -> str:
+    """A catalogue's own file, when the folder that holds it is named; absolute, so that hrefs
+    resolve."""
+    if "://" in text:
+        return text
+    path = Path(text).expanduser().absolute()
+    return str(path / "catalog.json" if path.is_dir() else path)
 
 
 def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:

@@ -342,6 +342,21 @@ def test_bad_input_is_named(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_catalogue_may_be_named_by_its_folder_and_relatively(
+    austria: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(austria.parent)
+    built = rd.build(
+        DATASET,
+        name="rel",
+        static_catalog=Path(austria.name),
+        workspace_dir=tmp_path,
+        bands=["red"],
+    )
+    assert built.report is not None
+    assert built.report.headers == 10
+
+
 def test_a_missing_catalogue_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read"):
         rd.build_from_stac(

@@ -115,6 +115,18 @@ def test_parts_that_cannot_match_are_not_opened(styria: rd.Collection) -> None:
     assert len(list(dataset.get_fragments(filter=away))) == 0
 
 
+def test_passing_over_parts_loses_no_row(styria: rd.Collection) -> None:
+    whole = rd.as_collection(styria.to_table())  # no parts, nothing to pass over
+    for x in (14.9, 15.0001, 15.2, 16.0, 16.42, 16.44, 16.5):
+        for y in (45.0, 45.06, 46.0, 46.04, 46.9, 46.953, 47.0):
+            bbox = (x, y, x + 0.001, y + 0.001)
+            got = styria.subset(bbox=bbox).to_table(["id"])
+            assert got.equals(whole.subset(bbox=bbox).to_table(["id"])), bbox
+    for moment in whole.to_table(["datetime"])["datetime"].to_pylist():
+        assert len(styria.subset(date_range=(moment, moment))) == 1
+        assert len(styria.subset(date_range=(moment, None)).subset(date_range=(None, moment))) == 1
+
+
 def test_head_and_tables(styria: rd.Collection) -> None:
     assert len(styria.head(3)) == 3
     assert styria.head(3).bands == styria.bands
