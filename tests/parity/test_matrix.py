@@ -211,6 +211,24 @@ def test_jpeg_without_chroma_subsampling(
         check(path, source.read())
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+def test_jpeg_of_twelve_bits(bands: int, tmp_path: Path) -> None:
+    options = {"photometric": "RGB"} if bands == 3 else {}
+    path = write(
+        tmp_path / "j.tif",
+        noise("uint16", bands, bits=12),
+        compress="jpeg",
+        nbits=12,
+        interleave="pixel",
+        tiled=True,
+        blockxsize=32,
+        blockysize=16,
+        **options,
+    )
+    with rasterio.open(path) as source:
+        check(path, source.read())
+
+
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])
 def test_jpeg_tables(mode: int, tmp_path: Path) -> None:
     path = write(
