@@ -5,6 +5,7 @@ State: ``_counts`` belongs to this module and is written only under its lock.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 
@@ -29,6 +30,15 @@ class Counters:
 
 
 _lock = threading.Lock()
+
+
+def _fresh_lock_in_child() -> None:
+    # A fork may have happened while another thread counted; the child would wait for ever.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_fresh_lock_in_child)
 _counts = [0, 0, 0]
 
 

@@ -34,6 +34,15 @@ def from_status(status: int, url: str) -> SourceError:
     return SourceError(f"the server answers HTTP {status}", url=url)
 
 
+def range_ignored(url: str) -> RangeIgnoredError:
+    """Return the error for a server that answers with the whole file."""
+    return RangeIgnoredError(
+        "the server ignores Range and would send the whole file",
+        url=url,
+        hint="host the file where byte ranges are served, or copy it to local disk",
+    )
+
+
 def classify(error: Exception, url: str) -> SourceError:
     """Turn a store's exception into ours, without its text, which may carry a signature.
 
@@ -56,11 +65,7 @@ def classify(error: Exception, url: str) -> SourceError:
     ):
         return AccessError("access refused", url=url)
     if name == "NotSupportedError" and "Range" in text:
-        return RangeIgnoredError(
-            "the server ignores Range and would send the whole file",
-            url=url,
-            hint="host the file where byte ranges are served, or copy it to local disk",
-        )
+        return range_ignored(url)
     status = _STATUS.search(text) or _client_status(error)
     if status is not None:
         return from_status(int(status.group(1)), url)
@@ -80,4 +85,4 @@ def delay(attempt: int, policy: RetryPolicy, rng: random.Random) -> float:
 
     "Full jitter": uniform in ``[0, min(cap, base * 2**attempt)]``, which spreads the retries of many workers.
     """
-    return rng.uniform(0.0, min(policy.cap, policy.base * 2.0**attempt))
+    return rng.uniform(0.0, min(policy.cap, policy.base * 2.0 ** min(attempt, 60)))

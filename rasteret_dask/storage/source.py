@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from obstore.exceptions import BaseError
@@ -19,7 +20,7 @@ from rasteret_dask.errors import SourceError, TransientError
 from rasteret_dask.model import RatePolicy, StorageOptions
 from rasteret_dask.storage import counters, stores
 from rasteret_dask.storage.limiter import Limiter
-from rasteret_dask.storage.retry import classify, delay
+from rasteret_dask.storage.retry import classify, delay, range_ignored
 from rasteret_dask.storage.urls import Location, locate, public
 
 DEFAULT = StorageOptions()
@@ -147,11 +148,15 @@ async def _from_fsspec(
     location: Location, options: StorageOptions, start: int, stop: int
 ) -> RangeResponse:
     filesystem = stores.filesystem(location, options)
-    url = location.path if location.kind == "fsspec" else f"{location.root}/{location.path}"
+    url = location.path
+    if location.kind == "object":
+        # In a forked child; HTTP wants its path encoded again.
+        path = quote(location.path) if location.root.startswith("http") else location.path
+        url = f"{location.root}/{path}"
     data = await asyncio.to_thread(filesystem.cat_file, url, start=start, end=stop)
     if len(data) > stop - start:
         # A server that ignores Range sends everything; the right bytes are in there, but the bill is not.
-        raise NotImplementedError("Range request not supported")
+        raise range_ignored(public(url))
     return RangeResponse(data)
 
 

@@ -33,7 +33,7 @@ class Location:
     root : str
         What one store serves: ``https://host:port``, ``s3://bucket``; empty for local files.
     path : str
-        The file within the root, percent-decoded for object stores; the local path for files; the whole URL for fsspec.
+        The file within the root, percent-decoded for HTTP, as it stands for buckets; the local path for files; the whole URL for fsspec.
     host : str
         What limits are counted against.
     """
@@ -70,7 +70,11 @@ def locate(url: str) -> Location:
     if scheme == "file":
         return Location("file", "", unquote(parts.path), "")
     host = parts.netloc
-    path = unquote(parts.path).lstrip("/")
+    if scheme in _OBJECT_STORES:
+        # A key is taken as it stands: "%20" and "#" are characters of it, as for every S3 tool.
+        path = url.split("?", 1)[0].partition("://")[2].partition("/")[2].lstrip("/")
+    else:
+        path = unquote(parts.path).lstrip("/")
     # obstore has no notion of query strings, and refuses empty or dotted path segments.
     plain = not parts.query and all(s not in ("", ".", "..") for s in path.split("/"))
     if scheme in ("http", "https") and plain:

@@ -1,0 +1,101 @@
+"""Bytes in flight: never over the budget, first come first served, nothing lost to a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from rasteret_dask.model import RatePolicy
+from rasteret_dask.storage.limiter import Budget, Limiter
+
+
+def test_a_budget_is_never_overdrawn_and_comes_back_whole() -> None:
+    async def main() -> None:
+        budget, rng, held, peak = Budget(100), random.Random(3), 0, 0
+
+        async def one(size: int) -> None:
+            nonlocal held, peak
+            await budget.reserve(size)
+            held += min(size, 100)
+            peak = max(peak, held)
+            await asyncio.sleep(0)
+            held -= min(size, 100)
+            budget.release(size)
+
+        await asyncio.gather(*(one(rng.choice([1, 30, 70, 100, 500])) for _ in range(300)))
+        assert peak == 100
+        assert budget.free == 100
+
+    asyncio.run(main())
+
+
+def test_whoever_came_first_is_served_first() -> None:
+    async def main() -> None:
+        budget, order = Budget(10), []
+
+        async def one(name: str, size: int) -> None:
+            await budget.reserve(size)
+            order.append(name)
+
+        await budget.reserve(10)
+        tasks = [asyncio.create_task(one(n, s)) for n, s in (("large", 9), ("small", 1))]
+        await asyncio.sleep(0)
+        budget.release(5)
+        await asyncio.sleep(0)
+        assert order == []  # the small one does not push in
+        assert not budget.try_reserve(1)
+        budget.release(5)
+        await asyncio.gather(*tasks)
+        assert order == ["large", "small"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cancellations_lose_nothing(seed: int) -> None:
+    async def main() -> None:
+        budget, rng = Budget(100), random.Random(seed)
+
+        async def one(size: int) -> None:
+            await budget.reserve(size)
+            try:
+                await asyncio.sleep(rng.choice([0, 0, 0.001]))
+            finally:
+                budget.release(size)
+
+        tasks = [asyncio.create_task(one(rng.choice([20, 60, 100, 300]))) for _ in range(200)]
+        while not all(t.done() for t in tasks):
+            rng.choice(tasks).cancel()
+            await asyncio.sleep(0)
+        assert budget.free == 100
+        await asyncio.wait_for(budget.reserve(100), 5)
+
+    asyncio.run(main())
+
+
+def test_requests_in_flight_are_counted_by_host() -> None:
+    async def main() -> None:
+        limiter = Limiter(RatePolicy(in_flight=3))
+        running = {"a": 0, "b": 0}
+        peak = dict(running)
+
+        async def one(host: str) -> None:
+            async with limiter.host(host):
+                running[host] += 1
+                peak[host] = max(peak[host], running[host])
+                await asyncio.sleep(0.001)
+                running[host] -= 1
+
+        await asyncio.gather(*(one(h) for h in "ab" * 20))
+        assert peak == {"a": 3, "b": 3}
+
+    asyncio.run(main())
+
+
+def test_bytes_read_ahead_do_not_keep_others_waiting() -> None:
+    limiter = Limiter(RatePolicy(budget=10))
+    assert limiter.ahead.try_reserve(10)
+    assert not limiter.ahead.try_reserve(1)
+    assert limiter.budget.try_reserve(10)
