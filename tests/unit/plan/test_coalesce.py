@@ -1,0 +1,60 @@
+"""Requests: every range in exactly one, none wider than it may be."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rasteret_dask.plan.coalesce import coalesce
+
+RANGES = st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 400)), max_size=40)
+
+
+@given(RANGES, st.integers(0, 300), st.integers(100, 2000))
+def test_every_range_lies_in_exactly_one_request(
+    ranges: list[tuple[int, int]], gap: int, limit: int
+) -> None:
+    starts = np.array([a for a, _ in ranges], np.int64)
+    stops = np.array([a + n for a, n in ranges], np.int64)
+    found = coalesce(starts, stops, gap=gap, limit=limit)
+    members = [k for m in found for k in m.members]
+    assert sorted(members) == list(range(len(ranges)))
+    longest = int((stops - starts).max(initial=0))
+    for m in found:
+        assert m.start == min(starts[list(m.members)])
+        assert m.stop == max(stops[list(m.members)])
+        assert m.stop - m.start <= max(limit, longest)
+        # No hole within a request is wider than the gap.
+        reached = m.start
+        for k in m.members:
+            assert starts[k] - reached <= gap
+            reached = max(reached, int(stops[k]))
+    assert [m.start for m in found] == sorted(m.start for m in found)
+    # What could have been one request is one.
+    for a, b in itertools.pairwise(found):
+        assert (
+            b.start - a.stop > gap
+            or b.stop - a.start > limit
+            or any(stops[k] - a.start > limit for k in b.members)
+        )
+
+
+def test_known_merges() -> None:
+    starts, stops = np.array([100, 0, 250]), np.array([200, 100, 300])
+    assert [(m.start, m.stop, m.members) for m in coalesce(starts, stops, gap=50, limit=1000)] == [
+        (0, 300, (1, 0, 2))
+    ]
+    assert [(m.start, m.stop) for m in coalesce(starts, stops, gap=49, limit=1000)] == [
+        (0, 200),
+        (250, 300),
+    ]
+    assert [(m.start, m.stop) for m in coalesce(starts, stops, gap=50, limit=200)] == [
+        (0, 200),
+        (250, 300),
+    ]
+    # Offsets beyond 4 GiB stay what they are.
+    far = np.array([2**40, 2**40 + 10])
+    assert coalesce(far, far + 10)[0].start == 2**40

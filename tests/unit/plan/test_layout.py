@@ -1,0 +1,75 @@
+"""Chunks: they sum to the cube, are uniform, begin on tiles and keep within their bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.plan.layout import auto_chunks, parse_chunks, tile_split
+
+SHAPES = st.tuples(st.integers(1, 60), st.integers(1, 9000), st.integers(1, 9000))
+TILES = st.tuples(st.integers(1, 1024), st.integers(1, 1024))
+TARGET = 2**24
+
+
+@given(SHAPES, TILES, TILES, st.sampled_from([1, 2, 4, 8]))
+def test_auto_chunks(
+    shape: tuple[int, int, int], tile: tuple[int, int], offset: tuple[int, int], itemsize: int
+) -> None:
+    chunks = auto_chunks(shape, tile, offset, itemsize, TARGET)
+    for sizes, total in zip(chunks, shape):
+        assert sum(sizes) == total
+        assert len(set(sizes[:-1])) <= 1
+        assert sizes[-1] <= sizes[0]
+    depth, height, width = (c[0] for c in chunks)
+    for got, size, t in ((height, shape[1], tile[0]), (width, shape[2], tile[1])):
+        assert got == size or got % t == 0
+    whole = min(tile[0], shape[1]) * min(tile[1], shape[2]) * itemsize
+    assert depth * height * width * itemsize <= max(TARGET, whole)
+    # Depth only when the area is one chunk.
+    assert depth == 1 or (height, width) == shape[1:]
+
+
+@given(st.integers(1, 5000), st.integers(1, 600), st.integers(0, 5000))
+def test_natural_tiles_are_cut_at_every_edge_of_a_source_tile(
+    size: int, tile: int, offset: int
+) -> None:
+    sizes = tile_split(size, tile, offset)
+    assert sum(sizes) == size
+    edges = [k for k in range(1, size) if (k + offset) % tile == 0]
+    reached, cuts = 0, []
+    for s in sizes[:-1]:
+        reached += s
+        cuts.append(reached)
+    assert cuts == edges
+
+
+SHAPE, TILE, OFFSET = (5, 1000, 700), (256, 256), (10, 0)
+
+
+def parse(chunks: Any) -> Any:
+    return parse_chunks(chunks, SHAPE, TILE, OFFSET, 2, 2**22)
+
+
+def test_the_forms_of_chunks() -> None:
+    assert parse("tile") == parse({}) == ((1,) * 5, (246, 256, 256, 242), (256, 256, 188))
+    assert parse({"time": -1, "y": 300, "x": None}) == ((5,), (300, 300, 300, 100), (700,))
+    assert parse({"time": 2, "y": (500, 500), "x": 10_000}) == ((2, 2, 1), (500, 500), (700,))
+    assert parse("auto") == parse({"time": "auto", "y": "auto", "x": "auto"})
+    # A deep time makes the area smaller.
+    deep = parse_chunks({"time": -1}, (60, 4000, 4000), TILE, (0, 0), 2, 2**24)
+    assert deep[0] == (60,)
+    assert 60 * deep[1][0] * deep[2][0] * 2 <= 2**24
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["many", 256, {"band": 1}, {"x": 0}, {"x": -2}, {"y": (500, 400)}, {"x": 2.5}],
+)
+def test_chunks_that_mean_nothing(wrong: Any) -> None:
+    with pytest.raises(ArgumentError):
+        parse(wrong)
