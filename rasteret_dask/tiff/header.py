@@ -39,6 +39,7 @@ _LAYOUT_TAGS: Final = frozenset(
 )  # fmt: skip
 _GEO_TAGS: Final = frozenset((320, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113))
 _MAIN_TAGS: Final = _LAYOUT_TAGS | _GEO_TAGS
+_TABLES: Final = frozenset((273, 279, 324, 325))
 _OPTIONAL: Final = _GEO_TAGS | {330}
 
 
@@ -230,7 +231,8 @@ def _missing(
             notes.append(f"{wrong} and is ignored")
             ifd.drop(tag)
             continue
-        total += stop - start
+        # Tables become 64-bit numbers whatever they are kept as.
+        total += 8 * ifd.entries[tag][1] if tag in _TABLES else stop - start
         if segments.get(start, stop) is None:
             needs.append((start, stop))
     return needs, total

@@ -12,6 +12,7 @@ from rasteret_dask.tiff.ifd import Ifd
 from rasteret_dask.tiff.model import Level, TileLayout
 from rasteret_dask.tiff.sampletype import sample_dtype
 from rasteret_dask.tiff.segments import Segments
+from rasteret_dask.tiff.strips import chop, guess_counts
 
 MAX_TILE_BYTES: Final = 1 << 29
 """Decoded bytes of one tile or strip; larger ones are refused."""
@@ -76,6 +77,11 @@ def read_level(segments: Segments, ifd: Ifd) -> Level:
     if samples == 1:
         planar = 1
     offsets, counts = _tables(segments, ifd, layout, width, height, samples if planar == 2 else 1)
+    if layout.strips and layout.compression == 1:
+        layout, offsets, counts = chop(layout, height, offsets, counts)
+    _check_size(layout)
+    offsets.setflags(write=False)
+    counts.setflags(write=False)
     return Level(width, height, samples, planar, layout, offsets, counts)
 
 
@@ -173,8 +179,8 @@ def _codec_tables(ifd: Ifd, segments: Segments, compression: int) -> bytes:
     return b""
 
 
-def _check(layout: TileLayout) -> None:
-    """Refuse what cannot be decoded, before anything is allocated for it."""
+def _check_size(layout: TileLayout) -> None:
+    """Refuse tiles that no one could want to hold, before anything is allocated for them."""
     nbytes = layout.width * layout.height * layout.samples * np.dtype(layout.dtype).itemsize
     what = "strip" if layout.strips else "tile"
     if nbytes > MAX_TILE_BYTES:
@@ -182,6 +188,10 @@ def _check(layout: TileLayout) -> None:
             f"one {what} of {layout.width} x {layout.height} pixels takes {nbytes} bytes",
             tag="RowsPerStrip" if layout.strips else "TileLength",
         )
+
+
+def _check(layout: TileLayout) -> None:
+    """Refuse kinds of images that are not decoded."""
     if layout.compression in _CCITT and (layout.bits != 1 or layout.samples != 1):
         raise UnsupportedTiffError("CCITT compression of more than one bit", tag="BitsPerSample")
     if layout.photometric == 6 and layout.compression not in (7, 50001, 50002, 52546):
@@ -209,7 +219,9 @@ def _tables(
         raise HeaderError(f"{names[0]} is missing", tag=names[0])
     counts = ifd.array(tags[1], segments)
     if counts is None:
-        counts = _guess_counts(segments, layout, offsets, names[1])
+        if layout.compression != 1 or not layout.strips or expected > len(offsets):
+            raise HeaderError(f"{names[1]} is missing", tag=names[1])
+        counts = guess_counts(layout, height, planes)
     if len(offsets) < expected:
         raise HeaderError(f"{len(offsets)} offsets for {expected} tiles", tag=names[0])
     if len(counts) < expected:
@@ -218,16 +230,4 @@ def _tables(
     # An offset of 0 is as good as a count of 0: nothing was written there.
     if not offsets.all():
         counts = np.where(offsets == 0, np.uint64(0), counts)
-    offsets.setflags(write=False)
-    counts.setflags(write=False)
     return offsets, counts
-
-
-def _guess_counts(
-    segments: Segments, layout: TileLayout, offsets: npt.NDArray[np.uint64], name: str
-) -> npt.NDArray[np.uint64]:
-    """Make byte counts for old files that have none, which only plain pixels can do without."""
-    if layout.compression != 1:
-        raise HeaderError(f"{name} is missing", tag=name)
-    row = -(-layout.width * layout.samples * layout.bits // 8)
-    return np.full(len(offsets), row * layout.height, np.uint64)
