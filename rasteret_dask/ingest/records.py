@@ -147,7 +147,7 @@ def reprocessed(records: Iterable[Record]) -> list[str]:
             # The datatake's own name ends with the baseline that processed it.
             groups.setdefault((str(datatake).rpartition("_N")[0], tile), []).append(record.id)
     return [
-        f"the same acquisition more than once: {', '.join(ids)}"
+        f"the same acquisition {len(ids)} times: {', '.join(ids[:5])}{' …' * (len(ids) > 5)}"
         for ids in groups.values()
         if len(ids) > 1
     ]

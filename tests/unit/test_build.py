@@ -318,7 +318,7 @@ def test_duplicates(scene: dict[str, Any], tmp_path: Path) -> None:
     again = {**scene, "id": "S2A_33TWL_20230815_1_L2A"}
     both = rd.build_from_items([scene, again], name="two", workspace_dir=tmp_path, bands=["red"])
     assert both.report is not None
-    assert "more than once" in both.report.warnings[0]
+    assert "same acquisition 2 times" in both.report.warnings[0]
 
 
 @pytest.mark.parametrize(
