@@ -11,6 +11,9 @@ from typing import Any, Self
 _WHERE = ("item", "band", "url", "level", "tile", "range", "tag", "path")
 
 
+_context: Any = vars(BaseException)["__context__"]
+
+
 class RasteretError(Exception):
     """Base of everything this package raises on purpose.
 
@@ -67,6 +70,16 @@ class RasteretError(Exception):
     def located(self, **where: Any) -> Self:
         """Return a copy that also says where it happened; what is known already is kept."""
         return type(self)(self.message, **{**where, **self._fields()})
+
+    # distributed (by way of tblib) pickles what was being handled when an error was raised, ``from None`` or not. That may be a store's
+    # own error, whose text holds a signature, or one that cannot be pickled at all (isal's), and then ours would be lost with it.
+    @property  # type: ignore[override]
+    def __context__(self) -> BaseException | None:
+        return None if self.__suppress_context__ else _context.__get__(self)
+
+    @__context__.setter
+    def __context__(self, value: BaseException | None) -> None:
+        _context.__set__(self, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self._fields())
