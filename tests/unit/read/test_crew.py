@@ -1,0 +1,65 @@
+"""Decoding threads: never more at once than there are tokens, and every token comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from rasteret_dask.read.crew import Crew
+
+
+def test_never_more_at_once_than_tokens() -> None:
+    crew, lock = Crew(2), threading.Lock()
+    running = peak = done = 0
+
+    def work() -> None:
+        nonlocal running, peak, done
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.001)
+        with lock:
+            running -= 1
+            done += 1
+
+    def task() -> None:
+        pending = []
+        for _ in range(20):
+            future = crew.elsewhere(work)
+            if future is None:
+                crew.here(work)
+            else:
+                pending.append(future)
+        for future in pending:
+            future.result()
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(task) for _ in range(8)]:
+            future.result()
+    assert done == 160
+    assert peak == 2
+
+
+def test_cancelled_and_failed_work_gives_its_token_back() -> None:
+    crew = Crew(2)
+
+    def fail() -> None:
+        raise ValueError
+
+    for _ in range(300):
+        futures = [crew.elsewhere(fail), crew.elsewhere(lambda: None)]
+        for future in futures:
+            if future is not None:
+                future.cancel()
+                if not future.cancelled():
+                    future.exception()
+    for _ in range(1000):
+        if crew._tokens._value == 2:
+            break
+        time.sleep(0.001)
+    done = []
+    for _ in range(2):
+        crew.here(lambda: done.append(1))
+    assert crew._tokens._value == 2
+    assert len(done) == 2
