@@ -129,8 +129,11 @@ def user_defined(keys: Keys) -> str:
         crs = pyproj.CRS.from_wkt(_geographic(found))
     if crs.is_compound:
         crs = crs.sub_crs_list[0]
-    code = crs.to_epsg(min_confidence=100)
-    return f"EPSG:{code}" if code is not None else str(crs.to_wkt())
+    # Only a code that the CRS carries itself: to look for one that fits took PROJ ten seconds for some.
+    identifier = crs.to_json_dict().get("id", {})
+    if identifier.get("authority") == "EPSG":
+        return f"EPSG:{identifier['code']}"
+    return str(crs.to_wkt())
 
 
 def esri_string(keys: Mapping[int, Value]) -> str | None:
