@@ -273,7 +273,9 @@ def load(
         place = Place(url, options)
         commit = read_commit(place)
         if commit is not None:
-            return _open(place, commit, storage=options, catalog=catalog)
+            # Without other word, rasters are reached as they were when the headers were read.
+            kept = StorageOptions(options=commit.arguments.get("storage") or {})
+            return _open(place, commit, storage=storage or kept, catalog=catalog)
     place = Place(_candidates(text, workspace_dir)[0], options)
     if "://" in text or (place.is_local and os.path.exists(place.path())):
         return as_collection(open_parquet(place), name=Path(text).stem, storage=options)

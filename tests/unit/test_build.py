@@ -391,6 +391,14 @@ def test_descriptor_is_found_by_name_in_the_collection(austria: Path, tmp_path: 
     ]
 
 
+def test_a_loaded_collection_knows_how_its_files_are_reached(austria: Path, tmp_path: Path) -> None:
+    storage = rd.StorageOptions(options={"region": "eu-central-1"})
+    build(austria, tmp_path, bands=["red"], storage=storage)
+    assert rd.load("styria", workspace_dir=tmp_path).storage.options == storage.options
+    other = rd.StorageOptions()
+    assert rd.load("styria", workspace_dir=tmp_path, storage=other).storage is other
+
+
 def test_workspace_in_memory(austria: Path) -> None:
     built = rd.build(
         DATASET,
