@@ -31,8 +31,8 @@ def parse_geokeys(directory: tuple[int, ...], doubles: tuple[float, ...], text: 
     HeaderError
         When the directory is shorter than it says.
     """
-    if len(directory) < 4:
-        raise HeaderError("the GeoKey directory is too short", tag="GeoKeyDirectory")
+    if len(directory) < 4 or not all(isinstance(value, int) for value in directory):
+        raise HeaderError("the GeoKey directory is no list of keys", tag="GeoKeyDirectory")
     keys: GeoKeys = {}
     for i in range(4, min(len(directory), 4 + 4 * directory[3]) - 3, 4):
         key, place, count, value = directory[i : i + 4]

@@ -171,6 +171,7 @@ def test_keys_that_make_no_sense_are_warned_about() -> None:
 
 
 def test_a_directory_of_keys_that_is_too_short() -> None:
-    with pytest.raises(HeaderError):
-        parse_geokeys((1, 1), (), "")
+    for directory in ((1, 1), (1.5, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)):
+        with pytest.raises(HeaderError):
+            parse_geokeys(directory, (), "")  # type: ignore[arg-type]
     assert parse_geokeys((1, 1, 0, 9, 1024, 0, 1, 2), (), "") == {1024: 2}
