@@ -225,6 +225,8 @@ def test_pixels_and_overviews(name: str, corpus: Path) -> None:
         compare_level(image, source, 0, check)
         overviews = len(source.overviews(1))
     assert len(image.layers) == overviews + 1
+    widths = [layer.level.width for layer in image.layers]
+    assert widths == sorted(widths, reverse=True)
     ours = {layer.level.width: number for number, layer in enumerate(image.layers)}
     for number in range(overviews):
         with rasterio.open(path, overview_level=number) as source:
