@@ -15,7 +15,7 @@ from rasteret_dask.index import schema
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read.chips import get_numpy
 from rasteret_dask.read.cube import open_cube, plan_cube
-from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.gather import COLUMNS, is_class_band
 from rasteret_dask.read.request import CubeRequest, area_of, lonlat_bounds, make_request
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ class Reads:
         geobox: Any = None,
         anchor: tuple[float, float] | None = None,
         chunks: Any = "auto",
-        groupby: str = "time",
-        resampling: str = "nearest",
+        groupby: Any = "time",
+        mosaic: Any = "first",
+        sortby: str | None = None,
+        resampling: Any = "nearest",
+        overviews: Any = "auto",
+        properties: Sequence[str] = (),
         dtype: Any = None,
         masked: bool = False,
         scale: bool = False,
@@ -53,6 +57,8 @@ class Reads:
         nodata: float | int | None = None,
         fill_value: float | int | None = None,
         missing: str = "raise",
+        early_exit: bool = False,
+        like: Any = None,
         storage: Any = None,
         **filters: Any,
     ) -> xr.Dataset:
@@ -83,10 +89,22 @@ class Reads:
             Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency.
             ``{}`` or ``"tile"``: one task for each source tile. None computes at once. For a median over time:
             ``{"time": -1, "y": "tile", "x": "tile"}``, which reads no tile twice.
-        groupby : str
-            What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, or the name of a column.
-        resampling : str
-            ``"nearest"``.
+        groupby : str, sequence of str or callable
+            What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, the name of a column or several, a period (``"1D"``,
+            ``"1MS"``), or a function of the rows (an Arrow table) that returns a key for each.
+        mosaic : str or callable
+            How the items of a step become one: ``first`` or ``last`` valid pixel in the order of time and id (or of ``sortby``), ``min``,
+            ``max``, ``mean``, ``median``, ``count``, or a function of ``(items, rows, columns)`` with NaN for nothing.
+        sortby : str, optional
+            A column that ranks the items of a step, as ``"eo:cloud_cover"``; a leading minus turns it round.
+        resampling : str or mapping
+            ``nearest``, ``bilinear``, ``cubic``, ``average``, ``mode``, ``min``, ``max``, ``q1``, ``med``, ``q3``; one for all bands, or a
+            mapping of bands (``"*"`` for the rest). Class bands take ``nearest`` or ``mode`` unless a mapping names them.
+        overviews : "auto", "off" or int
+            Which level is read: the coarsest that is no coarser than the output, full resolution, or this one. Class bands are read from
+            overviews only where those were made by nearest or mode, or when a level is named.
+        properties : sequence of str
+            STAC properties that become coordinates on ``time``: numbers as the mean over a step, others as they are, joined by commas.
         dtype : optional
             Of the result; the files' own by default.
         masked : bool
@@ -103,6 +121,11 @@ class Reads:
             What the result holds where there is nothing.
         missing : {"raise", "nodata"}
             What to do about items that lack a band.
+        early_exit : bool
+            Read the items of a step one after the other, and leave out those that come after every pixel of a chunk is filled. It saves
+            bytes where items overlap much, and costs a latency for each item.
+        like : xarray.Dataset or DataArray, optional
+            Take over the grid of another dataset.
         storage : StorageOptions, optional
             How the files are reached; the collection's own by default.
         **filters
@@ -126,7 +149,13 @@ class Reads:
             "anchor": anchor,
             "chunks": chunks,
             "groupby": groupby,
+            "mosaic": mosaic,
+            "sortby": sortby,
             "resampling": resampling,
+            "overviews": overviews,
+            "properties": properties,
+            "early_exit": early_exit,
+            "like": like,
             "dtype": dtype,
             "masked": masked,
             "scale": scale,
@@ -224,7 +253,13 @@ _CUBE_OPTIONS = frozenset(
         "anchor",
         "chunks",
         "groupby",
+        "mosaic",
+        "sortby",
         "resampling",
+        "overviews",
+        "properties",
+        "early_exit",
+        "like",
         "dtype",
         "masked",
         "scale",
@@ -236,6 +271,20 @@ _CUBE_OPTIONS = frozenset(
         "storage",
     }
 )
+
+
+def _extra_columns(collection: Collection, request: CubeRequest) -> list[str]:
+    """Return the columns that groupby, sortby and properties need; a function of the rows gets them all but the bands'."""
+    known = collection.schema.names
+    if callable(request.groupby):
+        headers = {schema.band_column(band) for band in collection.bands}
+        return [name for name in known if name not in headers]
+    named = [request.groupby] if isinstance(request.groupby, str) else list(request.groupby)
+    named += [request.sortby.removeprefix("-")] if request.sortby else []
+    extra = [name for name in (*named, *request.properties) if name in known]
+    if any(name not in known for name in request.properties) and schema.PROPERTIES in known:
+        extra.append(schema.PROPERTIES)
+    return extra
 
 
 def _prepare(
@@ -252,7 +301,10 @@ def _prepare(
     areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
     if options.get("storage") is None:
         options["storage"] = collection.storage
-    request = make_request(names, areas=areas, bounds=bounds, bounds_crs=crs, options=options)
+    classes = frozenset(c for _, c in names if is_class_band(collection.band_info(c)))
+    request = make_request(
+        names, areas=areas, bounds=bounds, bounds_crs=crs, options=options, classes=classes
+    )
     wanted = [canonical for _, canonical in names]
     if request.mask is not None:
         canonical = collection.resolve_bands([request.mask.band])[0][1]
@@ -263,8 +315,7 @@ def _prepare(
         box = lonlat_bounds(request.fixed.bounds, request.fixed.crs)
     chosen = collection.subset(bbox=box, **filters) if box is not None or filters else collection
     columns = [name for name in COLUMNS if name in collection.schema.names]
-    if isinstance(request.groupby, str) and request.groupby in collection.schema.names:
-        columns.append(request.groupby)
+    columns += _extra_columns(collection, request)
     columns += [schema.band_column(band) for band in dict.fromkeys(wanted)]
     table = chosen.to_table(list(dict.fromkeys(columns)))
     if not len(table):

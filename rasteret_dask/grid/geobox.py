@@ -118,6 +118,15 @@ def is_geographic(crs: str) -> bool:
     return bool(CRS.from_user_input(crs).is_geographic)
 
 
+@lru_cache(maxsize=256)
+def metres_per_unit(crs: str) -> float | None:
+    """Return how long a unit of a projected CRS is in metres; None for degrees."""
+    parsed = CRS.from_user_input(crs)
+    if parsed.is_geographic:
+        return None
+    return float(parsed.axis_info[0].unit_conversion_factor)
+
+
 def turns(left: float, right: float, low: float, high: float, crs: str) -> tuple[float, ...]:
     """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns in a geographic CRS, else nothing."""
     if not is_geographic(crs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,21 +26,41 @@ class MaskRule:
         Values that are kept, or dropped; exactly one of ``keep``, ``drop`` and ``bits`` is given.
     bits : tuple of (int, int, tuple of int)
         ``(first bit, number of bits, values)``: a pixel is kept when each field holds one of its values.
+    dilate : float
+        Metres by which dropped pixels grow. The mask's own nodata does not grow.
     """
 
     band: str
     keep: tuple[int, ...] | None = None
     drop: tuple[int, ...] | None = None
     bits: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+    dilate: float = 0.0
 
-    def apply(self, values: npt.NDArray[Any], nodata: float | int | None) -> Bools:
+    def apply(
+        self,
+        values: npt.NDArray[Any],
+        nodata: float | int | None,
+        radius: tuple[float, float] = (0.0, 0.0),
+    ) -> Bools:
         """Return True where a pixel is kept; the mask's own nodata never is, unless ``keep`` lists it.
 
         Parameters
         ----------
         values : ndarray of integers
         nodata : number, optional
+        radius : tuple of float
+            ``dilate`` in rows and columns of the mask.
         """
+        kept = self._kept(values, nodata)
+        if radius == (0.0, 0.0):
+            return kept
+        dropped = ~kept
+        if nodata is not None and nodata == nodata:
+            dropped &= values != nodata
+        kept &= ~dilated(dropped, radius)
+        return kept
+
+    def _kept(self, values: npt.NDArray[Any], nodata: float | int | None) -> Bools:
         if self.keep is not None:
             return _isin(values, self.keep)
         kept: Bools
@@ -52,6 +73,37 @@ class MaskRule:
         if nodata is not None and nodata == nodata:
             kept &= values != nodata
         return kept
+
+
+def dilated(flags: Bools, radius: tuple[float, float]) -> Bools:
+    """Return flags grown by an ellipse: a pixel is set when a set one lies within the radius.
+
+    Parameters
+    ----------
+    flags : ndarray of bool, shape (rows, columns)
+    radius : tuple of float
+        In rows and columns; distances are from centre to centre.
+    """
+    down, across = radius
+    rows, cols = flags.shape
+    out = flags.copy()
+    if not flags.any():
+        return out
+    totals = np.zeros((rows, cols + 1), dtype=np.int32)
+    np.cumsum(flags, axis=1, out=totals[:, 1:])
+    centre = np.arange(cols)
+    for dy in range(-int(down), int(down) + 1):
+        reach = (
+            int(across * math.sqrt(max(0.0, 1.0 - (dy / down) ** 2)) + 1e-9)
+            if down
+            else int(across)
+        )
+        left, right = np.maximum(0, centre - reach), np.minimum(cols, centre + reach + 1)
+        hit = totals[:, right] > totals[:, left]
+        target = slice(max(0, dy), min(rows, rows + dy))
+        source = slice(max(0, -dy), min(rows, rows - dy))
+        out[target] |= hit[source]
+    return out
 
 
 def _isin(values: npt.NDArray[Any], wanted: tuple[int, ...]) -> Bools:
@@ -79,10 +131,10 @@ def mask_rule(mask: Any) -> MaskRule:
         raise ArgumentError(
             f"mask must be a mapping with 'band' and 'keep', 'drop' or 'bits', not {mask!r}"
         )
-    unknown = set(mask) - {"band", "keep", "drop", "bits"}
+    unknown = set(mask) - {"band", "keep", "drop", "bits", "dilate"}
     if unknown:
         raise ArgumentError(
-            f"mask has unknown keys {sorted(unknown)}", hint="known: band, keep, drop, bits"
+            f"mask has unknown keys {sorted(unknown)}", hint="known: band, keep, drop, bits, dilate"
         )
     band = mask.get("band")
     if not isinstance(band, str):
@@ -90,10 +142,14 @@ def mask_rule(mask: Any) -> MaskRule:
     given = [key for key in ("keep", "drop", "bits") if mask.get(key) is not None]
     if len(given) != 1:
         raise ArgumentError(f"mask needs exactly one of 'keep', 'drop' and 'bits', not {given}")
+    dilate = mask.get("dilate") or 0.0
+    if not isinstance(dilate, (int, float)) or not 0.0 <= dilate < math.inf:
+        raise ArgumentError(f"mask 'dilate' must be metres, not {dilate!r}")
     if given[0] == "bits":
-        return MaskRule(band, bits=_bit_fields(mask["bits"]))
+        return MaskRule(band, bits=_bit_fields(mask["bits"]), dilate=float(dilate))
     values = _values(mask[given[0]])
-    return MaskRule(band, keep=values) if given[0] == "keep" else MaskRule(band, drop=values)
+    named = {given[0]: values}
+    return MaskRule(band, named.get("keep"), named.get("drop"), dilate=float(dilate))
 
 
 def _values(given: Any) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from rasterio.features import geometry_mask
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.tiles import Window
 
-
 NUDGE = (2.5e-7, 3.1e-7)
 """Pixels to the right and down that polygons are moved by. An edge through the very corner of a pixel touches it or not as GDAL's rounding
 falls, which varies with the raster's extent, so with the chunk; moved, it belongs to the right-hand, lower pixel in every chunk."""

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from rasteret_dask.grid.kernels import reach
 from rasteret_dask.grid.masks import MaskRule
 from rasteret_dask.grid.tiles import Window
-from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.grid.warp import AxisMap, CrsMap
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import Ints, Number, SourceRead, SourceTable, source_read
 
@@ -32,12 +34,21 @@ class Output:
         What gaps hold; NaN for masked cubes.
     scaled : bool
         Whether values are multiplied by each source's scale and shifted by its add.
+    method : str
+        How sources are resampled (:data:`rasteret_dask.grid.kernels.METHODS`).
+    mosaic : str or callable
+        How the sources of one time step become one (:data:`rasteret_dask.grid.mosaic.METHODS`).
+    early : bool
+        Leave out sources that come after all pixels of a chunk are filled.
     """
 
     band: str
     dtype: str
     fill: Number
     scaled: bool = False
+    method: str = "nearest"
+    mosaic: Any = "first"
+    early: bool = False
 
     @property
     def gap(self) -> float | int:
@@ -167,7 +178,7 @@ class BandPlan:
         number = int(self.table.map_ids[k])
         mapped = self.table.maps[number]
         if isinstance(mapped, AxisMap):
-            pixels = axis_extent(mapped, window)
+            pixels = axis_extent(mapped, window, self.output.method)
         else:
             assert self.extents is not None
             row, col, extents = self.extents[number]
@@ -186,23 +197,34 @@ class BandPlan:
                 max(0, pixels[2]),
                 min(int(self.table.sizes[k, 1]), pixels[3]),
             )
-            mask = source_read(
-                self.masks, k, step=step, window=clipped, pixels=axis_extent(mask_map, clipped)
-            )
+            e = axis_extent(mask_map, clipped)
+            halo = [math.ceil(r) for r in self.masks.radii[k]] if self.masks.radii else [0, 0]
+            wide = (e[0] - halo[0], e[1] + halo[0], e[2] - halo[1], e[3] + halo[1])
+            mask = source_read(self.masks, k, step=step, window=clipped, pixels=wide)
         return source_read(self.table, k, step=step, window=window, pixels=pixels, mask=mask)
 
 
-def axis_extent(mapped: AxisMap, window: Window) -> Window:
-    """Return a window of source pixels that surely holds every one that the output window's centres fall in.
+def axis_extent(mapped: AxisMap, window: Window, method: str = "nearest") -> Window:
+    """Return a window of source pixels that surely holds every one that a resampling method looks at for an output window.
 
-    At most one pixel more than needed on each side; what is really needed is worked out when the chunk is read.
+    Little more than needed on each side; what is really needed is worked out when the chunk is read.
     """
+    halo = method_halo(mapped, method)
     r0, r1, c0, c1 = window
     rows = sorted(mapped.y_scale * (r + 0.5) + mapped.y_shift for r in (r0, r1 - 1))
     cols = sorted(mapped.x_scale * (c + 0.5) + mapped.x_shift for c in (c0, c1 - 1))
     return (
-        math.floor(rows[0] - 1e-5),
-        math.floor(rows[1] + 1e-5) + 1,
-        math.floor(cols[0] - 1e-5),
-        math.floor(cols[1] + 1e-5) + 1,
+        math.floor(rows[0] - 1e-5) - halo[0],
+        math.floor(rows[1] + 1e-5) + 1 + halo[0],
+        math.floor(cols[0] - 1e-5) - halo[1],
+        math.floor(cols[1] + 1e-5) + 1 + halo[1],
     )
+
+
+def method_halo(mapped: AxisMap | CrsMap, method: str) -> tuple[int, int]:
+    """Return how many rows and columns of source pixels beyond those of the centres a method looks at."""
+    if method == "nearest" or (isinstance(mapped, AxisMap) and mapped.is_shift):
+        return 0, 0
+    return math.ceil(reach(method, mapped.ratio[1])) + 1, math.ceil(
+        reach(method, mapped.ratio[0])
+    ) + 1

@@ -168,7 +168,7 @@ def block_tiles(block: ReadPlan) -> dict[str, Tiles]:
     cache: Coordinates = {}
     out: dict[str, Tiles] = defaultdict(dict)
     for source in block.sources:
-        where = resolve(source, window, cache)
+        where = resolve(source, window, cache, block.output.method)
         if where is None:
             continue
         _add(out, source, needed_pieces(source, where))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from rasteret_dask.errors import GridError
+from rasteret_dask.grid.geobox import metres_per_unit
 from rasteret_dask.grid.warp import AxisMap, axis_map
 from rasteret_dask.plan.chunks import axis_extent
 from rasteret_dask.plan.sources import Ints, SourceTable
@@ -13,7 +17,9 @@ from rasteret_dask.plan.table import RawSources, cut_table
 Affine6 = tuple[float, float, float, float, float, float]
 
 
-def mask_table(table: SourceTable, raw: RawSources, masks: RawSources) -> SourceTable:
+def mask_table(
+    table: SourceTable, raw: RawSources, masks: RawSources, dilate: float = 0.0
+) -> SourceTable:
     """Return the masks of a table's sources, row by row.
 
     Parameters
@@ -24,6 +30,8 @@ def mask_table(table: SourceTable, raw: RawSources, masks: RawSources) -> Source
         The band, as it was before (for its affines).
     masks : RawSources
         The mask band of the same items.
+    dilate : float
+        Metres by which what the mask drops is dilated.
 
     Raises
     ------
@@ -37,6 +45,7 @@ def mask_table(table: SourceTable, raw: RawSources, masks: RawSources) -> Source
     kept = np.zeros(len(table), dtype=np.int64)
     map_ids = np.zeros(len(table), dtype=np.int64)
     rects = np.zeros((len(table), 4), dtype=np.int64)
+    radii: list[tuple[float, float]] = []
     for k, item in enumerate(table.items):
         m = by_item.get(item)
         if m is None:
@@ -48,9 +57,25 @@ def mask_table(table: SourceTable, raw: RawSources, masks: RawSources) -> Source
         if number == len(maps):
             maps.append(mapped)
         kept[k], map_ids[k] = m, number
-        rects[k] = _rect(table, k, mapped, masks, m)
+        radius = _radius(masks, m, dilate) if dilate else (0.0, 0.0)
+        radii.append(radius)
+        rects[k] = _rect(table, k, mapped, masks, m, radius)
     windows = np.zeros((len(table), 4), dtype=np.int64)
-    return cut_table(masks, kept, tuple(maps), map_ids, windows, rects)
+    cut = cut_table(masks, kept, tuple(maps), map_ids, windows, rects)
+    return replace(cut, radii=tuple(radii) if dilate else ())
+
+
+def _radius(masks: RawSources, m: int, dilate: float) -> tuple[float, float]:
+    """Return metres as rows and columns of a mask's pixels."""
+    a, b, _, d, e, f = masks.affines[m].tolist()
+    x, y = math.hypot(a, d), math.hypot(b, e)
+    unit = metres_per_unit(masks.crs[m])
+    if unit is not None:
+        return dilate / (y * unit), dilate / (x * unit)
+    # Degrees: of latitude they are as long everywhere, of longitude as at the middle of the file.
+    middle = f + e * float(masks.sizes[m, 0]) / 2.0
+    degree = math.pi / 180.0 * 6371008.8
+    return dilate / (y * degree), dilate / (x * degree * max(0.01, math.cos(math.radians(middle))))
 
 
 def _map(raw: RawSources, k: int, masks: RawSources, m: int) -> AxisMap:
@@ -71,8 +96,15 @@ def _six(values: list[float]) -> Affine6:
     return a, b, c, d, e, f
 
 
-def _rect(table: SourceTable, k: int, mapped: AxisMap, masks: RawSources, m: int) -> Ints:
-    """Return the mask tiles under the source's own tiles."""
+def _rect(
+    table: SourceTable,
+    k: int,
+    mapped: AxisMap,
+    masks: RawSources,
+    m: int,
+    radius: tuple[float, float],
+) -> Ints:
+    """Return the mask tiles under the source's own tiles, and around them as far as dilation reaches."""
     layout = table.layouts[int(table.layout_ids[k])]
     height, width = table.sizes[k].tolist()
     r0, r1, c0, c1 = table.rects[k].tolist()
@@ -82,7 +114,9 @@ def _rect(table: SourceTable, k: int, mapped: AxisMap, masks: RawSources, m: int
         c0 * layout.width,
         min(width, c1 * layout.width),
     )
+    down, across = (math.ceil(r) for r in radius)
     e = axis_extent(mapped, pixels)
+    e = (e[0] - down, e[1] + down, e[2] - across, e[3] + across)
     tile = masks.layouts[int(masks.layout_ids[m])]
     rows, cols = masks.sizes[m].tolist()
     found = (max(0, e[0]), min(rows, e[1]), max(0, e[2]), min(cols, e[3]))

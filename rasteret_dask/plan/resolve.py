@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from rasteret_dask.grid.kernels import POINT, Samples
 from rasteret_dask.grid.tiles import Piece, Window, pieces
 from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, nearest_index
+from rasteret_dask.plan.chunks import method_halo
 from rasteret_dask.plan.sources import Ints, SourceRead
+
+_NONE = np.zeros(0, dtype=np.int64)
 
 Coordinates = dict[tuple[CrsMap, Window], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
 
@@ -33,6 +38,8 @@ class Resolved:
         For a :class:`CrsMap`: which tiles of ``pixels`` are touched, row by row. None: all of them.
     direct : bool
         The window is a plain copy of source pixels.
+    samples : Samples, optional
+        For a resampling method other than nearest, instead of ``rows`` and ``cols``.
     """
 
     target: Window
@@ -42,10 +49,11 @@ class Resolved:
     inside: npt.NDArray[np.bool_] | None = None
     tiles: npt.NDArray[np.bool_] | None = None
     direct: bool = False
+    samples: Samples | None = None
 
 
 def resolve(
-    source: SourceRead, window: Window, cache: Coordinates | None = None
+    source: SourceRead, window: Window, cache: Coordinates | None = None, method: str = "nearest"
 ) -> Resolved | None:
     """Work out which source pixels an output window takes.
 
@@ -56,6 +64,8 @@ def resolve(
         ``(row0, row1, col0, col1)`` of the output grid.
     cache : dict, optional
         Shares coordinates between sources with one map.
+    method : str
+        Of resampling.
 
     Returns
     -------
@@ -71,9 +81,15 @@ def resolve(
     )
     if window[0] >= window[1] or window[2] >= window[3]:
         return None
+    cache = {} if cache is None else cache
     if isinstance(source.map, AxisMap):
-        return _axes(source, source.map, window)
-    return _warped(source, source.map, window, {} if cache is None else cache)
+        found = _axes(source, source.map, window)
+        if found is None or method == "nearest" or found.direct:
+            return found
+        return _sampled_axes(source, source.map, found, method)
+    if method == "nearest":
+        return _warped(source, source.map, window, cache)
+    return _sampled_plane(source, source.map, window, cache, method)
 
 
 def _axes(source: SourceRead, mapped: AxisMap, window: Window) -> Resolved | None:
@@ -90,6 +106,60 @@ def _axes(source: SourceRead, mapped: AxisMap, window: Window) -> Resolved | Non
     pixels = (int(rows.min()), int(rows.max()) + 1, int(cols.min()), int(cols.max()) + 1)
     target = (top, top + len(rows), left, left + len(cols))
     return Resolved(target, pixels, rows - pixels[0], cols - pixels[2], direct=mapped.is_shift)
+
+
+def _grown(pixels: Window, halo: tuple[int, int], source: SourceRead) -> Window:
+    """Return a window of source pixels with a halo, within the source."""
+    return (
+        max(0, pixels[0] - halo[0]),
+        min(source.height, pixels[1] + halo[0]),
+        max(0, pixels[2] - halo[1]),
+        min(source.width, pixels[3] + halo[1]),
+    )
+
+
+def _sampled_axes(source: SourceRead, mapped: AxisMap, found: Resolved, method: str) -> Resolved:
+    r0, r1, c0, c1 = found.target
+    pixels = _grown(found.pixels, method_halo(mapped, method), source)
+    rows, cols = np.arange(r0, r1, dtype=np.float64), np.arange(c0, c1, dtype=np.float64)
+    ys = [mapped.y_scale * (rows + part) + mapped.y_shift for part in (0.5, 0.0, 1.0)]
+    xs = [mapped.x_scale * (cols + part) + mapped.x_shift for part in (0.5, 0.0, 1.0)]
+    # The rows of a south-up source run against the output's, so a box's upper edge has the higher row.
+    y0, y1 = np.minimum(ys[1], ys[2]), np.maximum(ys[1], ys[2])
+    x0, x1 = np.minimum(xs[1], xs[2]), np.maximum(xs[1], xs[2])
+    samples = Samples(xs[0], ys[0], x0, x1, y0, y1, left=pixels[2], top=pixels[0])
+    return Resolved(found.target, pixels, _NONE, _NONE, samples=samples)
+
+
+def _sampled_plane(
+    source: SourceRead, mapped: CrsMap, window: Window, cache: Coordinates, method: str
+) -> Resolved | None:
+    nearest = _warped(source, mapped, window, cache)
+    if nearest is None:
+        return None
+    pixels = _grown(nearest.pixels, method_halo(mapped, method), source)
+    # Where PROJ has no answer a coordinate outside the source says so.
+    x, y = (np.nan_to_num(v, nan=-1e6) for v in cache[(mapped, window)])
+    if method in POINT:
+        samples = Samples(x, y, x, x, y, y, left=pixels[2], top=pixels[0])
+    else:
+        r0, r1, c0, c1 = window
+        u, v = (
+            np.nan_to_num(k, nan=-1e6) for k in mapped.coordinates((r0, r1 + 1, c0, c1 + 1), 0.0)
+        )
+        # As GDAL: the box between the images of a pixel's upper left and lower right corner.
+        a, b, p, q = u[:-1, :-1], u[1:, 1:], v[:-1, :-1], v[1:, 1:]
+        samples = Samples(
+            x,
+            y,
+            np.minimum(a, b),
+            np.maximum(a, b),
+            np.minimum(p, q),
+            np.maximum(p, q),
+            left=pixels[2],
+            top=pixels[0],
+        )
+    return Resolved(window, pixels, _NONE, _NONE, samples=samples)
 
 
 def _warped(
@@ -146,4 +216,12 @@ def mask_window(source: SourceRead, resolved: Resolved) -> Resolved | None:
         return None
     mask = source.mask
     assert isinstance(mask.map, AxisMap)
-    return _axes(mask, mask.map, resolved.pixels)
+    found = _axes(mask, mask.map, resolved.pixels)
+    if found is None or mask.radius == (0.0, 0.0):
+        return found
+    # What lies just beyond the window may be dilated into it.
+    down, across = (math.ceil(r) for r in mask.radius)
+    pixels = _grown(found.pixels, (down, across), mask)
+    rows = found.rows + (found.pixels[0] - pixels[0])
+    cols = found.cols + (found.pixels[2] - pixels[2])
+    return Resolved(found.target, pixels, rows, cols)

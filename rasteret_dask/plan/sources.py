@@ -45,6 +45,8 @@ class SourceTable:
         What the source itself calls nodata.
     scales, adds : ndarray of float64, shape (n,)
         Physical value = stored * scale + add.
+    radii : tuple of (float, float), length n or 0
+        Of a mask band: how far what it drops is dilated, in rows and columns of its own pixels.
     """
 
     urls: tuple[str, ...]
@@ -65,6 +67,7 @@ class SourceTable:
     nodata: tuple[Number, ...]
     scales: npt.NDArray[np.float64]
     adds: npt.NDArray[np.float64]
+    radii: tuple[tuple[float, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.urls)
@@ -96,6 +99,8 @@ class SourceRead:
     scale, add : float
     mask : SourceRead, optional
         The same item's mask band; its map leads from *this source's* pixels to the mask's.
+    radius : tuple of float
+        Of a mask band: how far what it drops is dilated, in rows and columns of its pixels.
     """
 
     url: str
@@ -115,6 +120,7 @@ class SourceRead:
     scale: float
     add: float
     mask: SourceRead | None = None
+    radius: tuple[float, float] = (0.0, 0.0)
 
     def tile(self, row: int, col: int) -> tuple[int, int]:
         """Return offset and count of one tile."""
@@ -186,4 +192,5 @@ def source_read(
         scale=float(table.scales[k]),
         add=float(table.adds[k]),
         mask=mask,
+        radius=table.radii[k] if table.radii else (0.0, 0.0),
     )

@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from rasteret_dask.grid.geobox import Grid, is_geographic, transform_bounds, turns
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect
-from rasteret_dask.grid.warp import AxisMap, CrsMap, axis_indices, axis_map, choose_step, measure_ratio
+from rasteret_dask.grid.warp import (
+    AxisMap,
+    CrsMap,
+    axis_indices,
+    axis_map,
+    choose_step,
+    measure_ratio,
+)
 from rasteret_dask.plan.chunks import Chunks, axis_extent, method_halo
 from rasteret_dask.plan.sources import Ints, Number, SourceTable
 from rasteret_dask.tiff.model import TileLayout
@@ -183,7 +190,7 @@ def _inside(indices: Ints, size: int) -> tuple[int, int] | None:
 def _crs_windows(
     same: SameGrid, grid: Grid, chunks: Chunks, method: str
 ) -> tuple[CrsMap, Window, Window, tuple[int, int, Ints]] | None:
-    window = _footprint(same, grid)
+    window = footprint(same, grid)
     if window is None:
         return None
     middle = None
@@ -191,9 +198,7 @@ def _crs_windows(
         a, b, c, *_ = same.affine
         middle = c + (a * same.width + b * same.height) / 2.0
     probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1, middle)
-    mapped = replace(
-        probe, step=choose_step(probe, window), ratio=measure_ratio(probe, window)
-    )
+    mapped = replace(probe, step=choose_step(probe, window), ratio=measure_ratio(probe, window))
     halo = method_halo(mapped, method)
     rows, cols = _edges(chunks[1]), _edges(chunks[2])
     i0, i1 = _touching(rows, window[0], window[1])
@@ -227,7 +232,7 @@ def _crs_windows(
     return mapped, window, pixels, (i0, j0, table)
 
 
-def _footprint(same: SameGrid, grid: Grid) -> Window | None:
+def footprint(same: SameGrid, grid: Grid) -> Window | None:
     """Return a window of the output grid that surely holds the source: its box, and a hundredth more on each side."""
     a, b, c, d, e, f = same.affine
     xs = [c + a * i * same.width + b * j * same.height for i in (0, 1) for j in (0, 1)]

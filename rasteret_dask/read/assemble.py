@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import rioxarray  # noqa: F401 - gives datasets their .rio
 import xarray as xr
 from pyproj import CRS
 
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.radiometry import Number
+from rasteret_dask.index import schema
 from rasteret_dask.read.gather import Items
 from rasteret_dask.read.request import CubeRequest
 
@@ -21,6 +24,7 @@ def assemble(
     arrays: dict[str, Any],
     nodata: dict[str, Number],
     request: CubeRequest,
+    levels: dict[str, tuple[int, ...]],
 ) -> xr.Dataset:
     """Return the dataset.
 
@@ -31,6 +35,8 @@ def assemble(
     arrays : dict of str to dask.array.Array, shape (time, y, x)
     nodata : dict of str to number or None
     request : CubeRequest
+    levels : dict of str to tuple of int
+        Which levels each band is read from.
 
     Returns
     -------
@@ -54,17 +60,21 @@ def assemble(
     if items.offsets is not None:
         coords["s2_offset"] = ("time", _per_step(items, [o.dn for o in items.offsets]))
         coords["s2_offset_rule"] = ("time", _per_step(items, [o.rule for o in items.offsets]))
+    for name in request.properties:
+        coords[name] = ("time", _property(items, name))
     dataset: xr.Dataset = xr.Dataset(
         {name: (("time", "y", "x"), a) for name, a in arrays.items()}, coords
     )
     dataset = dataset.rio.write_crs(grid.crs).rio.write_transform(grid.geobox.affine)
     for name in arrays:
         _describe(dataset[name], nodata[name], request)
+        dataset[name].attrs["rasteret:level"] = list(levels[name])
+        dataset[name].attrs["rasteret:resampling"] = request.resampling.get(name, "nearest")
     dataset.attrs.update(
         {
             "rasteret:crs": grid.crs,
             "rasteret:resolution": [grid.xres, grid.yres],
-            "rasteret:level": 0,
+            "rasteret:level": max(max(found) for found in levels.values()),
         }
     )
     return dataset
@@ -79,6 +89,32 @@ def _describe(array: xr.DataArray, nodata: Number, request: CubeRequest) -> None
         array.encoding["_FillValue"] = np.nan
     elif nodata is not None:
         array.attrs["_FillValue"] = np.dtype(array.dtype).type(nodata)
+
+
+def _property(items: Items, name: str) -> np.ndarray[Any, Any]:
+    """Return a column of the items for each step; from the JSON of further properties when it has no column of its own."""
+    table = items.table
+    if name in table.column_names:
+        values = table.column(name).to_pylist()
+    elif schema.PROPERTIES in table.column_names:
+        texts = table.column(schema.PROPERTIES).to_pylist()
+        values = [None if t is None else json.loads(t).get(name) for t in texts]
+    else:
+        values = [None] * len(table)
+    if all(value is None for value in values):
+        raise ArgumentError(f"no item has the property {name!r}")
+    if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
+        return _mean_per_step(items, values)
+    return _per_step(items, ["" if v is None else v for v in values])
+
+
+def _mean_per_step(items: Items, values: list[Any]) -> np.ndarray[Any, Any]:
+    steps = items.steps.steps
+    numbers = np.array([np.nan if v is None else float(v) for v in values])
+    known = ~np.isnan(numbers)
+    count = np.bincount(steps[known], minlength=len(items.steps))
+    total = np.bincount(steps[known], weights=numbers[known], minlength=len(items.steps))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _per_step(items: Items, values: list[Any]) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ import xarray as xr
 from dask.base import tokenize
 from dask.utils import parse_bytes
 
-from rasteret_dask.errors import EmptySelectionError, NodataError
+from rasteret_dask.errors import EmptySelectionError, GridError, NodataError
 from rasteret_dask.grid.choose import choose_grid
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.radiometry import Number, masked_dtype
@@ -21,10 +21,18 @@ from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
 from rasteret_dask.plan.cover import has_gaps
 from rasteret_dask.plan.layout import parse_chunks
+from rasteret_dask.plan.levels import choose_levels, mix_levels, wanted_ratios
 from rasteret_dask.plan.masks import mask_table
 from rasteret_dask.plan.table import RawSources, build_table
 from rasteret_dask.read.assemble import assemble
-from rasteret_dask.read.gather import Items, arrange, is_reflectance, raw_sources, source_grids
+from rasteret_dask.read.gather import (
+    Items,
+    arrange,
+    is_reflectance,
+    overview_methods,
+    raw_sources,
+    source_grids,
+)
 from rasteret_dask.read.graph import to_dask
 from rasteret_dask.read.request import CubeRequest
 
@@ -45,6 +53,8 @@ class CubePlan:
         By the spelling that was asked for.
     nodata : dict of str to number or None
         What each band's output calls nodata.
+    levels : dict of str to tuple of int
+        Which overview levels are read of each band; 0 is full resolution.
     """
 
     request: CubeRequest
@@ -52,6 +62,7 @@ class CubePlan:
     grid: Grid
     bands: dict[str, BandPlan]
     nodata: dict[str, Number]
+    levels: dict[str, tuple[int, ...]]
 
 
 def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
@@ -81,11 +92,77 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
         masks = raw_sources(items, request.mask.band, request, mask=True)
     plans: dict[str, BandPlan] = {}
     nodata: dict[str, Number] = {}
-    for (asked, band), raw in zip(request.bands, raws.values()):
+    levels: dict[str, tuple[int, ...]] = {}
+    for (asked, band), full in zip(request.bands, raws.values()):
+        raw, levels[asked] = at_levels(items, band, full, grid, request)
         output, nodata[asked] = choose_output(asked, band, raw, items, request)
+        output = replace(
+            output,
+            method=request.resampling.get(asked, "nearest"),
+            mosaic=request.mosaic,
+            early=request.early_exit,
+        )
         chunks = _chunks(raw, grid, len(items.steps), output, request)
         plans[asked] = _band_plan(raw, masks, grid, chunks, output, request)
-    return CubePlan(request, items, grid, plans, nodata)
+    return CubePlan(request, items, grid, plans, nodata, levels)
+
+
+def _dilate(request: CubeRequest) -> float:
+    return request.mask.dilate if request.mask is not None else 0.0
+
+
+def at_levels(
+    items: Items, band: str, full: RawSources, grid: Grid, request: CubeRequest
+) -> tuple[RawSources, tuple[int, ...]]:
+    """Return a band's sources at the level that the output grid asks for, and which levels those are.
+
+    Class bands are read from overviews only where those were made by nearest or mode, or where the caller names the level.
+    """
+    wanted = request.overviews
+    if wanted == "off" or wanted == 0 or not len(full):
+        return full, (0,)
+    ratios = wanted_ratios(full, grid)
+    if wanted == "auto" and not (ratios > 1.0).any():
+        return full, (0,)
+    raws, sizes = {0: full}, {}
+    level = 1
+    while len(found := raw_sources(items, band, request, level=level)):
+        sizes[level] = _sizes(full, found)
+        raws[level] = found
+        level += 1
+    if wanted == "auto":
+        trusted = {
+            lv: np.where(_faithful(items, band, full, request), s, np.inf)
+            for lv, s in sizes.items()
+        }
+        chosen = choose_levels(ratios, trusted)
+    else:
+        chosen = np.full(len(full), int(wanted))
+        if wanted not in sizes or not np.isfinite(sizes[wanted]).all():
+            raise GridError(
+                f"not every file has an overview level {wanted}",
+                band=band,
+                hint="use overviews='auto'",
+            )
+    if not chosen.any():
+        return full, (0,)
+    by_item = dict(zip(full.items, chosen.tolist()))
+    return mix_levels(raws, by_item), tuple(sorted(set(chosen.tolist())))
+
+
+def _sizes(full: RawSources, level: RawSources) -> Any:
+    """Return the sizes of a level's pixels in pixels of full resolution; inf where a source lacks the level."""
+    own = {item: abs(float(a[0])) + abs(float(a[1])) for item, a in zip(level.items, level.affines)}
+    base = np.abs(full.affines[:, 0]) + np.abs(full.affines[:, 1])
+    return np.array([own.get(item, np.inf) for item in full.items]) / base
+
+
+def _faithful(items: Items, band: str, full: RawSources, request: CubeRequest) -> Any:
+    """Whether each source's overviews may stand for it."""
+    if band not in request.classes:
+        return np.ones(len(full), dtype=bool)
+    made = overview_methods(items, band)
+    return np.array([made.get(item) in ("NEAREST", "MODE") for item in full.items])
 
 
 def _pixel_area(raw: RawSources) -> float:
@@ -105,6 +182,14 @@ def choose_output(
         The nodata value of the output; None when it has none.
     """
     native = np.result_type(*{np.dtype(layout.dtype) for layout in raw.layouts})
+    if request.mosaic == "count":
+        return Output(asked, np.dtype(request.dtype or np.uint16).name, 0), None
+    if request.mosaic not in ("first", "last", "min", "max") and not request.masked:
+        # A mean or a median of integers is none.
+        native = masked_dtype(native) if request.dtype is None else np.dtype(request.dtype)
+        if native.kind == "f" and request.fill_value is None:
+            scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
+            return Output(asked, native.name, float("nan"), scaled), float("nan")
     nodata = next((n for n in raw.nodata if n is not None), None)
     harmonised = items.offsets is not None and is_reflectance(band)
     scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
@@ -187,7 +272,7 @@ def _band_plan(
     output: Output,
     request: CubeRequest,
 ) -> BandPlan:
-    placed, extents = build_table(raw, grid, chunks)
+    placed, extents = build_table(raw, grid, chunks, output.method)
     shapes = None
     if request.areas is not None:
         shapes = pixel_shapes(request.areas.to_crs(grid.crs).geometries, grid)
@@ -197,7 +282,7 @@ def _band_plan(
         table=placed,
         output=output,
         storage=request.storage,
-        masks=None if masks is None else mask_table(placed, raw, masks),
+        masks=None if masks is None else mask_table(placed, raw, masks, _dilate(request)),
         mask=request.mask,
         extents=extents,
         shapes=shapes,
@@ -233,7 +318,7 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
         # Equal plans have equal names, whatever other bands are read beside them.
         name = f"rasteret-{asked}-{tokens[asked]}"
         arrays[asked] = to_dask(replace(band_plan, kin=kin), name)
-    dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request)
+    dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request, plan.levels)
     return dataset.compute() if request.chunks is None else dataset
 
 

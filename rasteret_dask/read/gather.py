@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rasteret_dask.errors import ArgumentError, GridError, MissingBandError, RasteretWarning
 from rasteret_dask.grid.choose import SourceGrid
@@ -18,6 +20,7 @@ from rasteret_dask.grid.radiometry import Offset, sentinel2_offset
 from rasteret_dask.index import schema
 from rasteret_dask.index.rows import band_sources
 from rasteret_dask.index.sources import BandSources
+from rasteret_dask.model import BandInfo
 from rasteret_dask.plan.steps import TimeSteps, group, solar_days, split_acquisitions
 from rasteret_dask.plan.table import RawSources, by_grid
 from rasteret_dask.read.request import CubeRequest
@@ -29,6 +32,8 @@ _REFLECTANCE = re.compile(
     r"B(0[1-9]|1[0-2]|8A)|coastal|blue|green|red|rededge[123]?|nir(08|09)?|swir(16|22)",
     re.IGNORECASE,
 )
+
+_CLASSES = re.compile(r"scl|fmask|cloud_?mask|qa_\w+|\w*_qa|lulc|map|classification", re.IGNORECASE)
 
 COLUMNS = (
     schema.ID,
@@ -104,13 +109,8 @@ def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
         keys = _solar_days(table, times).tolist()
     elif groupby == "id":
         keys = _column(table, schema.ID)
-    elif isinstance(groupby, str) and groupby in table.column_names:
-        keys = _column(table, groupby)
     else:
-        raise ArgumentError(
-            f"groupby={groupby!r} is unknown",
-            hint="use 'time', 'solar_day', 'id' or the name of a column",
-        )
+        keys = _other_keys(table, times, groupby)
     orbits = zip(_column(table, schema.ORBIT_STATE), _column(table, schema.RELATIVE_ORBIT))
     # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
     keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
@@ -136,10 +136,36 @@ def _solar_days(table: pa.Table, times: npt.NDArray[np.datetime64]) -> npt.NDArr
     return solar_days(times, middle)
 
 
+def _other_keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> list[Any]:
+    """Return the keys of a column, of several, of a period, or of a function of the rows."""
+    if callable(groupby):
+        keys = list(groupby(table))
+        if len(keys) != len(table):
+            raise ArgumentError(f"groupby gave {len(keys)} keys for {len(table)} items")
+        return keys
+    if isinstance(groupby, (list, tuple)) and groupby:
+        return list(zip(*(_other_keys(table, times, name) for name in groupby)))
+    if isinstance(groupby, str) and groupby in table.column_names:
+        return _column(table, groupby)
+    if isinstance(groupby, str) and groupby[:1].isdigit():
+        try:
+            index = pd.DatetimeIndex(times)
+            bins = pd.Series(np.arange(len(index)), index=index).resample(groupby).groups
+        except ValueError as error:
+            raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
+        starts = np.array(sorted(pd.DatetimeIndex(list(bins))), dtype="datetime64[ns]")
+        found: list[Any] = (np.searchsorted(starts, times, side="right") - 1).tolist()
+        return found
+    raise ArgumentError(
+        f"groupby={groupby!r} is unknown",
+        hint="use 'time', 'solar_day', 'id', the name of a column, a period like '1MS', or a function of the rows",
+    )
+
+
 def arrange(table: pa.Table, request: CubeRequest) -> Items:
     """Order items by time step and rank, and work out what each one's radiometry needs."""
     steps = make_steps(table, request.groupby)
-    order = np.argsort(steps.steps, kind="stable")
+    order = np.lexsort((_ranks(table, request), steps.steps))
     table = table.take(pa.array(order))
     steps = replace(steps, steps=steps.steps[order])
     offsets = None
@@ -149,11 +175,35 @@ def arrange(table: pa.Table, request: CubeRequest) -> Items:
     return Items(table, steps, offsets)
 
 
+def _ranks(table: pa.Table, request: CubeRequest) -> npt.NDArray[np.int64]:
+    """Return the rank of each item among those of its step: by the column that was named, else by time and id; ``last`` turns it round."""
+    count = len(table)
+    ranks = np.arange(count)
+    if request.sortby is not None:
+        name = request.sortby.removeprefix("-")
+        if name not in table.column_names:
+            raise ArgumentError(f"sortby={request.sortby!r} is no column of the collection")
+        order = "descending" if request.sortby.startswith("-") else "ascending"
+        keyed = pa.table({"key": table.column(name), "n": pa.array(ranks)})
+        indices = pc.sort_indices(
+            keyed, sort_keys=[("key", order), ("n", "ascending")], null_placement="at_end"
+        ).to_numpy()
+        ranks = np.empty(count, dtype=np.int64)
+        ranks[indices] = np.arange(count)
+    return -ranks if request.mosaic == "last" else ranks
+
+
 def _is_sentinel2(table: pa.Table) -> bool:
     named = any(
         str(c or "").startswith("sentinel-2-") for c in set(_column(table, schema.COLLECTION))
     )
     return named or any(v is not None for v in _column(table, schema.BOA_OFFSET_APPLIED))
+
+
+def is_class_band(info: BandInfo) -> bool:
+    """Whether a band is a class map, by its descriptor or by the names that the field gives to such bands."""
+    names = {info.name, info.asset, info.common_name or "", *info.aliases}
+    return info.categorical or any(_CLASSES.fullmatch(name) for name in names)
 
 
 def is_reflectance(band: str) -> bool:
@@ -185,8 +235,19 @@ def _sentinel2(table: pa.Table, band: str) -> tuple[Offset, ...]:
     return tuple(found)
 
 
-def raw_sources(items: Items, band: str, request: CubeRequest, *, mask: bool = False) -> RawSources:
-    """Return one band's sources, in the order of the items.
+def overview_methods(items: Items, band: str) -> dict[str, str | None]:
+    """Return how each item's overviews were made, in capitals, where the file says so."""
+    found = band_sources(items.table, band)
+    return {
+        item: None if made is None else made.upper()
+        for item, made in zip(found.item_ids, found.overview_resampling)
+    }
+
+
+def raw_sources(
+    items: Items, band: str, request: CubeRequest, *, mask: bool = False, level: int = 0
+) -> RawSources:
+    """Return one band's sources at one level, in the order of the items; those without that level are left out.
 
     Raises
     ------
@@ -195,8 +256,12 @@ def raw_sources(items: Items, band: str, request: CubeRequest, *, mask: bool = F
     GridError
         If a file has no CRS or no affine georeference.
     """
-    found = band_sources(items.table, band)
-    if len(found) < len(items.table) and (request.missing == "raise" or not len(found)):
+    found = band_sources(items.table, band, level)
+    if (
+        level == 0
+        and len(found) < len(items.table)
+        and (request.missing == "raise" or not len(found))
+    ):
         _report_missing(items.table, found, band)
     for k, (crs, affine) in enumerate(zip(found.crs, found.transforms[:, 0])):
         if crs is None or affine != affine:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.aoi import Areas, parse_areas, parse_bbox
 from rasteret_dask.grid.choose import CRS84, GridRequest, parse_crs, parse_resolution
 from rasteret_dask.grid.geobox import Bounds, Grid, from_geobox, transform_bounds
+from rasteret_dask.grid.kernels import METHODS
 from rasteret_dask.grid.masks import MaskRule, mask_rule
+from rasteret_dask.grid.mosaic import METHODS as MOSAICS
 from rasteret_dask.model import StorageOptions
-
-RESAMPLINGS = ("nearest",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,18 @@ class CubeRequest:
     nodata, fill_value : number, optional
     missing : {"raise", "nodata"}
     storage : StorageOptions
+    resampling : mapping of str to str
+        Method of each band, by the spelling that was asked for.
+    overviews : "auto", "off" or int
+        Which level is read.
+    mosaic : str or callable
+    sortby : str, optional
+        A column by which the items of a time step are ranked; a leading minus reverses it.
+    properties : tuple of str
+        Columns that become coordinates.
+    early_exit : bool
+    classes : frozenset of str
+        Canonical names of class bands.
     """
 
     bands: tuple[tuple[str, str], ...]
@@ -60,6 +73,13 @@ class CubeRequest:
     fill_value: float | int | None = None
     missing: str = "raise"
     storage: StorageOptions = field(default_factory=StorageOptions)
+    resampling: Mapping[str, str] = field(default_factory=dict)
+    overviews: Any = "auto"
+    mosaic: Any = "first"
+    sortby: str | None = None
+    properties: tuple[str, ...] = ()
+    early_exit: bool = False
+    classes: frozenset[str] = frozenset()
 
 
 def area_of(
@@ -96,6 +116,7 @@ def make_request(
     bounds: Bounds | None,
     bounds_crs: str,
     options: Mapping[str, Any],
+    classes: frozenset[str] = frozenset(),
 ) -> CubeRequest:
     """Check the rest of ``get_xarray``'s arguments.
 
@@ -105,18 +126,14 @@ def make_request(
         Naming the argument that means nothing.
     """
     given = dict(options)
-    fixed = given.pop("geobox", None)
-    resampling = given.pop("resampling", "nearest")
-    if resampling not in RESAMPLINGS:
-        raise ArgumentError(
-            f"resampling={resampling!r} is unknown; there is {', '.join(RESAMPLINGS)}"
-        )
+    fixed = _fixed(given.pop("geobox", None), given.pop("like", None))
+    resampling = parse_resampling(given.pop("resampling", "nearest"), bands, classes)
     crs, resolution = (
         parse_crs(given.pop("crs", None)),
         parse_resolution(given.pop("resolution", None)),
     )
     if fixed is not None and (crs is not None or resolution is not None):
-        raise ArgumentError("a geobox fixes CRS and resolution; do not give them as well")
+        raise ArgumentError("a given grid fixes CRS and resolution; do not give them as well")
     dtype = given.pop("dtype", None)
     mask = given.pop("mask", None)
     missing = given.pop("missing", "raise")
@@ -128,7 +145,12 @@ def make_request(
     return CubeRequest(
         bands=bands,
         grid=GridRequest(crs, resolution, bounds, bounds_crs, given.pop("anchor", None)),
-        fixed=None if fixed is None else from_geobox(fixed),
+        fixed=fixed,
+        resampling=resampling,
+        overviews=_overviews(given.pop("overviews", "auto")),
+        mosaic=_mosaic(given.pop("mosaic", "first")),
+        properties=_names(given.pop("properties", ())),
+        classes=classes,
         areas=areas,
         dtype=None if dtype is None else np.dtype(dtype).name,
         mask=None if mask is None else mask_rule(mask),
@@ -137,3 +159,74 @@ def make_request(
         storage=given.pop("storage", None) or StorageOptions(),
         **given,
     )
+
+
+def _fixed(geobox: Any, like: Any) -> Grid | None:
+    """Return a grid that is given whole, as a GeoBox or as the grid of another dataset."""
+    if geobox is not None and like is not None:
+        raise ArgumentError("give geobox= or like=, not both")
+    if like is not None:
+        rio = getattr(like, "rio", None)
+        if rio is None or rio.crs is None:
+            raise ArgumentError("like= must be a dataset with a CRS, as rioxarray understands it")
+        height, width = rio.shape
+        geobox = GeoBox((height, width), rio.transform(recalc=True), rio.crs.to_wkt())
+    return None if geobox is None else from_geobox(geobox)
+
+
+def parse_resampling(
+    given: Any, bands: tuple[tuple[str, str], ...], classes: frozenset[str]
+) -> dict[str, str]:
+    """Return a method for each band, by the spelling that was asked for.
+
+    A single name holds for all bands but class bands, which take ``mode`` where that was meant and the nearest pixel otherwise. A mapping
+    names bands, in either spelling; it is obeyed for class bands too, and ``"*"`` stands for the rest.
+
+    Raises
+    ------
+    ArgumentError
+        If a method or a band is unknown.
+    """
+    named = dict(given) if isinstance(given, Mapping) else {"*": given}
+    known = {name for pair in bands for name in pair} | {"*"}
+    if unknown := set(named) - known:
+        raise ArgumentError(
+            f"resampling names bands that are not read: {sorted(map(str, unknown))}"
+        )
+    for method in named.values():
+        if method not in METHODS:
+            raise ArgumentError(
+                f"resampling={method!r} is unknown", hint=f"there is {', '.join(METHODS)}"
+            )
+    out = {}
+    for asked, band in bands:
+        told = named.get(asked, named.get(band))
+        rest = named.get("*", "nearest")
+        if told is None and band in classes and rest not in ("nearest", "mode"):
+            rest = "nearest"
+        out[asked] = told or rest
+    return out
+
+
+def _overviews(given: Any) -> Any:
+    if given is None or given is False:
+        return "off"
+    if given in ("auto", "off") or (
+        isinstance(given, int) and not isinstance(given, bool) and given >= 0
+    ):
+        return given
+    raise ArgumentError(f"overviews must be 'auto', 'off' or a level (0, 1, …), not {given!r}")
+
+
+def _mosaic(given: Any) -> Any:
+    if callable(given) or given in MOSAICS:
+        return given
+    raise ArgumentError(
+        f"mosaic={given!r} is unknown", hint=f"there is {', '.join(MOSAICS)}, or a function"
+    )
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import ArgumentError, NodataError
-from rasteret_dask.grid.mosaic import place_first
+from rasteret_dask.grid.kernels import resample
+from rasteret_dask.grid.mosaic import Layer, merge, place_first
 from rasteret_dask.grid.radiometry import convert, valid_pixels
 from rasteret_dask.grid.shapes import outside
 from rasteret_dask.grid.tiles import Window
@@ -152,7 +153,7 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
     found = []
     for source in plan.sources:
         if source.step in steps:
-            where = resolve(source, window, cache)
+            where = resolve(source, window, cache, plan.output.method)
             if where is not None:
                 found.append((source, where))
     jobs = []
@@ -181,6 +182,8 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
 def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
     """Whether the source's pixels are the output's pixels as they stand."""
     output = plan.output
+    if output.mosaic == "count":
+        return False
     if not where.direct or plan.mask is not None or source.layout.dtype != output.dtype:
         return False
     if output.scaled and (source.scale != 1.0 or source.add != 0.0):
@@ -217,15 +220,25 @@ def fuse(plan: ReadPlan, jobs: Sequence[Job], out: Array, window: Window, first:
     for job in jobs:
         if not job.direct:
             by_step.setdefault(job.source.step, []).append(job)
+    mosaic = plan.output.mosaic
     for step, group in by_step.items():
-        layer = out[step - first]
-        filled = np.zeros(layer.shape, dtype=bool) if len(group) > 1 else None
-        for job in group:
-            values, valid = warped(plan, job)
-            r0, r1, c0, c1 = job.where.target
-            box = (slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2]))
-            values = _converted(plan, job.source, values, valid)
-            place_first(layer[box], None if filled is None else filled[box], values, valid)
+        target = out[step - first]
+        layers = (_layer(plan, job, window) for job in group)
+        if mosaic not in ("first", "last"):
+            merge(target, list(layers), mosaic)
+            continue
+        filled = np.zeros(target.shape, dtype=bool) if len(group) > 1 else None
+        for box, values, valid in layers:
+            place_first(target[box], None if filled is None else filled[box], values, valid)
+
+
+def _layer(plan: ReadPlan, job: Job, window: Window) -> Layer:
+    values, valid = warped(plan, job)
+    r0, r1, c0, c1 = job.where.target
+    box = (slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2]))
+    if plan.output.mosaic == "count":
+        return box, values, valid
+    return box, _converted(plan, job.source, values, valid), valid
 
 
 def _converted(
@@ -270,6 +283,11 @@ def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | Non
     where = job.where
     if where.direct:
         return job.pixels, valid
+    if where.samples is not None:
+        found, good = resample(
+            job.pixels, valid, where.samples, plan.output.method, job.source.map.ratio
+        )
+        return _rounded(found, job.pixels.dtype, job.source.nodata), good
     index = np.ix_(where.rows, where.cols) if where.rows.ndim == 1 else (where.rows, where.cols)
     values = job.pixels[index]
     taken = None if valid is None else valid[index]
@@ -278,13 +296,26 @@ def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | Non
     return values, taken
 
 
+def _rounded(values: Array, dtype: np.dtype[Any], nodata: float | int | None) -> Array:
+    """Bring weighed values back to the source's type: rounded, clipped where a cubic overshoots, and never by accident the nodata value."""
+    if values.dtype == dtype or dtype.kind in "fc":
+        return values.astype(dtype, copy=False)
+    info = np.iinfo(dtype)
+    out = np.clip(np.rint(values), info.min, info.max).astype(dtype)
+    if nodata is not None and nodata == nodata:
+        # As GDAL: one away from it.
+        out[out == nodata] = nodata - 1 if nodata == info.max else nodata + 1
+    return out
+
+
 def _kept(plan: ReadPlan, job: Job) -> npt.NDArray[np.bool_]:
     """Return which source pixels the mask keeps; what the mask does not cover is not kept."""
     assert plan.mask is not None
     kept = np.zeros(job.pixels.shape, dtype=bool)
     if job.mask_where is None or job.mask_pixels is None or job.source.mask is None:
         return kept
-    classes = plan.mask.apply(job.mask_pixels, job.source.mask.nodata)
+    mask = job.source.mask
+    classes = plan.mask.apply(job.mask_pixels, mask.nodata, mask.radius)
     where = job.mask_where
     r0, r1, c0, c1 = where.target
     top, left = job.where.pixels[0], job.where.pixels[2]
