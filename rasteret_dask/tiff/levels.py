@@ -74,8 +74,6 @@ def read_level(segments: Segments, ifd: Ifd) -> Level:
     if planar not in (1, 2):
         raise HeaderError(f"PlanarConfiguration is {planar}", tag="PlanarConfiguration")
     layout, samples = _layout(segments, ifd, width, height, planar)
-    if samples == 1:
-        planar = 1
     offsets, counts = _tables(segments, ifd, layout, width, height, samples if planar == 2 else 1)
     if layout.strips and layout.compression == 1:
         layout, offsets, counts = chop(layout, height, offsets, counts)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import rasterio
@@ -25,6 +26,7 @@ from rasteret_dask.errors import (
     TileReadError,
 )
 from rasteret_dask.read.pixels import open_tiff
+from rasteret_dask.testing.server import RangeServer
 
 HEIGHT, WIDTH = 150, 131
 PLACE = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5.2e6)}
@@ -208,6 +210,25 @@ def test_sidecars_when_asked_for(tmp_path: Path) -> None:
 
 def test_sidecars_that_are_not_there(path: Path) -> None:
     assert len(open_tiff(str(path), sidecars=True).layers) == 4
+
+
+def test_over_http_and_over_a_store_without_versions(path: Path) -> None:
+    expected = open_tiff(str(path)).read(1)
+    with RangeServer(path.parent) as server:
+        image = open_tiff(f"{server.url}/{path.name}")
+        server.reset()
+        np.testing.assert_array_equal(image.read(1), expected)
+        found = server.counters()
+    # Twelve tiles lie side by side: one request, or a few, and no header again.
+    assert 1 <= found.requests <= 3
+    assert found.bytes < path.stat().st_size / 2
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/pixels/a.tif", path.read_bytes())
+    image = open_tiff("memory://pixels/a.tif")
+    np.testing.assert_array_equal(image.read(1), expected)
+    with pytest.raises(NotFoundError):
+        open_tiff("memory://pixels/none.tif")
+    store.rm("/pixels", recursive=True)
 
 
 def test_a_tile_that_does_not_decode_is_named(path: Path, tmp_path: Path) -> None:

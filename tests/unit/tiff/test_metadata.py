@@ -74,7 +74,7 @@ def test_scales_offsets_units_and_names(tmp_path: Path) -> None:
     path = tmp_path / "m.tif"
     with rasterio.open(
         path, "w", driver="GTiff", dtype="int16", count=3, height=4, width=4, nodata=-1,
-        crs="EPSG:32633", transform=rasterio.Affine(1, 0, 0, 0, -1, 0),
+        crs="EPSG:32633", transform=rasterio.Affine(2, 0, 10, 0, -2, 10),
     ) as sink:  # fmt: skip
         sink.scales = (0.1, 1.0, 2.5)
         sink.offsets = (0.0, -5.0, 3.25)
@@ -96,7 +96,7 @@ def test_colour_map(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     with rasterio.open(
         path, "w", driver="GTiff", dtype="uint8", count=1, height=4, width=4, photometric="palette",
-        crs="EPSG:32633", transform=rasterio.Affine(1, 0, 0, 0, -1, 0),
+        crs="EPSG:32633", transform=rasterio.Affine(2, 0, 10, 0, -2, 10),
     ) as sink:  # fmt: skip
         sink.write_colormap(1, {0: (0, 0, 0), 1: (255, 128, 1), 255: (9, 8, 7)})
         sink.write(np.zeros((1, 4, 4), "uint8"))
@@ -119,7 +119,7 @@ def test_bad_xml_is_passed_over(xml: str, tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     with rasterio.open(
         path, "w", driver="GTiff", dtype="uint8", count=1, height=4, width=4,
-        crs="EPSG:32633", transform=rasterio.Affine(1, 0, 0, 0, -1, 0),
+        crs="EPSG:32633", transform=rasterio.Affine(2, 0, 10, 0, -2, 10),
     ) as sink:  # fmt: skip
         sink.update_tags(note="n" * 200)
     data = path.read_bytes()
