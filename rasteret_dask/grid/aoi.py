@@ -14,8 +14,7 @@ from shapely.geometry import box, shape
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.choose import CRS84
-from rasteret_dask.grid.geobox import Bounds, crs_text
+from rasteret_dask.grid.geobox import CRS84, Bounds, crs_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pyproj import CRS
 
 from rasteret_dask.errors import ArgumentError, EmptySelectionError, GridError
+from rasteret_dask.grid.aoi import Areas
 from rasteret_dask.grid.geobox import (
+    CRS84,
     Bounds,
     Grid,
     aligned,
@@ -22,8 +24,6 @@ from rasteret_dask.grid.geobox import (
 )
 
 Affine6 = tuple[float, float, float, float, float, float]
-
-CRS84 = "OGC:CRS84"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ class GridRequest:
         CRS of ``bounds``.
     anchor : tuple of float, optional
         Any pixel corner of the grid.
+    areas : Areas, optional
+        What ``bounds`` are the bounds of, when it is no box.
     """
 
     crs: str | None = None
@@ -92,6 +94,7 @@ class GridRequest:
     bounds: Bounds | None = None
     bounds_crs: str = CRS84
     anchor: tuple[float, float] | None = None
+    areas: Areas | None = None
 
 
 def choose_grid(sources: Sequence[SourceGrid], request: GridRequest) -> Grid:
@@ -221,6 +224,9 @@ def _same_size(source: SourceGrid, xres: float, yres: float) -> bool:
 
 
 def _extent(sources: Sequence[SourceGrid], crs: str, request: GridRequest) -> Bounds:
+    if request.areas is not None:
+        # The hull of the moved shape, which is smaller than the moved hull.
+        return request.areas.to_crs(crs).bounds
     if request.bounds is not None:
         return transform_bounds(request.bounds, request.bounds_crs, crs)
     boxes = [transform_bounds(s.bounds, s.crs, crs) for s in sources]

@@ -19,6 +19,9 @@ from rasteret_dask.errors import GridError
 TOLERANCE = 1e-6
 """Of a pixel: what lies nearer than this to an edge lies on it."""
 
+CRS84 = "OGC:CRS84"
+"""Longitude and latitude, in that order."""
+
 Bounds = tuple[float, float, float, float]
 """``(left, bottom, right, top)`` in the units of a CRS."""
 

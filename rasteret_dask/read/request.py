@@ -11,8 +11,8 @@ from odc.geo.geobox import GeoBox
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.aoi import Areas, parse_areas, parse_bbox
-from rasteret_dask.grid.choose import CRS84, GridRequest, parse_crs, parse_resolution
-from rasteret_dask.grid.geobox import Bounds, Grid, from_geobox, transform_bounds
+from rasteret_dask.grid.choose import GridRequest, parse_crs, parse_resolution
+from rasteret_dask.grid.geobox import CRS84, Bounds, Grid, from_geobox, transform_bounds
 from rasteret_dask.grid.kernels import METHODS
 from rasteret_dask.grid.masks import MaskRule, mask_rule
 from rasteret_dask.grid.mosaic import METHODS as MOSAICS
@@ -144,7 +144,7 @@ def make_request(
         raise ArgumentError(f"harmonize={harmonize!r} is unknown; there is 'sentinel-2'")
     return CubeRequest(
         bands=bands,
-        grid=GridRequest(crs, resolution, bounds, bounds_crs, given.pop("anchor", None)),
+        grid=GridRequest(crs, resolution, bounds, bounds_crs, given.pop("anchor", None), areas),
         fixed=fixed,
         resampling=resampling,
         overviews=_overviews(given.pop("overviews", "auto")),

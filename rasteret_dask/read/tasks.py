@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rasteret_dask.grid.tiles import Window
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
 from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.storage.urls import public
 
@@ -59,7 +61,10 @@ class Reading:
         self._jobs: list[Job] = []
         if 0 not in shape:
             self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
-        loads = [load for job in self._jobs for load in _loads(plan, job)]
+        # With early exit nothing is fetched before it is known to be needed.
+        self._early = plan.output.early and plan.output.mosaic in ("first", "last")
+        jobs = [] if self._early else self._jobs
+        loads = [load for job in jobs for load in _loads(plan, job)]
         self._loading = Loading(loads, plan.storage, ahead=ahead)
 
     def finish(self) -> Array:
@@ -77,7 +82,11 @@ class Reading:
         """
         plan, out = self._plan, self._out
         self._loading.finish()
-        fuse(plan, self._jobs, out, self._window, self._first)
+        if self._early:
+            layer = partial(_layer, plan, window=self._window)
+            fill_in_turn(plan, self._jobs, out, self._first, _loads, layer)
+        else:
+            fuse(plan, self._jobs, out, self._window, self._first)
         if plan.shapes is not None and out.size:
             out[:, outside(plan.shapes, self._window, plan.all_touched)] = plan.output.gap
         return pick(out, self._rest)
