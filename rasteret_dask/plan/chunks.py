@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import Ints, Number, SourceRead, SourceTable, source_read
 
 Chunks = tuple[tuple[int, ...], ...]
+Edges = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +142,27 @@ class BandPlan:
         t, y, x = self.numblocks
         yield from product(range(t), range(y), range(x))
 
-    def block(self, index: tuple[int, int, int]) -> ReadPlan:
+    def edges(self) -> Edges:
+        """Return where chunks begin and end along time, y and x."""
+        t, y, x = (tuple(accumulate(c, initial=0)) for c in self.chunks)
+        return t, y, x
+
+    def block(self, index: tuple[int, int, int], edges: Edges | None = None) -> ReadPlan:
         """Return the plan of one chunk.
 
         The cost depends on the sources of the chunk's time steps, not on those of the cube.
+
+        Parameters
+        ----------
+        index : tuple of int
+        edges : tuple of tuple of int, optional
+            From :meth:`edges`, for whoever asks for many chunks.
         """
         (t0, t1), (r0, r1), (c0, c1) = (
-            (sum(c[:i]), sum(c[: i + 1])) for c, i in zip(self.chunks, index)
+            (e[i], e[i + 1]) for e, i in zip(edges or self.edges(), index)
         )
         table = self.table
-        low, high = np.searchsorted(table.steps, [t0, t1])
+        low, high = table.steps.searchsorted((t0, t1))
         near = table.windows[low:high]
         hit = (near[:, 0] < r1) & (near[:, 1] > r0) & (near[:, 2] < c1) & (near[:, 3] > c0)
         sources = []

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from rasteret_dask.grid.tiles import Piece
+from rasteret_dask.grid.tiles import Piece, Window
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.plan.coalesce import coalesce
 from rasteret_dask.plan.resolve import Coordinates, mask_window, needed_pieces, resolve
-from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.plan.sources import Ints, SourceRead
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,51 +142,101 @@ def explain_plans(plans: Mapping[str, BandPlan]) -> Explanation:
 def _explain(plan: BandPlan) -> BandCost:
     requests = size = tiles = tasks = fetched = used = peak = 0
     itemsize = np.dtype(plan.output.dtype).itemsize
+    edges = plan.edges()
+    patterns: Patterns = {}
     for index in plan.blocks():
-        block = plan.block(index)
+        block = plan.block(index, edges)
         tasks += 1
-        peak = max(peak, int(np.prod(block.shape)) * itemsize)
-        by_url = block_tiles(block)
-        for found in by_url.values():
-            ranges = np.array(list(found), dtype=np.int64).reshape(-1, 2)
-            merged = coalesce(ranges[:, 0], ranges[:, 1])
+        peak = max(peak, math.prod(block.shape) * itemsize)
+        for found in block_tiles(block, patterns).values():
+            merged = coalesce(found.starts, found.stops)
             requests += len(merged)
             size += sum(m.stop - m.start for m in merged)
-            tiles += len(found)
-            fetched += sum(f for f, _ in found.values())
-            used += sum(u for _, u in found.values())
+            tiles += len(found.starts)
+            fetched += int(found.fetched.sum())
+            used += int(found.used.sum())
     return BandCost(requests, size, tiles, tasks, fetched, used, peak)
 
 
-Tiles = dict[tuple[int, int], tuple[int, int]]
-"""``(start, stop)`` of a tile to its pixels and those of them that are used."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Tiles:
+    """Distinct tiles of one file that a chunk fetches.
+
+    Parameters
+    ----------
+    starts, stops : ndarray of int64
+        Byte ranges.
+    fetched, used : ndarray of int64
+        Pixels of each tile, and how many of them the chunk needs.
+    """
+
+    starts: Ints
+    stops: Ints
+    fetched: Ints
+    used: Ints
 
 
-def block_tiles(block: ReadPlan) -> dict[str, Tiles]:
+Pattern = tuple[Ints, Ints, Ints] | None
+"""Rows, columns and used pixels of the tiles that a window touches."""
+
+Patterns = dict[tuple[Any, ...], tuple[Pattern, Pattern]]
+"""What sources on one grid need for one window, and what their masks need: the dates of a tile share it."""
+
+
+def block_tiles(block: ReadPlan, patterns: Patterns | None = None) -> dict[str, Tiles]:
     """Return the tiles that a whole chunk fetches, by URL; sparse tiles are not fetched."""
     _, ny, nx = block.shape
     top, left = block.origin
     window = (top, top + ny, left, left + nx)
+    patterns = {} if patterns is None else patterns
     cache: Coordinates = {}
-    out: dict[str, Tiles] = defaultdict(dict)
+    parts: dict[str, list[Tiles]] = defaultdict(list)
     for source in block.sources:
-        where = resolve(source, window, cache, block.output.method)
-        if where is None:
-            continue
-        _add(out, source, needed_pieces(source, where))
-        mask_where = mask_window(source, where)
-        if source.mask is not None and mask_where is not None:
-            _add(out, source.mask, needed_pieces(source.mask, mask_where))
-    return out
+        own, under = _patterns(source, window, block.output.method, patterns, cache)
+        for read, pattern in ((source, own), (source.mask, under)):
+            if read is not None and pattern is not None:
+                parts[read.url].append(_tiles(read, pattern))
+    return {url: _distinct(found) for url, found in parts.items()}
 
 
-def _add(out: dict[str, Tiles], source: SourceRead, pieces: Iterable[Piece]) -> None:
-    area = source.layout.height * source.layout.width
-    for piece in pieces:
-        offset, count = source.tile(piece.row, piece.col)
-        if not count:
-            continue
-        rows, cols = piece.rows, piece.cols
-        used = (rows[1] - rows[0]) * (cols[1] - cols[0])
-        known = out[source.url].get((offset, offset + count), (area, 0))
-        out[source.url][(offset, offset + count)] = (area, min(area, known[1] + used))
+def _patterns(
+    source: SourceRead, window: Window, method: str, patterns: Patterns, cache: Coordinates
+) -> tuple[Pattern, Pattern]:
+    mask = source.mask
+    about = None if mask is None else (mask.map, mask.height, mask.width, mask.layout, mask.radius)
+    key = (source.map, source.height, source.width, source.layout, source.window, window, about)
+    if key not in patterns:
+        where = resolve(source, window, cache, method)
+        under = None if where is None else mask_window(source, where)
+        patterns[key] = (
+            None if where is None else _pattern(needed_pieces(source, where)),
+            None if under is None or mask is None else _pattern(needed_pieces(mask, under)),
+        )
+    return patterns[key]
+
+
+def _pattern(pieces: Iterable[Piece]) -> Pattern:
+    found = [(p.row, p.col, (p.rows[1] - p.rows[0]) * (p.cols[1] - p.cols[0])) for p in pieces]
+    rows, cols, used = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return rows, cols, used
+
+
+def _tiles(read: SourceRead, pattern: tuple[Ints, Ints, Ints]) -> Tiles:
+    rows, cols, used = pattern
+    flat = (rows - read.rect.row0) * read.rect.cols + cols - read.rect.col0
+    starts, counts = read.offsets[flat].astype(np.int64), read.counts[flat].astype(np.int64)
+    there = counts > 0
+    area = np.full(int(there.sum()), read.layout.height * read.layout.width, dtype=np.int64)
+    return Tiles(starts[there], (starts + counts)[there], area, used[there])
+
+
+def _distinct(parts: list[Tiles]) -> Tiles:
+    """Put what several sources need of one file together; a tile counts once."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.concatenate([p.starts for p in parts])
+    _, first, inverse = np.unique(starts, return_index=True, return_inverse=True)
+    stops = np.concatenate([p.stops for p in parts])[first]
+    area = np.concatenate([p.fetched for p in parts])[first]
+    used = np.bincount(inverse.reshape(-1), weights=np.concatenate([p.used for p in parts]))
+    return Tiles(starts[first], stops, area, np.minimum(area, used.astype(np.int64)))

@@ -71,11 +71,12 @@ class CubeBlocks(BlockwiseDep):  # type: ignore[misc]
 
     def __init__(self, plan: BandPlan) -> None:
         self.plan = plan
+        self.edges = plan.edges()
         self.numblocks = plan.numblocks
 
     def __getitem__(self, idx: tuple[int, ...]) -> BlockRead:
         t, y, x = idx
-        return BlockRead(self.plan.block((t, y, x)))
+        return BlockRead(self.plan.block((t, y, x), self.edges))
 
 
 def to_dask(plan: BandPlan, name: str) -> da.Array:
