@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +10,16 @@ import numpy as np
 import pytest
 import rasterio
 
-from rasteret_dask.errors import HeaderError, NotFoundError, UnsupportedTiffError
+from rasteret_dask.errors import (
+    HeaderError,
+    NotFoundError,
+    StaleIndexError,
+    UnsupportedTiffError,
+)
+from rasteret_dask.ingest import headers
 from rasteret_dask.ingest.headers import fetch_header, fetch_headers
 from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.source import RangeResponse, read_range
 from rasteret_dask.testing.cog import make_cog
 from rasteret_dask.testing.server import RangeServer
 from rasteret_dask.tiff.model import TiffHeader
@@ -71,3 +79,15 @@ def test_one_bad_file_costs_only_itself(server: RangeServer) -> None:
     for url, error in zip(urls[1:5], found[1:5], strict=True):
         assert not isinstance(error, TiffHeader)
         assert error.url == url
+
+
+def test_a_file_that_changes_while_its_header_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def changing(url: str, start: int, stop: int, *, options: object) -> RangeResponse:
+        response = await read_range(url, start, stop)
+        return dataclasses.replace(response, etag=f"version {start > 0}")
+
+    monkeypatch.setattr(headers, "read_range", changing)
+    with pytest.raises(StaleIndexError):
+        run(fetch_header(str(folder / "cog.tif"), first_read=16))
