@@ -64,7 +64,7 @@ class Reading:
         # With early exit nothing is fetched before it is known to be needed.
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
-        loads = [load for job in jobs for load in _loads(plan, job)]
+        loads = [load for job in jobs for load in loads_of(plan, job)]
         self._loading = Loading(loads, plan.storage, ahead=ahead)
 
     def finish(self) -> Array:
@@ -84,7 +84,7 @@ class Reading:
         self._loading.finish()
         if self._early:
             layer = partial(_layer, plan, window=self._window)
-            fill_in_turn(plan, self._jobs, out, self._first, _loads, layer)
+            fill_in_turn(plan, self._jobs, out, self._first, loads_of, layer)
         else:
             fuse(plan, self._jobs, out, self._window, self._first)
         if plan.shapes is not None and out.size:
@@ -214,7 +214,8 @@ def _buffer(source: SourceRead, where: Resolved) -> Array:
     return np.empty((r1 - r0, c1 - c0), dtype=source.layout.dtype)
 
 
-def _loads(plan: ReadPlan, job: Job) -> Sequence[Load]:
+def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:
+    """Return what a job reads: its source's pixels, and those of the mask."""
     loads = [Load(job.source, needed_pieces(job.source, job.where), job.pixels, plan.output.band)]
     if job.source.mask is not None and job.mask_where is not None and job.mask_pixels is not None:
         assert plan.mask is not None
