@@ -188,10 +188,14 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
     return jobs
 
 
+_KEEPS_ONE = frozenset(("first", "last", "min", "max", "mean", "median"))
+"""Mosaics that give a single source's pixel as it is; a count does not, nor need a caller's own function."""
+
+
 def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
     """Whether the source's pixels are the output's pixels as they stand."""
     output = plan.output
-    if output.mosaic == "count":
+    if output.mosaic not in _KEEPS_ONE:
         return False
     if not where.direct or plan.mask is not None or source.layout.dtype != output.dtype:
         return False

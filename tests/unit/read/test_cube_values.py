@@ -374,6 +374,46 @@ def test_bands_of_different_resolution_come_onto_one_grid(tmp_path: Path) -> Non
     assert np.array_equal(down.fine.values[0][:, :53], fine[1::3, 1:159:3])
 
 
+MOSAICS: dict[str, Any] = {
+    "first": lambda s: first_of(s),
+    "last": lambda s: first_of(s[::-1]),
+    "min": lambda s: np.nanmin(s, axis=0),
+    "max": lambda s: np.nanmax(s, axis=0),
+    "mean": lambda s: np.nanmean(s, axis=0),
+    "median": lambda s: np.nanmedian(s, axis=0),
+    "count": lambda s: (~np.isnan(s)).sum(axis=0),
+    "own": lambda s: np.nanmax(s, axis=0) - np.nanmin(s, axis=0),
+}
+
+
+def first_of(stack: np.ndarray) -> np.ndarray:
+    out = np.full(stack.shape[1:], np.nan)
+    for layer in stack:
+        out = np.where(np.isnan(out), layer, out)
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.filterwarnings("ignore:Mean of empty")
+@pytest.mark.parametrize("chunks", ["auto", {"y": 33, "x": 37}])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("name", list(MOSAICS))
+def test_every_mosaic_is_numpys(tmp_path: Path, name: str, dtype: str, chunks: Any) -> None:
+    places = [(0, 0), (37, 41), (10, 60)]
+    parts = [noise((100, 90), dtype, 0, 6) for _ in places]
+    scenes = [
+        scene(tmp_path, f"s{k}", p, nodata=0, transform=at(col, row))
+        for k, (p, (row, col)) in enumerate(zip(parts, places))
+    ]
+    stack = np.full((3, 137, 150), np.nan)
+    for k, (p, (row, col)) in enumerate(zip(parts, places)):
+        stack[k, row : row + 100, col : col + 90] = np.where(p == 0, np.nan, p)
+    how = MOSAICS["own"] if name == "own" else name
+    found = values(*scenes, mosaic=how, masked=name != "count", chunks=chunks)[0]
+    expected = MOSAICS[name](stack)
+    np.testing.assert_array_equal(found, expected.astype(found.dtype))
+
+
 # --- masks ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "rule", [{"keep": [4, 5]}, {"drop": [0, 3, 8]}, {"bits": {0: 1, "1-2": [0, 2]}}]
