@@ -22,36 +22,53 @@ class RetryPolicy:
         Seconds: the pause before attempt *n* is drawn from ``[0, min(cap, base * 2**n)]`` ("full jitter").
     stall : float
         Seconds without a byte after which a connection is given up.
+    patience : float
+        Seconds that a server may ask for with ``Retry-After``; a request that is to wait longer fails at once.
     """
 
     attempts: int = 6
     base: float = 0.2
     cap: float = 20.0
     stall: float = 30.0
+    patience: float = 120.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ArgumentError(f"attempts is {self.attempts}; at least 1 is needed")
+        if min(self.base, self.cap, self.patience) < 0 or self.stall <= 0:
+            raise ArgumentError("base, cap, patience and stall are seconds, and stall is above 0")
 
 
 @dataclass(frozen=True, slots=True)
 class RatePolicy:
-    """Limits on what one process asks of one host.
+    """Limits on what is asked of one host, by one process and by a whole cluster.
+
+    A process that meets 429 or 503 halves what it asks of that host, and recovers slowly.
 
     Parameters
     ----------
     in_flight : int
-        Requests under way at once to one host.
+        Requests of one process under way at once to one host.
     budget : int
         Bytes fetched and not yet decoded, over all hosts of the process.
+    cluster_in_flight : int, optional
+        Requests of the whole cluster under way at once to one host; each worker has its share as workers come and go, and at least one.
+    per_second : float, optional
+        Requests of the whole cluster to one host in a second; shared out likewise.
     """
 
     in_flight: int = 64
     budget: int = 64 * 1024 * 1024
+    cluster_in_flight: int | None = None
+    per_second: float | None = None
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.budget < 1:
             raise ArgumentError("in_flight and budget must be positive")
+        if self.cluster_in_flight is not None and self.cluster_in_flight < 1:
+            raise ArgumentError("cluster_in_flight must be positive")
+        if self.per_second is not None and not self.per_second > 0:
+            raise ArgumentError("per_second must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +82,35 @@ class StorageOptions:
         a secret reaches the worker through its environment, a role or a file.
     retry, rate
         The policies.
+    auth : str, optional
+        The recipe by which each worker gets its credentials: ``aws``, ``bearer``, ``earthdata``, ``planetary-computer``, or the import path
+        ``module:function`` of one's own (:mod:`rasteret_dask.storage.auth`).
+    auth_options : mapping of str to str
+        Parameters of the recipe, without secrets: the name of an environment variable, of a profile, of a file.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     rate: RatePolicy = field(default_factory=RatePolicy)
+    auth: str | None = None
+    auth_options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.options:
+        for name in (*self.options, *self.auth_options):
             if any(word in name.lower() for word in _SECRET_WORDS):
                 raise ArgumentError(
                     f"the storage option {name!r} looks like a secret, and options enter graphs and logs",
                     hint="give workers their credentials through their environment, a role or a mounted file",
                 )
+        if self.auth_options and self.auth is None:
+            raise ArgumentError("auth_options belong to a recipe; name it with auth=")
         # A plain dict keeps the value picklable; sorting makes equal options equal.
         object.__setattr__(self, "options", dict(sorted(self.options.items())))
+        object.__setattr__(self, "auth_options", dict(sorted(self.auth_options.items())))
 
     def __hash__(self) -> int:
-        return hash((tuple(self.options.items()), self.retry, self.rate))
+        recipe = (self.auth, tuple(self.auth_options.items()))
+        return hash((tuple(self.options.items()), self.retry, self.rate, recipe))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ from rasteret_dask.storage.source import (
     RangeResponse,
     limiter,
     read_local,
-    reader_of,
-    with_retries,
+    read_remote,
 )
 from rasteret_dask.storage.urls import Location, locate, public
 
@@ -98,11 +97,9 @@ class Fetch:
         if number not in self._held:
             await self._limiter.budget.reserve(self._size(number))
             self._held[number] = self._limiter.budget
-        reader = reader_of(location, self._options)
-        async with self._limiter.host(location.host):
-            response = await with_retries(
-                lambda: reader(request.start, request.stop), public(request.url), self._options
-            )
+        response = await read_remote(
+            request.url, location, request.start, request.stop, self._options, self._limiter
+        )
         check_response(request, response)
         self._arrived.put((number, response.data))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from rasteret_dask.errors import (
     AccessError,
@@ -15,6 +17,49 @@ from rasteret_dask.errors import (
 from rasteret_dask.model import RetryPolicy
 
 _STATUS = re.compile(r"status code: (\d{3})")
+
+REFUSALS = (429, 503)
+"""Statuses by which a server says that it is asked for too much."""
+
+
+class Refusal(Exception):
+    """An HTTP answer that is no data, as our own client saw it; never leaves this room.
+
+    Parameters
+    ----------
+    status : int
+    wait : float
+        Seconds that ``Retry-After`` asks for.
+    """
+
+    def __init__(self, status: int, wait: float = 0.0) -> None:
+        super().__init__(status)
+        self.status = status
+        self.wait = wait
+
+
+def parse_retry_after(text: str | None, now: float) -> float:
+    """Return the seconds that a ``Retry-After`` asks for: a number, or an HTTP date (RFC 9110, 10.2.3); 0 when it makes no sense.
+
+    Parameters
+    ----------
+    text : str, optional
+        Of the header.
+    now : float
+        Seconds since 1970.
+    """
+    if text is None:
+        return 0.0
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d*)?", text):
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, date.timestamp() - now)
 
 
 def from_status(status: int, url: str) -> SourceError:
@@ -34,7 +79,7 @@ def from_status(status: int, url: str) -> SourceError:
     return SourceError(f"the server answers HTTP {status}", url=url)
 
 
-def range_ignored(url: str) -> RangeIgnoredError:
+def range_ignored(url: str | None) -> RangeIgnoredError:
     """Return the error for a server that answers with the whole file."""
     return RangeIgnoredError(
         "the server ignores Range and would send the whole file",
@@ -66,18 +111,22 @@ def classify(error: Exception, url: str) -> SourceError:
         return AccessError("access refused", url=url)
     if name == "NotSupportedError" and "Range" in text:
         return range_ignored(url)
-    status = _STATUS.search(text) or _client_status(error)
+    status = status_of(error)
     if status is not None:
-        return from_status(int(status.group(1)), url)
+        return from_status(status, url)
     if isinstance(error, TimeoutError):
         return TransientError("no answer in time", url=url)
     return TransientError(f"the connection failed ({name})", url=url)
 
 
-def _client_status(error: Exception) -> re.Match[str] | None:
-    # aiohttp's ClientResponseError has the status as a number.
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status that a store's exception speaks of, if any."""
+    # aiohttp's errors and our own have it as a number, obstore's in their text.
     status = getattr(error, "status", None)
-    return re.match(r"(\d{3})", str(status)) if isinstance(status, int) else None
+    if isinstance(status, int) and 100 <= status <= 999:
+        return status
+    found = _STATUS.search(str(error))
+    return None if found is None else int(found.group(1))
 
 
 def delay(attempt: int, policy: RetryPolicy, rng: random.Random) -> float:

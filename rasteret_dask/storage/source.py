@@ -1,73 +1,25 @@
-"""Ranges of bytes of rasters: retried, limited, counted, checked against the version that was indexed.
-
-State: ``_limiters`` holds this process's limiter for each policy; a forked child makes its own.
-"""
+"""Ranges of bytes of rasters: retried, limited, counted."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-from obstore.exceptions import BaseError
-
-from rasteret_dask.errors import SourceError, TransientError
-from rasteret_dask.model import RatePolicy, StorageOptions
-from rasteret_dask.storage import counters, stores
+from rasteret_dask.errors import TransientError
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.storage import counters, http, recipes, stores
+from rasteret_dask.storage.attempts import limiter, with_retries
+from rasteret_dask.storage.auth import Grant, Keeper
 from rasteret_dask.storage.limiter import Limiter
-from rasteret_dask.storage.retry import classify, delay, range_ignored
+from rasteret_dask.storage.ranges import RangeRequest, RangeResponse
+from rasteret_dask.storage.retry import classify, range_ignored
 from rasteret_dask.storage.urls import Location, locate, public
 
+__all__ = ["DEFAULT", "RangeRequest", "RangeResponse", "limiter", "read_local", "read_range"]
+
 DEFAULT = StorageOptions()
-
-STORE_ERRORS = (BaseError, OSError, ValueError, RuntimeError, aiohttp.ClientError)
-"""What obstore, fsspec and the operating system raise; their trees meet nowhere below ``Exception``."""
-
-_limiters: dict[tuple[int, RatePolicy], Limiter] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class RangeResponse:
-    """Bytes, and what the response says of the whole file.
-
-    Parameters
-    ----------
-    data : bytes-like
-        May be shorter than asked when the file ends.
-    etag, last_modified : str, optional
-        The version; for local files made of time and size.
-    size : int, optional
-        Bytes of the whole file.
-    """
-
-    data: Any
-    etag: str | None = None
-    last_modified: str | None = None
-    size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RangeRequest:
-    """Bytes ``[start, stop)`` of one file, which must still be the version ``etag`` (None: any)."""
-
-    url: str
-    start: int
-    stop: int
-    etag: str | None = None
-
-
-def limiter(policy: RatePolicy) -> Limiter:
-    """Return this process's limiter for a policy."""
-    key = (os.getpid(), policy)
-    found = _limiters.get(key)
-    if found is None:
-        found = _limiters.setdefault(key, Limiter(policy))
-    return found
 
 
 async def read_range(
@@ -99,9 +51,17 @@ async def read_range(
         return await asyncio.get_running_loop().run_in_executor(
             None, read_local, location.path, start, stop
         )
-    reader = reader_of(location, options)
-    async with limiter(options.rate).host(location.host):
-        return await with_retries(lambda: reader(start, stop), public(url), options)
+    return await read_remote(url, location, start, stop, options, limiter(options.rate))
+
+
+async def read_remote(
+    url: str, location: Location, start: int, stop: int, options: StorageOptions, limits: Limiter
+) -> RangeResponse:
+    """Read bytes ``[start, stop)`` of a remote file, with retries, within limits."""
+    read = reader_of(url, location, options, start, stop)
+    renew = read.renew if isinstance(read, HttpRead) and read.keeper is not None else None
+    gate = limits.host(location.host)
+    return await with_retries(read, public(url), options.retry, gate, renew)
 
 
 def read_local(path: str, start: int, stop: int) -> RangeResponse:
@@ -122,71 +82,123 @@ def read_local(path: str, start: int, stop: int) -> RangeResponse:
 
 
 def reader_of(
-    location: Location, options: StorageOptions
-) -> Callable[[int, int], Awaitable[RangeResponse]]:
-    """Return what makes one request, once, for a range of a remote file."""
+    url: str, location: Location, options: StorageOptions, start: int, stop: int
+) -> StoreRead | HttpRead | FsspecRead:
+    """Return what makes one request for a range of a remote file each time it is called."""
+    web = location.web
+    if web and options.auth is not None:
+        keeper = recipes.keeper(options)
+        if (scope := keeper.recipe.scope(url)) is not None:
+            return HttpRead(url, location, options, start, stop, keeper, scope)
+    if web and location.kind != "object":
+        return HttpRead(url, location, options, start, stop)
     store = stores.object_store(location, options) if location.kind == "object" else None
-    if store is None:
-        return lambda start, stop: _from_fsspec(location, options, start, stop)
-    return lambda start, stop: _from_store(store, location.path, start, stop)
+    if store is not None:
+        return StoreRead(store, url, location, options, start, stop)
+    if web:  # in a forked child
+        return HttpRead(url, location, options, start, stop)
+    return FsspecRead(location, options, start, stop)
 
 
-async def _from_store(store: Any, path: str, start: int, stop: int) -> RangeResponse:
-    result = await store.get_async(path, options={"range": (start, stop)})
-    meta = result.meta
-    data = memoryview(await result.bytes_async())
-    expected = min(stop, meta["size"]) - start
-    if len(data) != expected:
-        raise TransientError(f"{len(data)} bytes came where {expected} were announced")
-    modified = meta["last_modified"]
-    return RangeResponse(
-        data, meta["e_tag"], modified.isoformat() if modified else None, meta["size"]
-    )
+class StoreRead:
+    """By obstore: the quick path."""
+
+    __slots__ = ("_location", "_options", "_range", "_store", "_url")
+
+    def __init__(
+        self,
+        store: Any,
+        url: str,
+        location: Location,
+        options: StorageOptions,
+        start: int,
+        stop: int,
+    ) -> None:
+        self._store = store
+        self._url = url
+        self._location = location
+        self._options = options
+        self._range = (start, stop)
+
+    async def __call__(self, *, careful: bool) -> RangeResponse:
+        """Make the request; a careful one sees ``Retry-After``, which obstore does not show."""
+        if careful and self._location.web:
+            return await HttpRead(self._url, self._location, self._options, *self._range)(
+                careful=True
+            )
+        result = await self._store.get_async(self._location.path, options={"range": self._range})
+        meta = result.meta
+        data = memoryview(await result.bytes_async())
+        start, stop = self._range
+        expected = min(stop, meta["size"]) - start
+        if len(data) != expected:
+            raise TransientError(f"{len(data)} bytes came where {expected} were announced")
+        modified = meta["last_modified"]
+        return RangeResponse(
+            data, meta["e_tag"], modified.isoformat() if modified else None, meta["size"]
+        )
 
 
-async def _from_fsspec(
-    location: Location, options: StorageOptions, start: int, stop: int
-) -> RangeResponse:
-    filesystem = stores.filesystem(location, options)
-    url = location.path
-    if location.kind == "object":
-        # In a forked child; HTTP wants its path encoded again.
-        path = quote(location.path) if location.root.startswith("http") else location.path
-        url = f"{location.root}/{path}"
-    data = await asyncio.to_thread(filesystem.cat_file, url, start=start, end=stop)
-    if len(data) > stop - start:
-        # A server that ignores Range sends everything; the right bytes are in there, but the bill is not.
-        raise range_ignored(public(url))
-    return RangeResponse(data)
+class HttpRead:
+    """By aiohttp: with a credential, a query, or an eye on the headers."""
+
+    __slots__ = ("_grant", "_location", "_options", "_range", "_scope", "_url", "keeper")
+
+    def __init__(
+        self,
+        url: str,
+        location: Location,
+        options: StorageOptions,
+        start: int,
+        stop: int,
+        keeper: Keeper | None = None,
+        scope: str = "",
+    ) -> None:
+        self._url = url
+        self._location = location
+        self._options = options
+        self._range = (start, stop)
+        self._scope = scope
+        self._grant: Grant | None = None
+        self.keeper = keeper
+
+    async def __call__(self, *, careful: bool) -> RangeResponse:
+        """Make the request."""
+        # What locate() has understood goes over the wire encoded once more; a URL with a query is taken as it stands.
+        wire = self._url
+        if self._location.kind == "object":
+            wire = f"{self._location.root}/{quote(self._location.path)}"
+        headers = {}
+        if self.keeper is not None:
+            self._grant = await self.keeper.grant(self._url, self._scope)
+            wire, headers = self._grant.sign(wire), dict(self._grant.headers)
+        return await http.get_range(wire, *self._range, headers=headers, policy=self._options.retry)
+
+    def renew(self) -> None:
+        """Forget the credential: it was refused."""
+        if self.keeper is not None:
+            self.keeper.forget(self._scope, self._grant)
 
 
-async def with_retries(
-    attempt: Callable[[], Awaitable[RangeResponse]], url: str, options: StorageOptions
-) -> RangeResponse:
-    """Make a request until it succeeds, fails for good, or the policy's attempts are used up.
+class FsspecRead:
+    """By fsspec, in a thread: protocols that obstore does not know."""
 
-    Raises
-    ------
-    SourceError
-        Made anew from the unsigned URL: a store's own message can carry a signature.
-    """
-    policy = options.retry
-    rng = random.Random()
-    number = 1
-    while True:
-        counters.add(requests=1)
-        failure: SourceError
-        try:
-            response = await attempt()
-        except SourceError as error:
-            failure = error.located(url=url)
-        except STORE_ERRORS as error:
-            failure = classify(error, url)
-        else:
-            counters.add(size=len(response.data))
-            return response
-        if not isinstance(failure, TransientError) or number >= policy.attempts:
-            raise failure from None
-        await asyncio.sleep(delay(number, policy, rng))
-        counters.add(retries=1)
-        number += 1
+    __slots__ = ("_location", "_options", "_range")
+
+    def __init__(self, location: Location, options: StorageOptions, start: int, stop: int) -> None:
+        self._location = location
+        self._options = options
+        self._range = (start, stop)
+
+    async def __call__(self, *, careful: bool) -> RangeResponse:
+        """Make the request."""
+        filesystem = stores.filesystem(self._location, self._options)
+        path = self._location.path
+        if self._location.kind == "object":  # in a forked child
+            path = f"{self._location.root}/{path}"
+        start, stop = self._range
+        data = await asyncio.to_thread(filesystem.cat_file, path, start=start, end=stop)
+        if len(data) > stop - start:
+            # A server that ignores Range sends everything; the right bytes are in there, but the bill is not.
+            raise range_ignored(None)
+        return RangeResponse(data)

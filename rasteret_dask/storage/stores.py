@@ -15,6 +15,7 @@ import fsspec
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
 from rasteret_dask.model import StorageOptions
+from rasteret_dask.storage import aws
 from rasteret_dask.storage.urls import Location
 
 _lock = threading.Lock()
@@ -55,7 +56,8 @@ def _make(location: Location, options: StorageOptions) -> Any:
         return HTTPStore.from_url(location.root, **common)
     config = {name: _boolean(value) for name, value in config.items()}
     if scheme == "s3":
-        return S3Store.from_url(location.root, config=config, **common)
+        extra, more = aws.store_arguments(options)
+        return S3Store.from_url(location.root, config={**extra, **config}, **more, **common)
     if scheme == "gs":
         return GCSStore.from_url(location.root, config=config, **common)
     return AzureStore.from_url(location.root, config=config, **common)
@@ -82,7 +84,7 @@ def _fsspec_options(protocol: str, options: StorageOptions) -> dict[str, Any]:
     config = dict(options.options)
     if protocol != "s3":
         return config if protocol not in ("http", "https") else {}
-    out: dict[str, Any] = {}
+    out = aws.fsspec_arguments(options)
     if _boolean(config.get("skip_signature", "false")) is True:
         out["anon"] = True
     if "request_payer" in config:

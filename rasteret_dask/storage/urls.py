@@ -43,6 +43,11 @@ class Location:
     path: str
     host: str
 
+    @property
+    def web(self) -> bool:
+        """Whether it is reached by HTTP."""
+        return self.root.startswith("http")
+
 
 def locate(url: str) -> Location:
     """Take a URL apart.
