@@ -13,6 +13,7 @@ from rasteret_dask.grid.aoi import Areas
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
 from rasteret_dask.plan.explain import Explanation, explain_plans
+from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
 from rasteret_dask.read.chips import get_numpy
 from rasteret_dask.read.cube import open_cube, plan_cube
 from rasteret_dask.read.gather import COLUMNS, is_class_band
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class Reads:
     """Methods of :class:`~rasteret_dask.Collection` that lead to pixels."""
 
-    def get_xarray(
+    def get_xarray(  # type: ignore[misc]
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -171,7 +172,7 @@ class Reads:
         )
         return open_cube(table, request)
 
-    def explain(
+    def explain(  # type: ignore[misc]
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -187,16 +188,10 @@ class Reads:
         Explanation
             Requests and bytes exactly (retries apart), tiles, tasks, memory; seconds and money on demand.
         """
-        known = {name: options.pop(name) for name in list(options) if name in _CUBE_OPTIONS}
-        target = known.pop("target_crs", None)
-        if target is not None and known.get("crs") is None:
-            known["crs"] = target
-        table, request, _, _, _ = _prepare(
-            self, geometries, bands, bbox, geometry_crs, known, options
-        )
+        table, request = prepare_cube(self, geometries, bands, bbox, geometry_crs, options)
         return explain_plans(plan_cube(table, request).bands)
 
-    def get_numpy(
+    def get_numpy(  # type: ignore[misc]
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -243,7 +238,7 @@ class Reads:
         return get_numpy(table, request, areas, bounds, crs)
 
 
-_CUBE_OPTIONS = frozenset(
+CUBE_OPTIONS = frozenset(
     {
         "all_touched",
         "crs",
@@ -285,6 +280,26 @@ def _extra_columns(collection: Collection, request: CubeRequest) -> list[str]:
     if any(name not in known for name in request.properties) and schema.PROPERTIES in known:
         extra.append(schema.PROPERTIES)
     return extra
+
+
+def prepare_cube(
+    collection: Collection,
+    geometries: Any,
+    bands: Sequence[str] | str | None,
+    bbox: Any,
+    geometry_crs: Any,
+    options: Mapping[str, Any],
+) -> tuple[pa.Table, CubeRequest]:
+    """Return the rows and the request of a cube; options that ``get_xarray`` does not name are filters."""
+    known = {name: value for name, value in options.items() if name in CUBE_OPTIONS}
+    filters = {name: value for name, value in options.items() if name not in CUBE_OPTIONS}
+    target = known.pop("target_crs", None)
+    if target is not None and known.get("crs") is None:
+        known["crs"] = target
+    table, request, _, _, _ = _prepare(
+        collection, geometries, bands, bbox, geometry_crs, known, filters
+    )
+    return table, request
 
 
 def _prepare(

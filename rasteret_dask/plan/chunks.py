@@ -158,9 +158,29 @@ class BandPlan:
         edges : tuple of tuple of int, optional
             From :meth:`edges`, for whoever asks for many chunks.
         """
-        (t0, t1), (r0, r1), (c0, c1) = (
-            (e[i], e[i + 1]) for e, i in zip(edges or self.edges(), index)
-        )
+        t, y, x = (slice(e[i], e[i + 1]) for e, i in zip(edges or self.edges(), index))
+        kin = None if self.kin is None else (self.kin[0], index, self.kin[1])
+        return self._cut(t, y, x, index, kin)
+
+    def window(self, time: slice, rows: slice, cols: slice) -> ReadPlan:
+        """Return the plan of any box of the cube, wherever chunks begin.
+
+        Parameters
+        ----------
+        time, rows, cols : slice
+            With start and stop, within the cube.
+        """
+        return self._cut(time, rows, cols, None, None)
+
+    def _cut(
+        self,
+        time: slice,
+        rows: slice,
+        cols: slice,
+        index: tuple[int, int, int] | None,
+        kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None,
+    ) -> ReadPlan:
+        t0, t1, r0, r1, c0, c1 = time.start, time.stop, rows.start, rows.stop, cols.start, cols.stop
         table = self.table
         low, high = table.steps.searchsorted((t0, t1))
         near = table.windows[low:high]
@@ -169,7 +189,7 @@ class BandPlan:
         for k in (np.flatnonzero(hit) + low).tolist():
             w = table.windows[k].tolist()
             window = (max(r0, w[0]), min(r1, w[1]), max(c0, w[2]), min(c1, w[3]))
-            found = self._source(k, int(table.steps[k]) - t0, window, index)
+            found = self.source(k, int(table.steps[k]) - t0, window, index)
             if found is not None:
                 sources.append(found)
         return ReadPlan(
@@ -181,16 +201,28 @@ class BandPlan:
             self.mask,
             self.shapes,
             self.all_touched,
-            None if self.kin is None else (self.kin[0], index, self.kin[1]),
+            kin,
         )
 
-    def _source(
-        self, k: int, step: int, window: Window, index: tuple[int, int, int]
+    def source(
+        self, k: int, step: int, window: Window, index: tuple[int, int, int] | None
     ) -> SourceRead | None:
+        """Return what source ``k`` gives to a window, for chunk ``index``; None if nothing."""
         number = int(self.table.map_ids[k])
         mapped = self.table.maps[number]
         if isinstance(mapped, AxisMap):
             pixels = axis_extent(mapped, window, self.output.method)
+        elif index is None:
+            halo = method_halo(mapped, self.output.method)
+            found = mapped.extent(window)
+            if found is None:
+                return None
+            pixels = (
+                found[0] - halo[0],
+                found[1] + halo[0],
+                found[2] - halo[1],
+                found[3] + halo[1],
+            )
         else:
             assert self.extents is not None
             row, col, extents = self.extents[number]
@@ -210,8 +242,9 @@ class BandPlan:
                 min(int(self.table.sizes[k, 1]), pixels[3]),
             )
             e = axis_extent(mask_map, clipped)
-            halo = [math.ceil(r) for r in self.masks.radii[k]] if self.masks.radii else [0, 0]
-            wide = (e[0] - halo[0], e[1] + halo[0], e[2] - halo[1], e[3] + halo[1])
+            radius = self.masks.radii[k] if self.masks.radii else (0.0, 0.0)
+            down, across = (math.ceil(r) for r in radius)
+            wide = (e[0] - down, e[1] + down, e[2] - across, e[3] + across)
             mask = source_read(self.masks, k, step=step, window=clipped, pixels=wide)
         return source_read(self.table, k, step=step, window=window, pixels=pixels, mask=mask)
 

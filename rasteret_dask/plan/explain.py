@@ -140,15 +140,22 @@ def explain_plans(plans: Mapping[str, BandPlan]) -> Explanation:
 
 
 def _explain(plan: BandPlan) -> BandCost:
-    requests = size = tiles = tasks = fetched = used = peak = 0
-    itemsize = np.dtype(plan.output.dtype).itemsize
     edges = plan.edges()
+    return explain_reads((plan.block(index, edges), None) for index in plan.blocks())
+
+
+Box = tuple[slice, slice, slice] | None
+
+
+def explain_reads(reads: Iterable[tuple[ReadPlan, Box]]) -> BandCost:
+    """Count what reads of one band will fetch, each of a box of a chunk (None: all of it)."""
+    requests = size = tiles = tasks = fetched = used = peak = 0
     patterns: Patterns = {}
-    for index in plan.blocks():
-        block = plan.block(index, edges)
+    for block, box in reads:
+        shape = block.shape if box is None else tuple(s.stop - s.start for s in box)
         tasks += 1
-        peak = max(peak, math.prod(block.shape) * itemsize)
-        for found in block_tiles(block, patterns).values():
+        peak = max(peak, math.prod(shape) * np.dtype(block.output.dtype).itemsize)
+        for found in block_tiles(block, patterns, box).values():
             merged = coalesce(found.starts, found.stops)
             requests += len(merged)
             size += sum(m.stop - m.start for m in merged)
@@ -183,15 +190,31 @@ Patterns = dict[tuple[Any, ...], tuple[Pattern, Pattern]]
 """What sources on one grid need for one window, and what their masks need: the dates of a tile share it."""
 
 
-def block_tiles(block: ReadPlan, patterns: Patterns | None = None) -> dict[str, Tiles]:
-    """Return the tiles that a whole chunk fetches, by URL; sparse tiles are not fetched."""
-    _, ny, nx = block.shape
+def block_tiles(
+    block: ReadPlan,
+    patterns: Patterns | None = None,
+    box: tuple[slice, slice, slice] | None = None,
+) -> dict[str, Tiles]:
+    """Return the tiles that a chunk fetches, by URL; sparse tiles are not fetched.
+
+    Parameters
+    ----------
+    block : ReadPlan
+    patterns : dict, optional
+        Shared between chunks of one band.
+    box : tuple of slice, optional
+        Steps, rows and columns of the chunk that are wanted, with start and stop; all by default.
+    """
+    nt, ny, nx = block.shape
+    steps, rows, cols = box or (slice(0, nt), slice(0, ny), slice(0, nx))
     top, left = block.origin
-    window = (top, top + ny, left, left + nx)
+    window = (top + rows.start, top + rows.stop, left + cols.start, left + cols.stop)
     patterns = {} if patterns is None else patterns
     cache: Coordinates = {}
     parts: dict[str, list[Tiles]] = defaultdict(list)
     for source in block.sources:
+        if not steps.start <= source.step < steps.stop:
+            continue
         own, under = _patterns(source, window, block.output.method, patterns, cache)
         for read, pattern in ((source, own), (source.mask, under)):
             if read is not None and pattern is not None:

@@ -97,4 +97,5 @@ def mix_levels(raws: Mapping[int, RawSources], levels: Mapping[str, int]) -> Raw
         nodata=base.nodata,
         scales=base.scales,
         adds=base.adds,
+        levels=np.array([level for level, _ in picks], dtype=np.int64),
     )

@@ -45,6 +45,8 @@ class SourceTable:
         What the source itself calls nodata.
     scales, adds : ndarray of float64, shape (n,)
         Physical value = stored * scale + add.
+    levels : ndarray of int64, shape (n,)
+        0 for full resolution, 1 for the first overview …
     radii : tuple of (float, float), length n or 0
         Of a mask band: how far what it drops is dilated, in rows and columns of its own pixels.
     """
@@ -67,6 +69,7 @@ class SourceTable:
     nodata: tuple[Number, ...]
     scales: npt.NDArray[np.float64]
     adds: npt.NDArray[np.float64]
+    levels: Ints
     radii: tuple[tuple[float, float], ...] = ()
 
     def __len__(self) -> int:
@@ -101,6 +104,8 @@ class SourceRead:
         The same item's mask band; its map leads from *this source's* pixels to the mask's.
     radius : tuple of float
         Of a mask band: how far what it drops is dilated, in rows and columns of its pixels.
+    level : int
+        Which level of the file it is.
     """
 
     url: str
@@ -121,6 +126,7 @@ class SourceRead:
     add: float
     mask: SourceRead | None = None
     radius: tuple[float, float] = (0.0, 0.0)
+    level: int = 0
 
     def tile(self, row: int, col: int) -> tuple[int, int]:
         """Return offset and count of one tile."""
@@ -193,4 +199,5 @@ def source_read(
         add=float(table.adds[k]),
         mask=mask,
         radius=table.radii[k] if table.radii else (0.0, 0.0),
+        level=int(table.levels[k]),
     )

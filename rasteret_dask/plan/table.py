@@ -44,6 +44,8 @@ class RawSources:
     samples : ndarray of int64, shape (n,)
     nodata : tuple of number or None
     scales, adds : ndarray of float64, shape (n,)
+    levels : ndarray of int64, shape (n,)
+        Which level of the file each source is, for messages.
     """
 
     urls: tuple[str, ...]
@@ -62,6 +64,7 @@ class RawSources:
     nodata: tuple[Number, ...]
     scales: npt.NDArray[np.float64]
     adds: npt.NDArray[np.float64]
+    levels: Ints
 
     def __len__(self) -> int:
         return len(self.urls)
@@ -317,4 +320,5 @@ def cut_table(
         nodata=tuple(raw.nodata[k] for k in numbers),
         scales=raw.scales[kept],
         adds=raw.adds[kept],
+        levels=raw.levels[kept],
     )

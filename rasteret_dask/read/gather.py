@@ -297,6 +297,7 @@ def raw_sources(
         nodata=nodata,
         scales=scales,
         adds=adds,
+        levels=np.full(len(found), level, dtype=np.int64),
     )
 
 

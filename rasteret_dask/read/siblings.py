@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from concurrent.futures import Future
 from typing import Any, Protocol
 
+from rasteret_dask.errors import RasteretError
 from rasteret_dask.plan.chunks import ReadPlan
 
 
@@ -54,22 +56,35 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     with _lock:
         block.started = True
         ahead, block.reading = block.reading, None
-    if ahead is not None and ahead[0] != repr(index):
-        # The sibling was sliced differently; what was fetched for it is of no use.
-        ahead[1].close()
-        ahead = None
-    reading = start(block.plan, index) if ahead is None else ahead[1]
-    for other in _siblings(block):
+    reading = _taken(ahead, index)
+    if reading is None:
+        reading = start(block.plan, index)
+    for other, promise in _siblings(block, index):
+        begun = None
         try:
             begun = start(other.plan, index, ahead=True)
-        except (IndexError, ValueError):
-            continue  # It will say so itself when it is its turn.
-        with _lock:
-            other.reading = (repr(index), begun)
+        except (IndexError, RasteretError):
+            pass  # It will say so itself when it is its turn.
+        finally:
+            promise.set_result(begun)
     return reading.finish()
 
 
-def _siblings(block: Block) -> list[Block]:
+def _taken(ahead: tuple[str, Future[Any]] | None, index: tuple[Any, ...]) -> Any:
+    """Return what a sibling has started for this read, if it is of use."""
+    if ahead is None:
+        return None
+    wanted, promise = ahead
+    # The sibling may be at it this very moment, in another thread: planning takes milliseconds.
+    reading = promise.result()
+    if reading is not None and wanted != repr(index):
+        reading.close()
+        return None
+    return reading
+
+
+def _siblings(block: Block, index: tuple[Any, ...]) -> list[tuple[Block, Future[Any]]]:
+    """Claim the other bands of a chunk that somebody is about to read, so that nobody else starts them."""
     kin = block.plan.kin
     if kin is None:
         return []
@@ -78,8 +93,10 @@ def _siblings(block: Block) -> list[Block]:
         for band in kin[2]:
             other = _live.get((kin[0], kin[1], band))
             if other is not None and other is not block and not other.started:
+                promise: Future[Any] = Future()
                 other.started = True
-                found.append(other)
+                other.reading = (repr(index), promise)
+                found.append((other, promise))
     return found
 
 

@@ -1,0 +1,121 @@
+"""``ds.rasteret``: what a cube will cost, and a quick look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask._task_spec import Alias, DataNode, Task, _execute_subgraph
+from dask.array.chunk import getitem
+from dask.array.core import getter
+from dask.array.optimization import optimize
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.plan.explain import BandCost, Box, Explanation, explain_reads
+from rasteret_dask.read.graph import BlockRead
+from rasteret_dask.read.tasks import cover
+
+
+@xr.register_dataset_accessor("rasteret")  # type: ignore[no-untyped-call]
+class RasteretAccessor:
+    """Methods of datasets that ``get_xarray`` made.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    def explain(self) -> Explanation:
+        """Say what computing the dataset would fetch, before anything is fetched.
+
+        Raises
+        ------
+        ArgumentError
+            If a variable is more than a read, or a slice of one: what arithmetic needs of its inputs only Dask knows.
+        """
+        costs: dict[str, BandCost] = {}
+        for name, array in self._dataset.data_vars.items():
+            if array.chunks is None:
+                raise ArgumentError(f"{name!r} is in memory: nothing is left to fetch")
+            costs[str(name)] = explain_reads(_reads(str(name), array))
+        return Explanation(costs)
+
+    def quicklook(
+        self,
+        rgb: Sequence[str] | None = None,
+        *,
+        time: int = 0,
+        size: int = 512,
+        bounds: Any = None,
+    ) -> np.ndarray[Any, Any]:
+        """Compute a small picture of one time step, thinned to at most ``size`` pixels a side.
+
+        Parameters
+        ----------
+        rgb : sequence of three str, optional
+            Bands for red, green and blue; the first band in grey by default.
+        time : int
+            Which step.
+        size : int
+            Pixels of the longer side at most.
+        bounds : (low, high), optional
+            What becomes black and white; the 2nd and 98th percentile by default.
+
+        Returns
+        -------
+        ndarray of uint8, shape (rows, columns, 3)
+        """
+        bands = list(rgb) if rgb is not None else [str(next(iter(self._dataset.data_vars)))] * 3
+        if len(bands) != 3:
+            raise ArgumentError(f"rgb needs three bands, not {len(bands)}")
+        step = -(-max(self._dataset.sizes["y"], self._dataset.sizes["x"]) // size)
+        thin = self._dataset[list(dict.fromkeys(bands))].isel(
+            time=time, y=slice(None, None, step), x=slice(None, None, step)
+        )
+        values = thin.compute()
+        return np.stack([_stretch(values[band], bounds) for band in bands], axis=-1)
+
+
+def _stretch(array: xr.DataArray, bounds: Any) -> np.ndarray[Any, Any]:
+    values = array.values.astype(np.float64)
+    nodata = array.attrs.get("_FillValue")
+    if nodata is not None:
+        values = np.where(values == nodata, np.nan, values)
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = bounds if bounds is not None else np.percentile(known, [2, 98])
+    scaled = (values - low) / max(high - low, 1e-12)
+    picture: np.ndarray[Any, Any] = np.nan_to_num(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    return picture
+
+
+def _reads(name: str, array: xr.DataArray) -> Iterator[tuple[ReadPlan, Box]]:
+    """Yield every read of a variable's graph with the box that is left of it after its slices."""
+    graph = optimize(array.data.dask, array.data.__dask_keys__())
+    for task in _tasks(graph.values()):
+        if isinstance(task, (Alias, DataNode)):
+            continue
+        if not isinstance(task, Task) or task.func not in (getter, getitem):
+            raise ArgumentError(
+                f"{name!r} is no longer a read or a slice of one",
+                hint="explain the cube before computing with it, or use Collection.explain",
+            )
+        block, index = (a.value if isinstance(a, DataNode) else a for a in task.args[:2])
+        if isinstance(block, BlockRead):
+            (t, y, x, _) = cover(index if isinstance(index, tuple) else (index,), block.shape)
+            yield block.plan, (slice(*t), slice(*y), slice(*x))
+
+
+def _tasks(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, Task) and value.func is _execute_subgraph:
+            yield from _tasks(value.args[0].values())
+        else:
+            yield value
