@@ -35,8 +35,7 @@ def store_arguments(options: StorageOptions) -> tuple[dict[str, Any], dict[str, 
         config["request_payer"] = True
     if profile is None:
         return config, {}
-    session = _session(profile)
-    region = session.get_config_variable("region")
+    session, region = _session(profile)
     if region and "region" not in options.options:
         config["region"] = region
     return config, {"credential_provider": _provider(session, profile)}
@@ -55,22 +54,36 @@ def fsspec_arguments(options: StorageOptions) -> dict[str, Any]:
     return out
 
 
-def _session(profile: str) -> Any:
+def _session(profile: str) -> tuple[Any, str | None]:
+    """Return botocore's session for a profile, and the profile's region."""
     # botocore comes with s3fs; it takes a third of a second, and few need it.
-    botocore = importlib.import_module("botocore.session")
-    return botocore.Session(profile=profile)
+    session = importlib.import_module("botocore.session").Session(profile=profile)
+    try:
+        return session, session.get_config_variable("region")
+    except _botocore_error() as error:
+        raise _no_profile(profile, error) from None
+
+
+def _botocore_error() -> type[Exception]:
+    found: type[Exception] = importlib.import_module("botocore.exceptions").BotoCoreError
+    return found
+
+
+def _no_profile(profile: str, error: Exception) -> AccessError:
+    return AccessError(
+        f"the AWS profile {profile!r} gives no credentials ({type(error).__name__})",
+        hint="the files of ~/.aws must be where the workers run",
+    )
 
 
 def _provider(session: Any, profile: str) -> Callable[[], dict[str, Any]]:
-    exceptions = importlib.import_module("botocore.exceptions")
+    failed = _botocore_error()
 
     def provide() -> dict[str, Any]:
         try:
             credentials = session.get_credentials()
-        except exceptions.BotoCoreError as error:
-            raise AccessError(
-                f"the AWS profile {profile!r} gives no credentials ({type(error).__name__})"
-            ) from None
+        except failed as error:
+            raise _no_profile(profile, error) from None
         if credentials is None:
             raise AccessError(f"the AWS profile {profile!r} gives no credentials")
         frozen = credentials.get_frozen_credentials()

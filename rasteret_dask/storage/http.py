@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -31,10 +33,9 @@ def _session() -> aiohttp.ClientSession:
     pid = os.getpid()
     session = _sessions.get(pid)
     if session is None:
-        # The limits are ours; proxies and certificates are the environment's; a body is taken as it comes.
+        # The limits are ours, and a body is taken as it comes. Not trust_env: it would send what netrc holds on its own.
         session = _sessions[pid] = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=50.0),
-            trust_env=True,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -51,6 +52,15 @@ def _close(pid: int) -> None:
         future.result(timeout=2.0)
     except TimeoutError:
         future.cancel()
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL (``HTTPS_PROXY``, ``NO_PROXY`` …)."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    if not proxies or proxy_bypass(parts.hostname or ""):
+        return None
+    return proxies.get(parts.scheme)
 
 
 def _timeout(policy: RetryPolicy) -> aiohttp.ClientTimeout:
@@ -80,7 +90,7 @@ async def get_range(
     """
     sent = {**headers, "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     async with _session().get(
-        URL(url, encoded=True), headers=sent, timeout=_timeout(policy)
+        URL(url, encoded=True), headers=sent, timeout=_timeout(policy), proxy=proxy_for(url)
     ) as answer:
         if answer.status == 200:
             raise range_ignored(None)
@@ -110,7 +120,11 @@ async def get_document(
         If the server answers with anything but data.
     """
     async with _session().request(
-        method, URL(url, encoded=True), headers=dict(headers), timeout=_timeout(policy)
+        method,
+        URL(url, encoded=True),
+        headers=dict(headers),
+        timeout=_timeout(policy),
+        proxy=proxy_for(url),
     ) as answer:
         if answer.status != 200:
             raise _refusal(answer)

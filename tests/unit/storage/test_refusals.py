@@ -93,17 +93,17 @@ def test_short_bodies(query: str) -> None:
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
-def test_retry_after_is_obeyed(form: str) -> None:
+@pytest.mark.parametrize(("status", "form"), [(429, "date"), (503, "seconds"), (503, "date")])
+def test_retry_after_is_obeyed(status: int, form: str) -> None:
     def answer(asked: Asked, number: int) -> Answer:
         if number >= 2:
             return part(asked, CONTENT)
         said = "1" if form == "seconds" else formatdate(time.time() + 2.0, usegmt=True)
-        return Answer(429, headers={"Retry-After": said})
+        return Answer(status, headers={"Retry-After": said})
 
     with Scripted(answer) as server:
         # The first refusal comes by the quick path, which shows no headers; from then on they are seen.
-        found = run(read_range(f"{server.url}/a.tif", 0, 9, options=options(4 + len(form))))
+        found = run(read_range(f"{server.url}/a.tif", 0, 9, options=options(status + len(form))))
         pause = server.asked[2].at - server.asked[1].at
     assert bytes(found.data) == CONTENT[:9]
     assert pause >= 0.95
