@@ -16,15 +16,18 @@ import pyarrow.compute as pc
 import shapely
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.aoi import is_box
+from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import query, schema
 from rasteret_dask.index.commit import Commit
 from rasteret_dask.index.dataset import TableView, in_memory
-from rasteret_dask.index.geometries import Bounds, is_bbox, to_geometries
+from rasteret_dask.index.geometries import to_geometries
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import resolve
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 from rasteret_dask.reads import Reads
+from rasteret_dask.samples import Samples
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
 @dataclass(frozen=True, eq=False)  # Arrow expressions have no truth
-class Collection(Reads):
+class Collection(Reads, Samples):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
     Made by `build`, `load` or `as_collection`; every query gives a new collection and reads
@@ -221,7 +224,7 @@ class Collection(Reads):
 
     def _meeting(self, geometries: Any, crs: Any) -> Collection:
         # A bare tuple is a bbox: lon/lat, unless the caller says otherwise.
-        if crs is None and is_bbox(geometries):
+        if crs is None and is_box(geometries):
             return self.subset(bbox=geometries)
         shapes = to_geometries(geometries, crs)
         near = self.where(query.bbox_expression(query.geometry_bounds(shapes)))

@@ -1,20 +1,20 @@
-"""Areas of interest in all the forms people hold them: boxes, shapely, GeoJSON, WKB, GeoPandas."""
+"""Areas of interest: geometries, or a box, in one CRS."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import shapely
 from pyproj import Transformer
-from shapely.errors import ShapelyError
-from shapely.geometry import box, shape
+from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.geobox import CRS84, Bounds, crs_text
+from rasteret_dask.grid.geobox import CRS84, Bounds
+from rasteret_dask.grid.given import check_degrees, plain_crs, resolve_crs, understand
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,14 @@ class Areas:
     crs : str
     boxes : bool
         They came as bounds: they crop and do not mask.
+    columns : pyarrow.Table, optional
+        The other columns of the table that they came in, a row for each.
     """
 
     geometries: tuple[BaseGeometry, ...]
     crs: str
     boxes: bool
+    columns: pa.Table | None = None
 
     @property
     def bounds(self) -> Bounds:
@@ -50,7 +53,7 @@ class Areas:
             )
             for g in self.geometries
         )
-        return Areas(moved, crs, self.boxes)
+        return Areas(moved, crs, self.boxes, self.columns)
 
 
 def parse_bbox(bbox: Any) -> Bounds:
@@ -75,23 +78,24 @@ def parse_bbox(bbox: Any) -> Bounds:
     return west, south, east, north
 
 
-def parse_areas(given: Any, crs: Any = None) -> Areas:
-    """Understand geometries in the forms that people hold them.
+def parse_areas(given: Any, crs: Any = None, column: str | None = None) -> Areas:
+    """Understand areas in the forms that people hold them.
 
     Parameters
     ----------
-    given : tuple of 4 numbers, shapely geometry, GeoJSON mapping, WKB bytes, GeoSeries, GeoDataFrame, or a sequence of these
+    given : tuple of 4 numbers, or what :func:`~rasteret_dask.grid.given.understand` takes
     crs : anything that pyproj takes, optional
-        What the coordinates mean; taken from the data when that says, else lon/lat.
+        What the coordinates mean; taken from the data when that says, else lon/lat, but a table must say or be told.
+    column : str, optional
+        The column of a table that holds them.
 
     Raises
     ------
     ArgumentError
-        If nothing can be made of it, or a geometry is empty or invalid.
+        If nothing can be made of it, or a geometry is missing, empty or not finite.
     """
-    own = getattr(given, "crs", None)
-    text = crs_text(crs) if crs is not None else crs_text(own) if own is not None else CRS84
     if is_box(given):
+        text = CRS84 if crs is None else plain_crs(crs)
         west, south, east, north = (float(v) for v in given)
         if text == CRS84:
             parse_bbox(given)
@@ -101,15 +105,10 @@ def parse_areas(given: Any, crs: Any = None) -> Areas:
                 hint="a box over the antimeridian (west > east) goes into bbox=",
             )
         return Areas((box(west, south, east, north),), text, True)
-    found = tuple(_geometries(given))
-    if not found:
-        raise ArgumentError("no geometry was given")
-    for number, geometry in enumerate(found):
-        if geometry.is_empty:
-            raise ArgumentError(f"geometry {number} is empty")
-        if not np.isfinite(geometry.bounds).all():
-            raise ArgumentError(f"geometry {number} has coordinates that are not finite")
-    return Areas(found, text, False)
+    found = understand(given, column)
+    text = resolve_crs(found.crs, crs, tabular=found.tabular)
+    check_degrees(shapely.total_bounds(found.geometries), text)
+    return Areas(tuple(found.geometries), text, False, found.columns)
 
 
 def is_box(given: Any) -> bool:
@@ -119,42 +118,3 @@ def is_box(given: Any) -> bool:
         and len(given) == 4
         and all(isinstance(v, (int, float, np.number)) for v in given)
     )
-
-
-def _geometries(given: Any) -> list[BaseGeometry]:
-    if isinstance(given, BaseGeometry):
-        return [given]
-    if isinstance(given, (bytes, bytearray, memoryview)):
-        return [_checked(lambda: shapely.from_wkb(bytes(given)))]
-    if isinstance(given, Mapping):
-        return _geojson(given)
-    if hasattr(given, "__geo_interface__"):
-        inner = getattr(given, "geometry", given)
-        if hasattr(inner, "to_numpy"):
-            return [g for g in inner.to_numpy() if g is not None]
-        return _geojson(given.__geo_interface__)
-    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str):
-        return [g for one in given for g in _geometries(one)]
-    raise ArgumentError(
-        f"{type(given).__name__} is no geometry",
-        hint="give a box, shapely geometries, GeoJSON, WKB or a GeoDataFrame",
-    )
-
-
-def _geojson(given: Mapping[str, Any]) -> list[BaseGeometry]:
-    kind = given.get("type")
-    if kind == "FeatureCollection":
-        return [g for feature in given["features"] for g in _geojson(feature)]
-    if kind == "Feature":
-        return [_checked(lambda: shape(given["geometry"]))]
-    return [_checked(lambda: shape(dict(given)))]
-
-
-def _checked(make: Any) -> BaseGeometry:
-    try:
-        geometry: BaseGeometry = make()
-    except (ShapelyError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ArgumentError(f"a geometry cannot be understood: {error}") from None
-    if geometry is None:
-        raise ArgumentError("a geometry is missing")
-    return geometry

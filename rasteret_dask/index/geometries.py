@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError
-from shapely.geometry import box, shape
+from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
-
-Bounds = tuple[float, float, float, float]
+from rasteret_dask.grid.aoi import is_box, parse_areas
+from rasteret_dask.grid.geobox import CRS84, Bounds
 
 
 def check_bbox(bbox: Any) -> Bounds:
@@ -60,101 +56,31 @@ def split_bbox(bbox: Bounds) -> list[Bounds]:
     return [(west, south, 180.0, north), (-180.0, south, east, north)]
 
 
-def is_bbox(value: Any) -> bool:
-    """Four plain numbers."""
-    return (
-        isinstance(value, (tuple, list, np.ndarray))
-        and len(value) == 4
-        and all(isinstance(v, (int, float, np.number)) for v in value)
-    )
-
-
-def to_geometries(value: Any, crs: Any = None) -> list[BaseGeometry]:
+def to_geometries(value: Any, crs: Any = None, column: str | None = None) -> list[BaseGeometry]:
     """Geometries of any usual kind, in lon/lat.
 
     Parameters
     ----------
     value
-        A bbox tuple; a shapely geometry, GeoJSON mapping (also Feature or FeatureCollection), WKB,
-        WKT; a GeoSeries or GeoDataFrame; an Arrow array of WKB; or a list of any of these.
+        A bbox tuple, or what `rasteret_dask.grid.given.understand` takes.
     crs, optional
         What the coordinates are in, if the data does not say; lon/lat (CRS84) otherwise.
+    column : str, optional
+        The column of a table that holds them.
 
     Raises
     ------
     ArgumentError
-        A value is no geometry, or is empty.
+        A value is no geometry, is empty, or lies outside of where its CRS is defined.
     """
-    said = getattr(value, "crs", None)
-    found = list(_each(value))
-    if not found:
-        raise ArgumentError("no geometry was given")
-    for geometry in found:
-        if geometry.is_empty:
-            raise ArgumentError("a geometry is empty")
-    source = crs if crs is not None else said
-    return found if source is None else [_to_lonlat(geometry, source) for geometry in found]
-
-
-def _each(value: Any) -> Iterable[BaseGeometry]:
-    if isinstance(value, BaseGeometry):
-        yield value
-    elif is_bbox(value):
+    if is_box(value) and value[0] > value[2]:
         west, south, east, north = (float(v) for v in value)
-        if west <= east:
-            yield box(west, south, east, north)
-        else:
-            yield shapely.union_all([box(*b) for b in split_bbox((west, south, east, north))])
-    elif isinstance(value, Mapping):
-        yield from _geojson(value)
-    elif isinstance(value, (bytes, str)):
-        yield _parse(value)
-    elif hasattr(value, "geometry") and hasattr(value, "crs"):  # GeoDataFrame, GeoSeries
-        yield from value.geometry
-    elif isinstance(value, (pa.Array, pa.ChunkedArray)):
-        yield from (_parse(wkb) for wkb in value.to_pylist())
-    elif isinstance(value, Iterable):
-        for one in value:
-            yield from _each(one)
-    else:
-        raise ArgumentError(f"{type(value).__name__} is no geometry")
-
-
-def _geojson(value: Mapping[str, Any]) -> Iterable[BaseGeometry]:
-    kind = value.get("type")
-    if kind == "FeatureCollection":
-        for feature in value["features"]:
-            yield from _geojson(feature)
-    elif kind == "Feature":
-        yield from _geojson(value["geometry"])
-    else:
-        try:
-            yield shape(dict(value))
-        except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
-            raise ArgumentError(f"a mapping of type {kind!r} is no GeoJSON geometry") from None
-
-
-def _parse(value: bytes | str) -> BaseGeometry:
-    try:
-        parsed: BaseGeometry = (
-            shapely.from_wkb(value) if isinstance(value, bytes) else shapely.from_wkt(value)
+        return [shapely.union_all([box(*b) for b in split_bbox((west, south, east, north))])]
+    areas = parse_areas(value, crs, column)
+    found = list(areas.to_crs(CRS84).geometries)
+    if not np.isfinite(shapely.total_bounds(found)).all():
+        raise ArgumentError(
+            f"a geometry lies outside of where its CRS is defined ({areas.crs[:60]})",
+            hint="is geometry_crs right?",
         )
-    except shapely.errors.ShapelyError:
-        raise ArgumentError("a value is neither WKB nor WKT") from None
-    return parsed
-
-
-def _to_lonlat(geometry: BaseGeometry, crs: Any) -> BaseGeometry:
-    try:
-        source = CRS.from_user_input(crs)
-    except CRSError:
-        raise ArgumentError(f"{crs!r} is no CRS") from None
-    transformer = Transformer.from_crs(source, "OGC:CRS84", always_xy=True)
-    moved: BaseGeometry = shapely.transform(
-        geometry,
-        lambda x, y: transformer.transform(x, y),  # type: ignore[arg-type, misc]
-        interleaved=False,
-    )
-    if not np.isfinite(moved.bounds).all():
-        raise ArgumentError("a geometry lies outside of where its CRS is defined")
-    return moved
+    return found

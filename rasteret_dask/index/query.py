@@ -15,8 +15,9 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
-from rasteret_dask.index.geometries import Bounds, check_bbox
+from rasteret_dask.index.geometries import check_bbox
 from rasteret_dask.index.times import Range, parse_range
 
 Expression: TypeAlias = pc.Expression

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -15,7 +17,8 @@ import requests
 from pystac_client.exceptions import APIError
 
 from rasteret_dask.errors import ArgumentError, EmptySelectionError, SourceError, TransientError
-from rasteret_dask.index.geometries import Bounds, check_bbox, split_bbox
+from rasteret_dask.grid.geobox import Bounds
+from rasteret_dask.index.geometries import check_bbox, split_bbox
 from rasteret_dask.index.times import Range, format_range, parse_instant, parse_range
 from rasteret_dask.storage.urls import public
 
@@ -83,25 +86,76 @@ def search_api(url: str, search: Search) -> list[Json]:
     EmptySelectionError
         Nothing was found.
     """
-    options = dict(search.options or {})
     boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
     found: dict[str, Json] = {}
-    try:
+    with _api_errors(url):
         client = pystac_client.Client.open(url)
         for box in boxes:
-            pages = client.search(
-                collections=None if search.collection is None else [search.collection],
-                bbox=box,
-                datetime=None if search.date_range is None else format_range(search.date_range),
-                **options,
-            )
-            for item in pages.items_as_dicts():
+            for item in _pages(client, search, box).items_as_dicts():
                 _keep(found, item)
+    return _some(list(found.values()), search, url)
+
+
+def _pages(client: Any, search: Search, box: Bounds | None, **more: Any) -> Any:
+    return client.search(
+        collections=None if search.collection is None else [search.collection],
+        bbox=box,
+        datetime=None if search.date_range is None else format_range(search.date_range),
+        **{**dict(search.options or {}), **more},
+    )
+
+
+@contextmanager
+def _api_errors(url: str) -> Iterator[None]:
+    try:
+        yield
     except APIError as error:
         raise _api_error(getattr(error, "status_code", None), str(error), url) from None
     except (requests.RequestException, pystac.STACError) as error:
         raise SourceError(f"the STAC API failed: {type(error).__name__}", url=public(url)) from None
-    return _some(list(found.values()), search, url)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What an API says of a search before it is made.
+
+    Parameters
+    ----------
+    matched : int
+        Items in all.
+    first, last : datetime, optional
+        From when to when; None where neither the search nor the collection says.
+    sample : tuple of mapping
+        The first items.
+    """
+
+    matched: int
+    first: datetime | None
+    last: datetime | None
+    sample: tuple[Json, ...]
+
+
+def overview(url: str, search: Search, least: int) -> Overview | None:
+    """How large a search is; None when it is smaller than `least`, or the API does not count.
+
+    Raises
+    ------
+    SourceError
+        The API failed.
+    """
+    boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
+    with _api_errors(url):
+        client = pystac_client.Client.open(url)
+        counts = [_pages(client, search, box).matched() for box in boxes]
+        if None in counts or sum(counts) < least:
+            return None
+        sample = [*_pages(client, search, boxes[0], max_items=100).items_as_dicts()]
+        first, last = search.date_range or (None, None)
+        if search.collection is not None and (first is None or last is None):
+            for start, end in client.get_collection(search.collection).extent.temporal.intervals:
+                first = first or (None if start is None else parse_instant(start))
+                last = last or (None if end is None else parse_instant(end))
+    return Overview(sum(counts), first, last, tuple(sample))
 
 
 def _keep(found: dict[str, Json], item: Json) -> None:

@@ -234,7 +234,7 @@ def read_chips(
         )
     dtype = np.result_type(*{np.dtype(r.layout.dtype) for chip in chips for r in chip.reads})
     out = np.empty((len(chips), len(bands), *chips[0].shape), dtype=dtype)
-    client = _client()
+    client = active_client()
     if client is None:
         _fill(chips, bands, out, fill, all_touched, storage)
         return out
@@ -245,7 +245,7 @@ def read_chips(
     return out
 
 
-def _client() -> Any:
+def active_client() -> Any:
     """Return the active distributed client, if any, without importing distributed."""
     get = dask.base.get_scheduler()
     owner = getattr(get, "__self__", None)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,48 @@ from rasteret_dask.storage.fetch import Fetch
 from rasteret_dask.storage.source import RangeRequest
 from rasteret_dask.storage.urls import public
 from rasteret_dask.tiff.codecs import decode_tile
+
+
+class Part(Protocol):
+    """What somebody wants of one tile."""
+
+    @property
+    def row(self) -> int:
+        """Of the tile."""
+
+    @property
+    def col(self) -> int:
+        """Of the tile."""
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Pixels within the tile."""
+
+    @property
+    def cols(self) -> tuple[int, int]:
+        """Pixels within the tile."""
+
+
+class Wanted(Protocol):
+    """Parts of the tiles of one source, and where they go; a `Load` is one."""
+
+    @property
+    def source(self) -> SourceRead:
+        """Whose tiles they are."""
+
+    @property
+    def band(self) -> str:
+        """For messages."""
+
+    @property
+    def pieces(self) -> Sequence[Any]:
+        """One `Part` for each tile."""
+
+    def take(self, piece: Any, pixels: npt.NDArray[Any]) -> None:
+        """Use the pixels of a part, shape (rows, columns) of it; they must be copied."""
+
+    def fill(self, piece: Any, value: Any) -> None:
+        """Use one value for all pixels of a part: its tile is sparse."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +84,18 @@ class Load:
     out: npt.NDArray[Any]
     band: str
 
+    def take(self, piece: Piece, pixels: npt.NDArray[Any]) -> None:
+        """Copy a piece to where it belongs."""
+        self._view(piece)[...] = pixels
+
+    def fill(self, piece: Piece, value: Any) -> None:
+        """Fill where a piece belongs."""
+        self._view(piece)[...] = value
+
+    def _view(self, piece: Piece) -> npt.NDArray[Any]:
+        h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
+        return self.out[piece.top : piece.top + h, piece.left : piece.left + w]
+
 
 @dataclass(slots=True, eq=False)
 class TileUse:
@@ -50,10 +104,10 @@ class TileUse:
     start: int
     stop: int
     source: SourceRead
-    users: list[tuple[Load, Piece]] = field(default_factory=list)
+    users: list[tuple[Wanted, Part]] = field(default_factory=list)
 
 
-def tile_uses(loads: Sequence[Load]) -> dict[str, dict[tuple[int, int], TileUse]]:
+def tile_uses(loads: Sequence[Wanted]) -> dict[str, dict[tuple[int, int], TileUse]]:
     """Group what is wanted by URL and tile, so that no tile is fetched or decoded twice.
 
     Sparse tiles are filled on the spot, with the source's nodata or 0, as GDAL does.
@@ -64,7 +118,7 @@ def tile_uses(loads: Sequence[Load]) -> dict[str, dict[tuple[int, int], TileUse]
         for piece in load.pieces:
             offset, count = source.tile(piece.row, piece.col)
             if count == 0:
-                _view(load, piece)[...] = 0 if source.nodata is None else source.nodata
+                load.fill(piece, 0 if source.nodata is None else source.nodata)
                 continue
             uses = by_url[source.url]
             use = uses.get((offset, count))
@@ -95,14 +149,14 @@ class Loading:
 
     Parameters
     ----------
-    loads : sequence of Load
+    loads : sequence of Load, or of other `Wanted`
     storage : StorageOptions
     ahead : bool
         Nobody waits for these yet: fetch only what fits the budget for such reads, and the rest when :meth:`finish` is called.
     """
 
     def __init__(
-        self, loads: Sequence[Load], storage: StorageOptions, *, ahead: bool = False
+        self, loads: Sequence[Wanted], storage: StorageOptions, *, ahead: bool = False
     ) -> None:
         self._requests, self._answers = requests_for(tile_uses(loads))
         self._fetch = Fetch(self._requests, storage, ahead=ahead)
@@ -140,7 +194,7 @@ class Loading:
         self._fetch.close()
 
 
-def run_loads(loads: Sequence[Load], storage: StorageOptions) -> None:
+def run_loads(loads: Sequence[Wanted], storage: StorageOptions) -> None:
     """Read all loads; return when every array is complete."""
     Loading(loads, storage).finish()
 
@@ -186,19 +240,14 @@ def decode_use(use: TileUse, data: memoryview) -> None:
             item=source.item,
             band=load.band,
             url=public(source.url),
-            level=0,
+            level=source.level,
             tile=(piece.row, piece.col),
             range=(use.start, use.stop),
         ) from None
     for load, piece in use.users:
         r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
-        _view(load, piece)[...] = tile[r : r + h, c : c + w, load.source.sample]
-
-
-def _view(load: Load, piece: Piece) -> npt.NDArray[Any]:
-    h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
-    return load.out[piece.top : piece.top + h, piece.left : piece.left + w]
+        load.take(piece, tile[r : r + h, c : c + w, load.source.sample])
 
 
 def _located(error: RasteretError, answers: list[list[TileUse]]) -> RasteretError:

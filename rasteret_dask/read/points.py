@@ -1,0 +1,366 @@
+"""Values of single pixels under points: each tile is fetched and decoded once for all the points in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.given import Points
+from rasteret_dask.grid.radiometry import Number
+from rasteret_dask.grid.tiles import TileRect, cut_rect
+from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.index import schema
+from rasteret_dask.model import StorageOptions
+from rasteret_dask.plan.layout import TILES
+from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.plan.table import RawSources
+from rasteret_dask.read.chips import active_client, items_by_id
+from rasteret_dask.read.engine import run_loads
+from rasteret_dask.read.gather import raw_sources
+from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.read.spots import Floats, Ints, Order, Spots, cut_spots, plan_points
+
+NEIGHBOURHOODS = ("off", "always", "if_center_nodata")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("point_index", pa.int64(), nullable=False),
+        pa.field("point_x", pa.float64(), nullable=False),
+        pa.field("point_y", pa.float64(), nullable=False),
+        pa.field("point_crs", pa.int32()),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("datetime", pa.timestamp("us")),
+        pa.field("collection", pa.string(), nullable=False),
+        pa.field("band", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+        pa.field("raster_crs", pa.int32()),
+    ]
+)
+"""rasteret's columns, so that what is written for one works with the other."""
+
+WINDOW = pa.field("neighbourhood_values", pa.list_(pa.float64()))
+"""The square around the pixel, row by row; NaN outside of the file."""
+
+_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampling:
+    """Pixels wanted of one source.
+
+    Parameters
+    ----------
+    source : SourceRead
+    pieces : tuple of Spots
+        One for each tile.
+    out : ndarray of float64, shape (pixels,)
+        Written in place.
+    band : str
+        For messages.
+    """
+
+    source: SourceRead
+    pieces: tuple[Spots, ...]
+    out: Floats
+    band: str
+
+    def take(self, piece: Spots, pixels: npt.NDArray[Any]) -> None:
+        """Pick the values of one tile."""
+        self.out[piece.into] = pixels[piece.at[0], piece.at[1]]
+
+    def fill(self, piece: Spots, value: Any) -> None:
+        """Take one value for all of a sparse tile."""
+        self.out[piece.into] = value
+
+
+# --- reading -------------------------------------------------------------------------------------
+def read_orders(
+    orders: Sequence[Order], sizes: Sequence[int], storage: StorageOptions
+) -> list[Floats]:
+    """Return the values of each order; on the active cluster in tasks of some tiles, else here and all at once.
+
+    Parameters
+    ----------
+    orders : sequence of Order
+    sizes : sequence of int
+        How many values each has.
+    storage : StorageOptions
+    """
+    values = [np.empty(size) for size in sizes]
+    if active_client() is None:
+        run_loads([_sampling(o, out) for o, out in zip(orders, values)], storage)
+        return values
+    jobs = [(_source(o), o.spots, size, o.band) for o, size in zip(orders, sizes)]
+    task = dask.delayed(_read_jobs, pure=False)
+    lazy = [task(batch, storage) for batch in _batches(jobs)]
+    return [values for part in dask.compute(*lazy) for values in part]
+
+
+def _read_jobs(jobs: Sequence[tuple[Any, ...]], storage: StorageOptions) -> list[Floats]:
+    samplings = [Sampling(source, spots, np.empty(n), band) for source, spots, n, band in jobs]
+    run_loads(samplings, storage)
+    return [sampling.out for sampling in samplings]
+
+
+def _batches(jobs: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+    out: list[list[tuple[Any, ...]]] = [[]]
+    tiles = 0
+    for job in jobs:
+        # Bands of one file follow one another and share its tiles, so a file is never torn.
+        if tiles >= TILES and job[0].url != out[-1][-1][0].url:
+            out.append([])
+            tiles = 0
+        out[-1].append(job)
+        tiles += len(job[1])
+    return [batch for batch in out if batch]
+
+
+def _sampling(order: Order, out: Floats) -> Sampling:
+    return Sampling(_source(order), order.spots, out, order.band)
+
+
+def _source(order: Order) -> SourceRead:
+    raw, k, spots = order.raw, order.k, order.spots
+    same = order.place.same
+    rows, cols = [s.row for s in spots], [s.col for s in spots]
+    rect = TileRect(min(rows), max(rows) + 1, min(cols), max(cols) + 1)
+    across = -(-same.width // same.layout.width)
+    flat = cut_rect(int(raw.tile_ptr[k]), across, rect)
+    return SourceRead(
+        url=raw.urls[k],
+        etag=raw.etags[k],
+        item=raw.items[k],
+        step=0,
+        window=(0, same.height, 0, same.width),
+        height=same.height,
+        width=same.width,
+        map=_IDENTITY,
+        layout=same.layout,
+        rect=rect,
+        offsets=raw.offsets[flat],
+        counts=raw.counts[flat],
+        sample=int(raw.samples[k]),
+        nodata=raw.nodata[k],
+        scale=1.0,
+        add=0.0,
+    )
+
+
+# --- around a point ------------------------------------------------------------------------------
+def square(radius: int) -> tuple[Ints, Ints]:
+    """Rows and columns of a square around a pixel, row by row."""
+    axis = np.arange(-radius, radius + 1, dtype=np.int64)
+    return np.repeat(axis, len(axis)), np.tile(axis, len(axis))
+
+
+def around(order: Order, chosen: Ints, radius: int) -> tuple[Order, Ints]:
+    """Return an order for the squares around some of an order's points, and which of the squares' pixels lie on the file.
+
+    Parameters
+    ----------
+    order : Order
+    chosen : ndarray of int64, shape (n,)
+        Which of the order's points.
+    radius : int
+        Pixels.
+    """
+    dr, dc = square(radius)
+    place = order.place
+    rows = place.y[chosen].astype(np.int64)[:, None] + dr
+    cols = place.x[chosen].astype(np.int64)[:, None] + dc
+    same = place.same
+    on = (rows >= 0) & (cols >= 0) & (rows < same.height) & (cols < same.width)
+    inside = np.flatnonzero(on)
+    spots = cut_spots(same, rows.ravel()[inside], cols.ravel()[inside])
+    near = Order(order.band, order.item, order.k, order.raw, order.points[chosen], spots, place)
+    return near, inside
+
+
+def nearest_valid(
+    order: Order, chosen: Ints, windows: Floats, radius: int
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Find the valid pixel nearest to each point: in the first ring of pixels that holds one, the one whose edge is nearest in the file's
+    units (PostGIS' ST_NearestValue); ties go to the ring's top row, then bottom row, left and right column.
+
+    Parameters
+    ----------
+    order : Order
+    chosen : ndarray of int64, shape (n,)
+        Which of the order's points.
+    windows : ndarray of float64, shape (n, (2 * radius + 1)²)
+        Squares around them, NaN outside of the file.
+    radius : int
+
+    Returns
+    -------
+    (ndarray of bool, ndarray of float64), shape (n,)
+        Whether there is one, and its value.
+    """
+    dr, dc = square(radius)
+    ring = np.maximum(abs(dr), abs(dc))
+    # Within a ring: top row, bottom row, left column, right column.
+    side = np.select([dr == -ring, dr == ring, dc == -ring], [0, 1, 2], 3)
+    scan = np.lexsort((dc, dr, side, ring))[1:]
+    valid = ~is_nodata(windows[:, scan], order.nodata)
+    rings = np.where(valid, ring[scan], radius + 1)
+    first = rings.min(axis=1)
+    candidate = valid & (rings == first[:, None])
+    place = order.place
+    v, u = (p[chosen] - np.floor(p[chosen]) for p in (place.y, place.x))
+    a, b, _, d, e, _ = place.same.affine
+    dy = np.maximum(np.maximum(dr[scan] - v[:, None], v[:, None] - dr[scan] - 1), 0.0)
+    dx = np.maximum(np.maximum(dc[scan] - u[:, None], u[:, None] - dc[scan] - 1), 0.0)
+    distance = (dx * np.hypot(a, d)) ** 2 + (dy * np.hypot(b, e)) ** 2
+    best = np.argmin(np.where(candidate, distance, np.inf), axis=1)
+    return first <= radius, windows[np.arange(len(windows)), scan[best]]
+
+
+def is_nodata(values: Floats, nodata: Number) -> npt.NDArray[np.bool_]:
+    """Which values mean nothing: NaN, and nodata."""
+    nothing = np.isnan(values)
+    return nothing if nodata is None else nothing | (values == float(nodata))
+
+
+# --- the whole -----------------------------------------------------------------------------------
+def sample_points(
+    table: pa.Table,
+    request: CubeRequest,
+    points: Points,
+    *,
+    name: str = "",
+    latest: bool = False,
+    max_distance: int = 0,
+    neighbourhood: str = "off",
+) -> pa.Table:
+    """Sample points; see :meth:`rasteret_dask.Collection.sample_points`."""
+    made = SCHEMA if neighbourhood == "off" else SCHEMA.append(WINDOW)
+    _check_columns(points, made)
+    items = items_by_id(table)
+    raws = [(asked, raw_sources(items, band, request)) for asked, band in request.bands]
+    _check_types(raws)
+    orders = plan_points(raws, points, latest=latest)
+    values = read_orders(orders, [len(o.points) for o in orders], request.storage)
+    windows: list[Any] = [None] * len(orders)
+    if max_distance:
+        windows = _widen(orders, values, max_distance, neighbourhood, request.storage)
+    found = _rows(orders, values, table, points, name)
+    if neighbourhood != "off":
+        found = found.append_column(WINDOW, _window_column(windows, values))
+    if points.columns is not None:
+        own = points.columns.take(found.column("point_index"))
+        for field in own.schema:
+            found = found.append_column(field, own.column(field.name))
+    return found
+
+
+def _check_columns(points: Points, made: pa.Schema) -> None:
+    taken = [] if points.columns is None else points.columns.column_names
+    both = sorted(set(taken) & set(made.names) - {"point_index"})
+    if both:
+        raise ArgumentError(
+            f"the points' columns {', '.join(both)} are called as columns of the result",
+            hint="rename them, or give a table without them",
+        )
+    if "point_index" in taken:
+        raise ArgumentError("the points have a column 'point_index', which the result makes itself")
+
+
+def _check_types(raws: Sequence[tuple[str, RawSources]]) -> None:
+    for band, raw in raws:
+        kinds = {layout.dtype for layout in raw.layouts if np.dtype(layout.dtype).kind == "c"}
+        if kinds:
+            raise ArgumentError(
+                f"the values are {kinds.pop()}, and samples are real numbers", band=band
+            )
+
+
+def _widen(
+    orders: Sequence[Order],
+    values: Sequence[Floats],
+    radius: int,
+    neighbourhood: str,
+    storage: StorageOptions,
+) -> list[Any]:
+    """Read squares around the points that need them; put the nearest valid value where there was nodata. Return squares, or None."""
+    wanted = []
+    for number, (order, found) in enumerate(zip(orders, values)):
+        nothing = is_nodata(found, order.nodata)
+        chosen = np.arange(len(found)) if neighbourhood == "always" else np.flatnonzero(nothing)
+        if len(chosen):
+            wanted.append((number, chosen, nothing[chosen], *around(order, chosen, radius)))
+    pixels = read_orders([w[3] for w in wanted], [len(w[4]) for w in wanted], storage)
+    windows: list[Any] = [None] * len(orders)
+    for (number, chosen, nothing, _, inside), read in zip(wanted, pixels):
+        squares = np.full((len(chosen), (2 * radius + 1) ** 2), np.nan)
+        squares.ravel()[inside] = read
+        windows[number] = (chosen, squares)
+        if nothing.any():
+            holes = chosen[nothing]
+            there, value = nearest_valid(orders[number], holes, squares[nothing], radius)
+            values[number][holes[there]] = value[there]
+    return windows
+
+
+def _window_column(windows: Sequence[Any], values: Sequence[Floats]) -> pa.Array:
+    lengths, flat = [], []
+    for window, found in zip(windows, values):
+        size = np.zeros(len(found), dtype=np.int64)
+        if window is not None:
+            chosen, squares = window
+            size[chosen] = squares.shape[1]
+            flat.append(squares.ravel())
+        lengths.append(size)
+    sizes = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    mask = pa.array(sizes == 0)
+    pixels = pa.array(np.concatenate(flat) if flat else np.zeros(0))
+    return pa.ListArray.from_arrays(pa.array(offsets), pixels, mask=mask)
+
+
+def _rows(
+    orders: Sequence[Order],
+    values: Sequence[Floats],
+    table: pa.Table,
+    points: Points,
+    name: str,
+) -> pa.Table:
+    """One row for each point on each item and band, by item, band and point."""
+    counts = [len(order.points) for order in orders]
+    each = np.repeat(np.arange(len(orders)), counts)
+    index = np.concatenate([o.points for o in orders]) if orders else np.zeros(0, np.int64)
+    item_of = np.array([o.item for o in orders], dtype=np.int64)[each]
+    bands = pa.array([o.band for o in orders], pa.string())
+    crs = pa.array([_code(o.place.same.crs) for o in orders], pa.int32())
+    columns = {
+        "point_index": pa.array(index),
+        "point_x": pa.array(points.x[index]),
+        "point_y": pa.array(points.y[index]),
+        "point_crs": pa.array([_code(points.crs)], pa.int32()).take(pa.array(np.zeros_like(index))),
+        "record_id": _column(table, schema.ID, "").take(pa.array(item_of)),
+        "datetime": table.column(schema.DATETIME).cast(pa.timestamp("us")).take(pa.array(item_of)),
+        "collection": _column(table, schema.COLLECTION, name).take(pa.array(item_of)),
+        "band": bands.take(pa.array(each)),
+        "value": pa.array(np.concatenate(values) if values else np.zeros(0)),
+        "raster_crs": crs.take(pa.array(each)),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _column(table: pa.Table, name: str, default: str) -> Any:
+    if name not in table.column_names:
+        return pa.array([default] * len(table), pa.string())
+    return table.column(name).cast(pa.string()).fill_null(default)
+
+
+def _code(crs: str) -> int | None:
+    if crs == "OGC:CRS84":
+        return 4326
+    authority, _, code = crs.partition(":")
+    return int(code) if authority == "EPSG" and code.isdigit() else None

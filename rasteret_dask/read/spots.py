@@ -1,0 +1,208 @@
+"""Which pixels of which tiles points want: worked out for all points of a grid at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pyproj import Transformer
+
+from rasteret_dask.grid.geobox import is_geographic
+from rasteret_dask.grid.given import Points
+from rasteret_dask.grid.radiometry import Number
+from rasteret_dask.plan.table import RawSources, SameGrid, by_grid
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+ROUNDING = 6
+"""Decimals of a pixel that coordinates are rounded to before they are floored."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spots:
+    """Pixels wanted of one tile.
+
+    Parameters
+    ----------
+    row, col : int
+        The tile.
+    rows, cols : (int, int)
+        Half-open ranges within the tile that hold them all.
+    at : ndarray of int64, shape (2, n)
+        Row and column of each pixel within those ranges.
+    into : ndarray of int64, shape (n,)
+        Where each value goes.
+    """
+
+    row: int
+    col: int
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    at: Ints
+    into: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """Which pixels of one source are wanted, before anything is cut out of it.
+
+    Parameters
+    ----------
+    band : str
+        As it was asked for.
+    item : int
+        Row of the item.
+    k : int
+        Number of the source among the band's.
+    raw : RawSources
+    points : ndarray of int64, shape (n,)
+        Numbers of the points.
+    spots : tuple of Spots
+        The same for every source on one grid.
+    place : Place
+    """
+
+    band: str
+    item: int
+    k: int
+    raw: RawSources
+    points: Ints
+    spots: tuple[Spots, ...]
+    place: Place
+
+    @property
+    def nodata(self) -> Number:
+        """What the source calls nodata."""
+        return self.raw.nodata[self.k]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Points on one grid, in its pixels; those outside are left out.
+
+    Parameters
+    ----------
+    same : SameGrid
+    points : ndarray of int64, shape (n,)
+        Their numbers.
+    x, y : ndarray of float64, shape (n,)
+        Column and row with fractions.
+    """
+
+    same: SameGrid
+    points: Ints
+    x: Floats
+    y: Floats
+
+
+def place_points(same: SameGrid, numbers: Ints, x: Floats, y: Floats) -> Place:
+    """Put points, in the grid's CRS, onto the grid: pixels are half-open, to the right and down.
+
+    Parameters
+    ----------
+    same : SameGrid
+    numbers : ndarray of int64
+        Of the points.
+    x, y : ndarray of float64
+        Their coordinates; those that the CRS has no place for are infinite.
+    """
+    a, b, c, d, e, f = same.affine
+    if is_geographic(same.crs) and not b:
+        # Whole turns, so that 190 degrees finds -170; the rounding keeps the western edge where it is.
+        left = min(c, c + a * same.width)
+        x = x - np.floor((x - left) / 360.0 + 1e-12) * 360.0
+    with np.errstate(invalid="ignore"):
+        dx, dy, det = x - c, y - f, a * e - b * d
+        u = np.round((e * dx - b * dy) / det, ROUNDING)
+        v = np.round((a * dy - d * dx) / det, ROUNDING)
+        inside = np.flatnonzero((u >= 0) & (u < same.width) & (v >= 0) & (v < same.height))
+    return Place(same, numbers[inside], u[inside], v[inside])
+
+
+def cut_spots(
+    same: SameGrid, rows: Ints, cols: Ints, into: Ints | None = None
+) -> tuple[Spots, ...]:
+    """Sort pixels of a grid by tile.
+
+    Parameters
+    ----------
+    same : SameGrid
+    rows, cols : ndarray of int64, shape (n,)
+        Pixels within the grid.
+    into : ndarray of int64, shape (n,), optional
+        Where their values go; 0, 1, 2 … by default.
+    """
+    if not len(rows):
+        return ()
+    th, tw = same.layout.height, same.layout.width
+    across = -(-same.width // tw)
+    tiles = (rows // th) * across + cols // tw
+    order = np.argsort(tiles, kind="stable")
+    found, starts = np.unique(tiles[order], return_index=True)
+    places = order if into is None else into[order]
+    r, c = rows[order] % th, cols[order] % tw
+    edges = [*starts.tolist(), len(order)]
+    out = []
+    for tile, i, j in zip(found.tolist(), edges, edges[1:]):
+        r0, c0 = int(r[i:j].min()), int(c[i:j].min())
+        at = np.stack([r[i:j] - r0, c[i:j] - c0])
+        span = (r0, r0 + int(at[0].max()) + 1), (c0, c0 + int(at[1].max()) + 1)
+        out.append(Spots(tile // across, tile % across, *span, at, places[i:j]))
+    return tuple(out)
+
+
+def plan_points(
+    raws: Sequence[tuple[str, RawSources]], points: Points, *, latest: bool
+) -> list[Order]:
+    """Say which pixels of which sources the points want, by item and band; a point is on an item when it lies on the file's grid.
+
+    Parameters
+    ----------
+    raws : sequence of (str, RawSources)
+        Each band as it was asked for, with its sources; their steps are the numbers of the items, by time.
+    points : Points
+    latest : bool
+        Only the last item that each point lies on, band by band.
+    """
+    numbers = np.arange(len(points), dtype=np.int64)
+    moved: dict[str, tuple[Floats, Floats]] = {}
+    orders: list[tuple[int, int, Order]] = []
+    for position, (band, raw) in enumerate(raws):
+        places = []
+        for same in by_grid(raw):
+            if same.crs not in moved:
+                to = Transformer.from_crs(points.crs, same.crs, always_xy=True)
+                moved[same.crs] = to.transform(points.x, points.y)
+            place = place_points(same, numbers, *moved[same.crs])
+            if len(place.points):
+                places.append(place)
+        for place, members in _latest(places, len(points)) if latest else _all(places):
+            same = place.same
+            spots = cut_spots(same, place.y.astype(np.int64), place.x.astype(np.int64))
+            for k in members.tolist():
+                item = int(raw.steps[k])
+                order = Order(band, item, k, raw, place.points, spots, place)
+                orders.append((item, position, order))
+    return [order for _, _, order in sorted(orders, key=lambda o: o[:2])]
+
+
+def _all(places: Sequence[Place]) -> list[tuple[Place, Ints]]:
+    return [(place, place.same.members) for place in places]
+
+
+def _latest(places: Sequence[Place], count: int) -> list[tuple[Place, Ints]]:
+    """Keep of each grid its last source, and of its points those that no later source on another grid holds."""
+    winner = np.full(count, -1, dtype=np.int64)
+    for place in places:
+        winner[place.points] = np.maximum(winner[place.points], place.same.members.max())
+    kept = []
+    for place in places:
+        last = place.same.members.max()
+        mine = winner[place.points] == last
+        if mine.any():
+            chosen = Place(place.same, place.points[mine], place.x[mine], place.y[mine])
+            kept.append((chosen, np.array([last], dtype=np.int64)))
+    return kept

@@ -1,0 +1,140 @@
+"""Reads that are no cubes: values under points, and one row for each geometry and item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pyproj import Transformer
+
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.geobox import CRS84
+from rasteret_dask.grid.given import Points, understand_points
+from rasteret_dask.index import schema
+from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.points import NEIGHBOURHOODS, sample_points
+from rasteret_dask.read.request import make_request
+
+if TYPE_CHECKING:
+    from rasteret_dask.collection import Collection
+
+
+class Samples:
+    """Methods of :class:`~rasteret_dask.Collection` that lead to tables of pixels."""
+
+    def sample_points(  # type: ignore[misc]
+        self: Collection,
+        points: Any,
+        bands: Sequence[str] | str | None = None,
+        *,
+        geometry_column: str | None = None,
+        x_column: str | None = None,
+        y_column: str | None = None,
+        geometry_crs: Any = None,
+        match: str = "all",
+        max_distance_pixels: int = 0,
+        return_neighbourhood: str = "off",
+        nodata: float | int | None = None,
+        missing: str = "raise",
+        storage: Any = None,
+        **filters: Any,
+    ) -> pa.Table:
+        """Read the pixels under points, each tile once for all the points in it.
+
+        Parameters
+        ----------
+        points
+            Shapely points, GeoJSON, WKB, a GeoSeries or GeoArrow array, an (n, 2) array, or a table (Arrow, Polars, DuckDB, pandas,
+            GeoPandas) with a column of points or two of coordinates.
+        bands : sequence of str, optional
+            Canonical names or aliases; all by default.
+        geometry_column, x_column, y_column : str, optional
+            Columns of the table. Its other columns come back beside the values.
+        geometry_crs : optional
+            What the coordinates are in, if the data does not say; a table that does not say must be told, all else is in lon/lat.
+        match : {"all", "latest"}
+            Every item that a point lies on, or the latest alone, band by band.
+        max_distance_pixels : int
+            Where there is nodata, look so many pixels around for the nearest valid one.
+        return_neighbourhood : {"off", "always", "if_center_nodata"}
+            Also return the square of that radius around the pixel, row by row, NaN outside of the file.
+        nodata : number, optional
+            What the files mean by nothing, over what they say themselves.
+        missing : {"raise", "nodata"}
+            What to do about items that lack a band: refuse, or leave them out. With ``match="latest"`` they are left out.
+        storage : StorageOptions, optional
+        **filters
+            Those of :meth:`subset`.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row for each point, item and band, ordered by item (time, then id), band and point: ``point_index`` (row of the input),
+            ``point_x``, ``point_y``, ``point_crs``, ``record_id``, ``datetime``, ``collection``, ``band``, ``value`` (float64; nodata as it
+            is stored), ``raster_crs``, perhaps ``neighbourhood_values``, and the caller's own columns. A point belongs to the pixel to its
+            right and below when it lies on an edge. Points that lie on no item have no row.
+
+        Raises
+        ------
+        ArgumentError
+            If the points cannot be understood, or an option means nothing.
+        """
+        _check(match, max_distance_pixels, return_neighbourhood)
+        found = understand_points(
+            points,
+            geometry_column=geometry_column,
+            x_column=x_column,
+            y_column=y_column,
+            crs=geometry_crs,
+        )
+        names = tuple(self.resolve_bands(bands))
+        options = {
+            "missing": "nodata" if match == "latest" else missing,
+            "nodata": nodata,
+            "storage": self.storage if storage is None else storage,
+        }
+        request = make_request(names, areas=None, bounds=None, bounds_crs=CRS84, options=options)
+        chosen = self.subset(**filters) if filters else self
+        chosen = chosen.subset(bbox=_lonlat(found))
+        columns = [name for name in COLUMNS if name in self.schema.names]
+        columns += dict.fromkeys(schema.band_column(band) for _, band in names)
+        return sample_points(
+            chosen.to_table(columns),
+            request,
+            found,
+            name=self.name,
+            latest=match == "latest",
+            max_distance=max_distance_pixels,
+            neighbourhood=return_neighbourhood,
+        )
+
+
+def _check(match: str, distance: int, neighbourhood: str) -> None:
+    if match not in ("all", "latest"):
+        raise ArgumentError(f"match must be 'all' or 'latest', not {match!r}")
+    if isinstance(distance, bool) or not isinstance(distance, int) or distance < 0:
+        raise ArgumentError(f"max_distance_pixels is {distance!r}; a whole number is needed")
+    if neighbourhood not in NEIGHBOURHOODS:
+        raise ArgumentError(
+            f"return_neighbourhood={neighbourhood!r} is unknown",
+            hint=f"there is {', '.join(NEIGHBOURHOODS)}",
+        )
+    if neighbourhood != "off" and not distance:
+        raise ArgumentError("return_neighbourhood needs max_distance_pixels, the square's radius")
+
+
+def _lonlat(points: Points) -> tuple[float, float, float, float]:
+    x, y = points.x, points.y
+    if points.crs != CRS84:
+        x, y = Transformer.from_crs(points.crs, CRS84, always_xy=True).transform(x, y)
+        lost = np.flatnonzero(~(np.isfinite(x) & np.isfinite(y)))
+        if len(lost):
+            raise ArgumentError(
+                f"point {lost[0]} ({points.x[lost[0]]}, {points.y[lost[0]]}) lies outside of where its CRS is defined",
+                hint="is geometry_crs right?",
+            )
+    if x.max() > 360 or x.min() < -360:
+        x = (x + 180) % 360 - 180
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
