@@ -20,13 +20,13 @@ from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Commit, canonical, digest, read_commit
 from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
 from rasteret_dask.index.place import Place
-from rasteret_dask.ingest.build import Order, run_build
+from rasteret_dask.ingest.build import Gathered, Order, run_build
+from rasteret_dask.ingest.cells import spread
 from rasteret_dask.ingest.choice import BandChoice
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import Record
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
-from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
+from rasteret_dask.model import DatasetDescriptor, StorageOptions
 
 WORKSPACE = "RASTERET_DASK_WORKSPACE"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -191,13 +191,16 @@ def build_from_stac(
     wanted = Search.of(collection, bbox, date_range, options)
     if descriptor is None and band_map is None:
         descriptor = catalogs.default().find(stac_api, collection)
+    pieces = None
     if stac_api is not None:
         source, find = {"stac_api": stac_api}, partial(search_api, stac_api, wanted)
+        pieces = partial(spread, stac_api, wanted)
     else:
         path = _catalog_file(os.fspath(static_catalog or ""))
         source, find = {"static_catalog": path}, partial(search_static, path, wanted)
     return _build(
         find,
+        pieces=pieces,
         name=name,
         source={**source, **wanted.describe()},
         choice=BandChoice(bands, band_map, band_index_map, descriptor, prefer),
@@ -324,6 +327,7 @@ def as_collection(
 def _build(
     find: Any,
     *,
+    pieces: Any = None,
     name: str,
     source: Mapping[str, Any],
     choice: BandChoice,
@@ -352,10 +356,14 @@ def _build(
         force=force,
     )
 
-    def gather() -> tuple[Sequence[BandInfo], list[Record]]:
+    def gather() -> Gathered:
+        cells = None if pieces is None else pieces()
+        if cells is not None:
+            infos = choice.infos(cells.sample, whole=False)
+            return Gathered(infos, spread=cells, prefer=choice.prefer)
         items = find()
         infos = choice.infos(items)
-        return infos, choice.records(items, infos)
+        return Gathered(infos, choice.records(items, infos))
 
     commit, report = run_build(order, gather)
     return _open(place, commit, storage=storage, report=report, descriptor=descriptor)

@@ -1,11 +1,18 @@
-"""Collections opened as Arrow datasets, and lazy views of them."""
+"""Collections opened as Arrow datasets, and lazy views of them.
+
+State: `_dataset` keeps the datasets of small collections that this process has opened, with the
+footers of their immutable parts, which take longer to parse than their rows to read.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +28,10 @@ from rasteret_dask.index.query import Expression, every
 
 REQUIRED = (schema.ID, schema.DATETIME, schema.ASSETS)
 _ORDER = (schema.DATETIME, schema.ID)
+_FEW_ROWS: Final = 1024
+"""Arrow's threads cost more than they save below so many rows."""
+_FEW_PARTS: Final = 64
+"""Parts of a collection whose footers are kept: some hundred kilobytes each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,11 +45,14 @@ class TableView:
         Which rows; all of them without one.
     in_order : bool
         The rows are stored in the order (datetime, id).
+    threads : bool
+        Read with Arrow's threads.
     """
 
     dataset: Any
     filter: Expression | None = None
     in_order: bool = False
+    threads: bool = True
 
     @property
     def schema(self) -> pa.Schema:
@@ -65,11 +79,13 @@ class TableView:
         """
         wanted = list(self.schema.names if columns is None else columns)
         if self.in_order:
-            return self.dataset.to_table(columns=wanted, filter=self.filter)
+            return self._table(wanted)
         keys = [name for name in _ORDER if name in self.schema.names]
         names = wanted + [name for name in keys if name not in wanted]
-        table = self.dataset.to_table(columns=names, filter=self.filter)
-        return _ordered(table, keys).select(wanted)
+        return _ordered(self._table(names), keys).select(wanted)
+
+    def _table(self, names: list[str]) -> pa.Table:
+        return self.dataset.to_table(columns=names, filter=self.filter, use_threads=self.threads)
 
     def head(self, n: int) -> pa.Table:
         """The first `n` rows in the order (datetime, id)."""
@@ -110,15 +126,66 @@ def open_commit(place: Place, commit: Commit) -> TableView:
     CollectionError
         A part is missing.
     """
-    columns = schema.make_schema([b["name"] for b in commit.document["bands"]], commit.document)
-    form = pads.ParquetFileFormat()
+    names = [band["name"] for band in commit.document["bands"]]
+    columns = schema.make_schema(names, commit.document)
+    few = len(commit.parts) <= _FEW_PARTS
+    make = _dataset if few else _dataset.__wrapped__
+    dataset = make(os.getpid(), place, _Parts(commit.parts), _Columns(columns))
+    remote = not place.is_local and len(commit.parts) > 1
+    return TableView(
+        dataset, in_order=_in_order(commit.parts), threads=remote or commit.rows > _FEW_ROWS
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """Parts that are equal when their names are: those hold the hash of the content."""
+
+    parts: tuple[Part, ...]
+
+    def __hash__(self) -> int:
+        return hash(tuple(part.name for part in self.parts))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Parts) and [p.name for p in self.parts] == [
+            p.name for p in other.parts
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """A schema that is equal to another when its metadata are too."""
+
+    columns: pa.Schema
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.columns.names))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Columns) and self.columns.equals(
+            other.columns, check_metadata=True
+        )
+
+
+@lru_cache(maxsize=16)
+def _dataset(process: int, place: Place, held: _Parts, form: _Columns) -> Any:
+    # Fork children open their own, whence `process`.
+    parquet = pads.ParquetFileFormat()
     filesystem = place.arrow()
     fragments = [
-        form.make_fragment(place.path(part.file), filesystem, _guarantee(part))
-        for part in commit.parts
+        parquet.make_fragment(place.path(part.file), filesystem, _guarantee(part))
+        for part in held.parts
     ]
-    dataset = pads.FileSystemDataset(fragments, columns, form, filesystem)
-    return TableView(dataset, in_order=True)
+    return pads.FileSystemDataset(fragments, form.columns, parquet, filesystem)
+
+
+def _in_order(parts: Sequence[Part]) -> bool:
+    """Whether each part ends before the next begins; within a part rows are in order."""
+    spans = [part.stats.get("datetime") for part in parts]
+    if not all(isinstance(span, list) for span in spans):
+        return len(parts) < 2
+    moments = [[datetime.fromisoformat(t) for t in span] for span in spans if span]
+    return all(before[1] < after[0] for before, after in pairwise(moments))
 
 
 def _guarantee(part: Part) -> Expression:

@@ -270,32 +270,54 @@ def check_version(found: Any, known: int, what: str, url: str | None = None) -> 
 
 
 # --- how Parquet is written ----------------------------------------------------------------------
+_WIDE: Final = {ID, GEOMETRY, PROPERTIES}
+_COVERING: Final = tuple(f"{BBOX}.{n}" for n in ("xmin", "ymin", "xmax", "ymax"))
+
+
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
     """Pinned options of ``pyarrow.parquet.ParquetWriter``: the same rows give the same bytes.
 
-    Tile ranges are 64-bit numbers that differ little in their high bytes: split into byte streams
-    and compressed they take 5 bytes a tile, where plain zstd takes 8.6. They carry no statistics;
-    nobody filters by them.
+    Opening a part costs time for each of its hundreds of leaf columns, more than its rows do: so
+    there are no dictionaries (a page and a decoder each), no copy of the Arrow schema (half of the
+    footer), and statistics only where queries prune by them. Whole numbers and short texts hardly
+    vary within a part; delta encodings leave next to nothing of them, so that they need no
+    compression. Tile ranges are 64-bit numbers that differ little in their high bytes: split into
+    byte streams and compressed they take 5 bytes a tile, where plain zstd takes 8.6.
     """
-    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
-    tiles = [leaf for leaf in leaves if ".tile_offsets." in leaf or ".tile_byte_counts." in leaf]
-    split = set(tiles)
-    plain = {ID, GEOMETRY, PROPERTIES, *(f"{BBOX}.{n}" for n in ("xmin", "ymin", "xmax", "ymax"))}
+    encodings: dict[str, str] = {}
+    levels: dict[str, int] = {}
+    leaves = [pair for field in schema for pair in _leaves(field.name, field.type)]
+    for leaf, kind in leaves:
+        encoding = _encoding(leaf, kind)
+        if encoding is not None:
+            encodings[leaf] = encoding
+        if encoding is None or encoding == "BYTE_STREAM_SPLIT" or leaf.endswith(".href"):
+            levels[leaf] = 6
     return {
         "version": "2.6",
-        "compression": "zstd",
-        "compression_level": 6,
-        "use_dictionary": [leaf for leaf in leaves if leaf not in split and leaf not in plain],
-        "column_encoding": dict.fromkeys(tiles, "BYTE_STREAM_SPLIT"),
-        "write_statistics": [leaf for leaf in leaves if "." not in leaf or leaf.startswith(BBOX)],
+        "compression": {leaf: "zstd" if leaf in levels else "none" for leaf, _ in leaves},
+        "compression_level": levels,
+        "use_dictionary": False,
+        "column_encoding": encodings,
+        "write_statistics": [leaf for leaf, _ in leaves if "." not in leaf or leaf in _COVERING],
         "data_page_size": 1024 * 1024,
-        "store_schema": True,
+        "store_schema": False,
     }
 
 
-def _leaves(path: str, kind: pa.DataType) -> list[str]:
+def _encoding(leaf: str, kind: pa.DataType) -> str | None:
+    if ".tile_offsets." in leaf or ".tile_byte_counts." in leaf:
+        return "BYTE_STREAM_SPLIT"
+    if leaf in _WIDE:
+        return None
+    if pa.types.is_integer(kind) or pa.types.is_timestamp(kind):
+        return "DELTA_BINARY_PACKED"
+    return "DELTA_BYTE_ARRAY" if pa.types.is_string(kind) else None
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[tuple[str, pa.DataType]]:
     if pa.types.is_struct(kind):
         return [leaf for field in kind for leaf in _leaves(f"{path}.{field.name}", field.type)]
     if pa.types.is_list(kind):
         return _leaves(f"{path}.list.element", kind.value_type)
-    return [path]
+    return [(path, kind)]

@@ -8,9 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import dask.bag
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from dask.base import get_scheduler
 
-from rasteret_dask.errors import BuildMismatchError, CollectionError, EmptySelectionError
+from rasteret_dask.errors import (
+    BuildMismatchError,
+    CollectionError,
+    DuplicateItemError,
+    EmptySelectionError,
+)
 from rasteret_dask.index.commit import (
     Commit,
     Part,
@@ -20,17 +28,41 @@ from rasteret_dask.index.commit import (
     write_commit,
 )
 from rasteret_dask.index.place import Place
-from rasteret_dask.index.schema import VERSION
+from rasteret_dask.index.schema import ID, VERSION
+from rasteret_dask.ingest.cells import Spread, told
+from rasteret_dask.ingest.cut import cell_slices, cut
 from rasteret_dask.ingest.headers import FIRST_READ
 from rasteret_dask.ingest.records import Record, reprocessed, sort_records
 from rasteret_dask.ingest.report import BuildReport
-from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, cut, work
+from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, work
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters
 
 log = logging.getLogger(__name__)
 
-Gather = Callable[[], tuple[Sequence[BandInfo], Iterable[Record]]]
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What there is to build from.
+
+    Parameters
+    ----------
+    bands : sequence of BandInfo
+    records : iterable of Record
+        Items that are known.
+    spread : Spread, optional
+        A search that workers make, instead.
+    prefer : str, optional
+        Alternate hrefs that they take.
+    """
+
+    bands: Sequence[BandInfo]
+    records: Iterable[Record] = ()
+    spread: Spread | None = None
+    prefer: str | None = None
+
+
+Gather = Callable[[], Gathered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +119,25 @@ def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
         report = BuildReport.from_lasting(standing.report)
         log.info("%s is built already: %d items", order.name, standing.rows)
         return standing, report
-    bands, gathered = gather()
-    records = sort_records(gathered)
-    if not records:
-        raise EmptySelectionError("there are no items to build from")
-    warnings = reprocessed(records)
-    document = _document(order, bands)
+    gathered = gather()
+    document = make_document(order.name, order.dataset, gathered.bands)
     storage = order.storage or StorageOptions()
     recipe = Recipe(
-        order.place, tuple(bands), document, storage, order.first_read, reuse=not order.force
+        order.place,
+        tuple(gathered.bands),
+        document,
+        storage,
+        order.first_read,
+        reuse=not order.force,
+        prefer=gathered.prefer,
     )
-    slices = cut(records, bands, document)
-    log.info("%s: %d items in %d slices", order.name, len(records), len(slices))
+    slices, warnings = _slices(gathered, document)
+    log.info("%s: %d slices", order.name, len(slices))
     outcomes = compute(slices, recipe)
+    if gathered.spread is not None:
+        warnings += told(gathered.spread, sum(o.part.rows for o in outcomes if o.part))
     report = summarise(outcomes, warnings)
-    parts = _parts(outcomes, order, report)
+    parts = finished(outcomes, order.place, report)
     number = 1 if standing is None else standing.number + 1
     commit = Commit(
         number=number,
@@ -116,14 +152,26 @@ def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
     return write_commit(order.place, commit), report
 
 
-def compute(slices: Sequence[Slice], recipe: Recipe) -> list[Outcome]:
+def _slices(gathered: Gathered, document: Any) -> tuple[list[Slice], list[str]]:
+    if gathered.spread is not None:
+        return cell_slices(gathered.spread.cells, document, gathered.prefer), []
+    records = sort_records(gathered.records)
+    if not records:
+        raise EmptySelectionError("there are no items to build from")
+    return cut(records, gathered.bands, document), reprocessed(records)
+
+
+def compute(slices: Sequence[Any], recipe: Any, task: Any = work) -> list[Any]:
     """Run the slices on the active scheduler; on threads when there is none.
 
-    A bag would otherwise start processes, which run a script without a main guard again.
+    A bag would otherwise start processes, which run a script without a main guard again. The bag is
+    made by hand: `from_sequence` hashes every record to name it, and slices have names already.
     """
-    bag = dask.bag.from_sequence(slices, npartitions=len(slices)).map_partitions(work, recipe)
+    name = f"slices-{digest([one.key for one in slices])[:16]}"
+    graph = {(name, k): [one] for k, one in enumerate(slices)}
+    bag = dask.bag.Bag(graph, name, len(slices)).map_partitions(task, recipe)
     scheduler = {} if get_scheduler() is not None else {"scheduler": "threads"}
-    outcomes: list[Outcome] = bag.compute(**scheduler)
+    outcomes: list[Any] = bag.compute(**scheduler)
     return outcomes
 
 
@@ -138,7 +186,7 @@ def summarise(outcomes: Sequence[Outcome], warnings: Sequence[str] = ()) -> Buil
         headers=sum(o.headers for o in outcomes),
         failures=failures,
         disagreements=disagreements,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(w for o in outcomes for w in o.warnings)),
         failure_count=len(failures),
         disagreement_count=len(disagreements),
         requests=spent.requests,
@@ -161,12 +209,21 @@ def _spent(outcomes: Sequence[Outcome]) -> Counters:
     return total
 
 
-def _parts(outcomes: Sequence[Outcome], order: Order, report: BuildReport) -> tuple[Part, ...]:
-    broken = [o for o in outcomes if o.part is None]
+def finished(outcomes: Sequence[Outcome], place: Place, report: BuildReport) -> tuple[Part, ...]:
+    """The parts of a build whose slices all ended well.
+
+    Raises
+    ------
+    CollectionError
+        They did not, or there is nothing in them.
+    DuplicateItemError
+        Two slices hold the same item.
+    """
+    broken = [o for o in outcomes if o.error is not None]
     if broken:
         raise CollectionError(
             f"{len(broken)} of {len(outcomes)} slices failed; the first: {broken[0].error}",
-            url=order.place.url,
+            url=place.url,
             hint="build again with the same arguments: what is done is kept",
         )
     if report.assets and not report.headers:
@@ -186,13 +243,38 @@ def _parts(outcomes: Sequence[Outcome], order: Order, report: BuildReport) -> tu
         log.warning("%s %s: %s", failure.item, failure.band, failure.reason)
     for warning in report.warnings[:20]:
         log.warning("%s", warning)
+    _refuse_duplicates(outcomes, place)
     return tuple(o.part for o in outcomes if o.part is not None)
 
 
-def _document(order: Order, bands: Sequence[BandInfo]) -> dict[str, Any]:
+def _refuse_duplicates(outcomes: Sequence[Outcome], place: Place) -> None:
+    """Items that two slices found: a catalogue that changed while it was searched, or holds two
+    items of one id."""
+    hashes = np.concatenate([np.frombuffer(o.ids, np.uint64) for o in outcomes])
+    values, counts = np.unique(hashes, return_counts=True)
+    if not (counts > 1).any():
+        return
+    twice = values[counts > 1]
+    known: set[str] = set()
+    for outcome in outcomes:
+        if outcome.part is None or not np.isin(np.frombuffer(outcome.ids, np.uint64), twice).any():
+            continue
+        data = place.read(outcome.part.file) or b""
+        for one in pq.read_table(pa.BufferReader(data), columns=[ID]).column(ID).to_pylist():
+            if one in known:
+                raise DuplicateItemError(
+                    "two slices of the search found the same item",
+                    item=one,
+                    hint="if the catalogue changed meanwhile, build again with force=True",
+                )
+            known.add(one)
+
+
+def make_document(name: str, dataset: str | None, bands: Sequence[BandInfo]) -> dict[str, Any]:
+    """The JSON document of a collection's schema."""
     return {
-        "name": order.name,
-        "data_source": order.dataset or "",
+        "name": name,
+        "data_source": dataset or "",
         "bands": [asdict(band) | {"aliases": list(band.aliases)} for band in bands],
     }
 

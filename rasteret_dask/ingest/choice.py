@@ -48,8 +48,14 @@ class BandChoice:
             "prefer": self.prefer,
         }
 
-    def infos(self, items: Sequence[Json]) -> tuple[BandInfo, ...]:
+    def infos(self, items: Sequence[Json], *, whole: bool = True) -> tuple[BandInfo, ...]:
         """The bands of the collection, in its order.
+
+        Parameters
+        ----------
+        items : sequence of mapping
+        whole : bool
+            These are all of the items: described bands that none of them has are left out.
 
         Raises
         ------
@@ -69,7 +75,8 @@ class BandChoice:
         return tuple(
             band
             for band in found
-            if any(find_asset(item.get("assets") or {}, band) is not None for item in items)
+            if not whole
+            or any(find_asset(item.get("assets") or {}, band) is not None for item in items)
         )
 
     def records(self, items: Sequence[Json], infos: Sequence[BandInfo]) -> list[Record]:

@@ -2,7 +2,8 @@
 workers.
 
 A slice never raises. Its part is written under a name made of the slice and its content, which is
-all the journal there is: a slice whose part is there is not fetched again, by whoever runs it.
+all the journal there is: a slice whose part is there is neither searched nor fetched again, by
+whoever runs it.
 """
 
 from __future__ import annotations
@@ -13,30 +14,26 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rasteret_dask.errors import CollectionError, RasteretError
+from rasteret_dask.errors import EmptySelectionError, RasteretError
 from rasteret_dask.index import schema
-from rasteret_dask.index.commit import PARTS, STATS_COLUMNS, SUFFIX, Part, part_file, part_stats
+from rasteret_dask.index.commit import PARTS, STATS_COLUMNS, SUFFIX, Part, part_file
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.rows import header_to_struct
+from rasteret_dask.ingest.cells import Cell, search_cell
 from rasteret_dask.ingest.disagree import Disagreement, compare
 from rasteret_dask.ingest.headers import FIRST_READ, fetch_headers
-from rasteret_dask.ingest.records import AssetRef, Record
+from rasteret_dask.ingest.parts import JOURNAL, content_hash, describe, make_table, write_part
+from rasteret_dask.ingest.records import Record, make_record, reprocessed, sort_records
 from rasteret_dask.ingest.report import Failure
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters, snapshot
 from rasteret_dask.storage.loop import run
 from rasteret_dask.tiff.model import TiffHeader
-
-ROWS_PER_GROUP: Final = 256
-SLICE_ASSETS: Final = 1024
-"""Headers of a slice, about: a second or two of work."""
-
-_JOURNAL: Final = b"rasteret_dask:slice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,8 @@ class Recipe:
         Bytes of the first request for a header.
     reuse : bool
         Whether parts of former runs are good enough.
+    prefer : str, optional
+        Alternate hrefs to take, for slices that search.
     """
 
     place: Place
@@ -64,6 +63,7 @@ class Recipe:
     storage: StorageOptions = field(default_factory=StorageOptions)
     first_read: int = FIRST_READ
     reuse: bool = True
+    prefer: str | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -73,18 +73,22 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some items of a build.
+    """Some items of a build, known or still to be searched.
 
     Parameters
     ----------
     key : str
-        Position and hash of the content: the same items for the same collection have the same key.
+        Position and hash of the content: the same items, or the same search, for the same
+        collection have the same key.
     records : tuple of Record
         In the order of the rows.
+    cell : Cell, optional
+        The search that finds them.
     """
 
     key: str
-    records: tuple[Record, ...]
+    records: tuple[Record, ...] = ()
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,11 @@ class Outcome:
     ----------
     key : str
     part : Part, optional
-        The part; None when it could not be written.
+        The part; None when it could not be written, or there is nothing to write.
     assets, headers : int
-    failures, disagreements : tuple
+    failures, disagreements, warnings : tuple
+    ids : bytes
+        Eight bytes of hash for each item of a slice that searched.
     process : str
         Which process did it.
     before, after : Counters
@@ -114,36 +120,13 @@ class Outcome:
     headers: int = 0
     failures: tuple[Failure, ...] = ()
     disagreements: tuple[Disagreement, ...] = ()
+    warnings: tuple[str, ...] = ()
+    ids: bytes = b""
     process: str = ""
     before: Counters = field(default_factory=Counters)
     after: Counters = field(default_factory=Counters)
     reused: bool = False
     error: str | None = None
-
-
-def cut(records: Sequence[Record], bands: Sequence[BandInfo], document: Any) -> list[Slice]:
-    """Cut sorted records into slices; the same records give the same slices, however many workers
-    there are."""
-    most = max(1, SLICE_ASSETS // max(1, len(bands)))
-    size = min(most, max(2, -(-len(records) // 8)))
-    common = json.dumps([document, schema.VERSION], sort_keys=True, default=str)
-    out: list[Slice] = []
-    for start in range(0, len(records), size):
-        chosen = tuple(records[start : start + size])
-        key = hashlib.sha256(common.encode())
-        for record in chosen:
-            key.update(json.dumps(_plain(record), sort_keys=True, default=_text).encode())
-        out.append(Slice(f"{len(out):06d}-{key.hexdigest()[:12]}", chosen))
-    return out
-
-
-def _plain(record: Record) -> list[Any]:
-    refs = [[r.band, r.index, r.key, r.url, r.claims, r.said] for r in record.assets]
-    return [record.id, record.columns, record.crs, refs]
-
-
-def _text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def work(slices: Sequence[Slice], recipe: Recipe) -> list[Outcome]:
@@ -153,45 +136,72 @@ def work(slices: Sequence[Slice], recipe: Recipe) -> list[Outcome]:
 
 def index_slice(one: Slice, recipe: Recipe) -> Outcome:
     """Fetch the headers of a slice and write its part, unless it is there."""
-    process, before = f"{socket.gethostname()}:{os.getpid()}", snapshot()
+    process, before = process_name(), snapshot()
     try:
-        outcome = _journal(one, recipe) if recipe.reuse else None
+        outcome = journal(recipe.place, one.key) if recipe.reuse else None
         if outcome is None:
             outcome = _index(one, recipe)
+    except EmptySelectionError:
+        outcome = Outcome(one.key)
     except (RasteretError, OSError, pa.ArrowException) as error:
-        message = error.message if isinstance(error, RasteretError) else str(error)
-        outcome = Outcome(one.key, error=f"{type(error).__name__}: {message}")
+        outcome = Outcome(one.key, error=told_of(error))
+    if one.cell is None:
+        outcome = replace(outcome, ids=b"")
     return replace(outcome, process=process, before=before, after=snapshot())
 
 
-def _journal(one: Slice, recipe: Recipe) -> Outcome | None:
+def process_name() -> str:
+    """This process, among all of a cluster."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def told_of(error: Exception) -> str:
+    """One line on an error."""
+    message = error.message if isinstance(error, RasteretError) else str(error)
+    return f"{type(error).__name__}: {message}"
+
+
+def journal(place: Place, key: str) -> Outcome | None:
     """The outcome of a former run, if it finished this slice and nothing in it is worth another
     try."""
-    for name in sorted(recipe.place.list(f"{PARTS}/{one.key}")):
+    for name in sorted(place.list(f"{PARTS}/{key}")):
         if not name.endswith(SUFFIX):
             continue
         content = name.removesuffix(SUFFIX)
-        data = recipe.place.read(part_file(one.key, content))
-        if data is None or _content(data) != content:
+        data = place.read(part_file(key, content))
+        if data is None or content_hash(data) != content:
             continue
-        table = pq.read_table(pa.BufferReader(data), columns=list(STATS_COLUMNS))
-        told = json.loads(table.schema.metadata[_JOURNAL])
+        table = pq.read_table(pa.BufferReader(data), columns=[schema.ID, *STATS_COLUMNS])
+        told = json.loads(table.schema.metadata[JOURNAL])
         failures = tuple(Failure(**f) for f in told["failures"])
         if not any(f.transient for f in failures):
             return Outcome(
-                one.key,
-                _part(one.key, data, table),
+                key,
+                describe(key, data, table),
                 told["assets"],
                 told["headers"],
                 failures,
                 tuple(Disagreement(**d) for d in told["disagreements"]),
+                tuple(told.get("warnings", ())),
+                _hashes(table.column(schema.ID).to_pylist()),
                 reused=True,
             )
     return None
 
 
+def _hashes(ids: Sequence[str]) -> bytes:
+    return b"".join(hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids)
+
+
 def _index(one: Slice, recipe: Recipe) -> Outcome:
-    refs = [(record, ref) for record in one.records for ref in record.assets]
+    records, warnings = one.records, []
+    if one.cell is not None:
+        items = search_cell(one.cell)
+        made = [make_record(item, recipe.bands, prefer=recipe.prefer) for item in items]
+        records = tuple(sort_records(made))
+        # Elsewhere the client sees all records at once.
+        warnings = reprocessed(records)
+    refs = [(record, ref) for record in records for ref in record.assets]
     urls = list(dict.fromkeys(ref.url for _, ref in refs))
     found = run(fetch_headers(urls, options=recipe.storage, first_read=recipe.first_read))
     headers = dict(zip(urls, found, strict=True))
@@ -199,43 +209,40 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
     structs: dict[tuple[str, str], dict[str, Any]] = {}
     for record, ref in refs:
         try:
-            struct = _struct(headers[ref.url], ref.index)
+            struct = header_struct(headers[ref.url], ref.index)
         except RasteretError as error:
             failures.append(Failure.of(error, record.id, ref.band, ref.url))
             continue
         structs[record.id, ref.band] = struct
-    disagreements = [d for record in one.records for d in _disagreements(record, headers)]
+    disagreements = [d for record in records for d in _disagreements(record, headers)]
     told = {
         "assets": len(refs),
         "headers": len(structs),
         "failures": [asdict(f) for f in failures],
         "disagreements": [asdict(d) for d in disagreements],
+        "warnings": warnings,
     }
-    table = _table(one, recipe, structs)
-    data = _parquet(table, told)
-    content = _content(data)
-    _keep(recipe.place, part_file(one.key, content), data)
+    table = make_table(records, recipe.schema, structs)
     return Outcome(
         one.key,
-        _part(one.key, data, table),
+        write_part(recipe.place, one.key, table, told),
         len(refs),
         len(structs),
         tuple(failures),
         tuple(disagreements),
+        tuple(warnings),
+        _hashes([record.id for record in records]),
     )
 
 
-def _keep(place: Place, name: str, data: bytes) -> None:
-    """Write a part; one that is there already must be the same, as its name says."""
-    if not place.create(name, data) and place.read(name) != data:
-        raise CollectionError(
-            "a part that is there differs from what is to be written",
-            url=place.join(name),
-            hint="it is damaged: remove it and build again",
-        )
+def header_struct(found: TiffHeader | RasteretError, band_index: int) -> dict[str, Any]:
+    """One band of what a fetch gave, as a value of its column.
 
-
-def _struct(found: TiffHeader | RasteretError, band_index: int) -> dict[str, Any]:
+    Raises
+    ------
+    RasteretError
+        What it gave is an error, or a file without that band.
+    """
     if isinstance(found, RasteretError):
         raise found
     return header_to_struct(found, band_index)
@@ -251,79 +258,3 @@ def _disagreements(record: Record, headers: Mapping[str, Any]) -> list[Disagreem
             item = {"id": record.id, "assets": {key: ref.said}}
             found += compare(item, key, header)
     return found
-
-
-# --- the part ------------------------------------------------------------------------------------
-def _table(
-    one: Slice, recipe: Recipe, structs: Mapping[tuple[str, str], dict[str, Any]]
-) -> pa.Table:
-    made = recipe.schema
-    rows = [_row(record, recipe, structs) for record in one.records]
-    columns = [pa.array([row.get(f.name) for row in rows], f.type) for f in made]
-    return pa.Table.from_arrays(columns, schema=made)
-
-
-def _row(
-    record: Record, recipe: Recipe, structs: Mapping[tuple[str, str], dict[str, Any]]
-) -> dict[str, Any]:
-    row = dict(record.columns)
-    row[schema.ASSETS] = {ref.band: _asset(ref) for ref in record.assets}
-    mine = {band.name: structs.get((record.id, band.name)) for band in recipe.bands}
-    row.update({schema.band_column(name): struct for name, struct in mine.items()})
-    # The file is the truth about its CRS; STAC speaks only where no file does.
-    said = [s["crs"] for s in mine.values() if s is not None and s["crs"]]
-    crs = said[0] if said else record.crs
-    row[schema.CRS] = crs
-    code = None if crs is None else crs.removeprefix("EPSG:")
-    row[schema.EPSG] = int(code) if code is not None and code.isdigit() else None
-    return row
-
-
-def _asset(ref: AssetRef) -> dict[str, Any]:
-    claims = {
-        "data_type": _maybe(ref.claims.get("data_type"), str),
-        "nodata": _maybe(ref.claims.get("nodata"), float),
-        "scale": _maybe(ref.claims.get("scale"), float),
-        "offset": _maybe(ref.claims.get("offset"), float),
-        "unit": _maybe(ref.claims.get("unit"), str),
-    }
-    said = any(value is not None for value in claims.values())
-    return {
-        "href": ref.url,
-        "band_index": ref.index,
-        "key": ref.key,
-        schema.RASTER_BANDS: [claims] if said else [],
-    }
-
-
-def _maybe(value: Any, kind: type[str] | type[float]) -> Any:
-    if value is None:
-        return None
-    try:
-        return kind(value)  # "nan" and "inf" are floats too
-    except (TypeError, ValueError):
-        return None
-
-
-def _parquet(table: pa.Table, told: Mapping[str, Any]) -> bytes:
-    journal = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _JOURNAL: journal})
-    sink = pa.BufferOutputStream()
-    options = schema.writer_options(table.schema)
-    pq.write_table(table, sink, row_group_size=ROWS_PER_GROUP, **options)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _content(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _part(key: str, data: bytes, table: pa.Table) -> Part:
-    return Part(
-        f"{key}-{_content(data)}",
-        table.num_rows,
-        len(data),
-        hashlib.sha256(data).hexdigest(),
-        part_stats(table),
-    )

@@ -146,16 +146,26 @@ def overview(url: str, search: Search, least: int) -> Overview | None:
     boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
     with _api_errors(url):
         client = pystac_client.Client.open(url)
-        counts = [_pages(client, search, box).matched() for box in boxes]
-        if None in counts or sum(counts) < least:
+        pages: list[Json] = [
+            next(iter(_pages(client, search, box).pages_as_dicts()), {}) for box in boxes
+        ]
+        counts = [_matched(page) for page in pages]
+        matched = sum(count or 0 for count in counts)
+        if None in counts or matched < least:
             return None
-        sample = [*_pages(client, search, boxes[0], max_items=100).items_as_dicts()]
+        sample = [item for page in pages for item in page.get("features") or ()]
         first, last = search.date_range or (None, None)
         if search.collection is not None and (first is None or last is None):
             for start, end in client.get_collection(search.collection).extent.temporal.intervals:
                 first = first or (None if start is None else parse_instant(start))
                 last = last or (None if end is None else parse_instant(end))
-    return Overview(sum(counts), first, last, tuple(sample))
+    return Overview(matched, first, last, tuple(sample))
+
+
+def _matched(page: Json) -> int | None:
+    # The second spelling is that of APIs before 1.0.
+    found = page.get("numberMatched", (page.get("context") or {}).get("matched"))
+    return found if isinstance(found, int) else None
 
 
 def _keep(found: dict[str, Json], item: Json) -> None:
