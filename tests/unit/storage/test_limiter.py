@@ -75,6 +75,21 @@ def test_cancellations_lose_nothing(seed: int) -> None:
     asyncio.run(main())
 
 
+def test_whoever_is_cancelled_just_as_its_turn_comes_gives_it_back() -> None:
+    async def main() -> None:
+        budget = Budget(100)
+        await budget.reserve(100)
+        waiting = asyncio.create_task(budget.reserve(60))
+        await asyncio.sleep(0)
+        budget.release(100)  # its turn has come, and it has not run yet
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert budget.free == 100
+
+    asyncio.run(main())
+
+
 def test_requests_in_flight_are_counted_by_host() -> None:
     async def main() -> None:
         limiter = Limiter(RatePolicy(in_flight=3))
