@@ -97,7 +97,7 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
         cube = _cube(work, work.windows[0], chunks={"time": -1, "y": "tile", "x": "tile"})
         red, nir = cube.B04.astype("float32"), cube.B08.astype("float32")
         visible = (cube.B02.astype("uint32") + cube.B03).sum("time", dtype="uint32")
-        ndvi, visible = dask.compute(((nir - red) / (nir + red)).median("time"), visible)
+        ndvi, visible = dask.compute(((nir - red) / (nir + red)).median("time", skipna=False), visible)
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def warp() -> Any:
@@ -109,7 +109,8 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
         x = left + (work.points[:, 1] + 0.5) * 10
         y = top - (work.points[:, 0] + 0.5) * 10
         sampled = _open(work).sample_points(make_points(x, y), list(work.bands), geometry_crs=32633)
-        return sampled[work.bands[0]].values
+        # By scene, then point: every point lies on every scene.
+        return sampled["value"].to_numpy().reshape(len(work.scenes), -1)
 
     def headers() -> Any:
         with tempfile.TemporaryDirectory() as where:
