@@ -414,6 +414,14 @@ def test_every_mosaic_is_numpys(tmp_path: Path, name: str, dtype: str, chunks: A
     np.testing.assert_array_equal(found, expected.astype(found.dtype))
 
 
+@pytest.mark.parametrize("chunks", ["auto", {"x": 20}])
+def test_a_function_of_ones_own_sees_single_sources_too(tmp_path: Path, chunks: Any) -> None:
+    a = scene(tmp_path, "a", RNG.random((64, 64)).astype("f4"), transform=at())
+    b = scene(tmp_path, "b", RNG.random((64, 64)).astype("f4"), transform=at(40))
+    found = values(a, b, mosaic=lambda s: (~np.isnan(s)).sum(axis=0), masked=True, chunks=chunks)
+    assert np.array_equal(np.unique(found[0], axis=0), [[1] * 40 + [2] * 24 + [1] * 40])
+
+
 # --- masks ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "rule", [{"keep": [4, 5]}, {"drop": [0, 3, 8]}, {"bits": {0: 1, "1-2": [0, 2]}}]
