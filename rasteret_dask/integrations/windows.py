@@ -1,0 +1,262 @@
+"""Any window of a collection's common grid, many at a time: what chips for training are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rasteret_dask.errors import ArgumentError, NodataError
+from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.tiles import Window
+from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.index import schema
+from rasteret_dask.integrations.tilecache import TileCache
+from rasteret_dask.plan.chunks import BandPlan, ReadPlan
+from rasteret_dask.plan.steps import TimeSteps
+from rasteret_dask.read.cube import CubePlan, plan_cube
+from rasteret_dask.read.engine import Load
+from rasteret_dask.read.gather import item_times, make_steps
+from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.read.tasks import Job, fuse, loads_of, plan_jobs
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+_CHUNK = 2048
+"""Of the plan, in pixels; it only bounds how many coordinates are computed at once, as chips cut their own windows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chip:
+    """One window and some time, planned.
+
+    Parameters
+    ----------
+    window : tuple of int
+        ``(row0, row1, col0, col1)`` of the grid; it may overhang.
+    plans : tuple of ReadPlan
+        One for each band.
+    items : tuple of str
+        Whose pixels may be in it.
+    times : ndarray of datetime64[ns], shape (steps,)
+        Labels of the time steps; empty without a time axis.
+    """
+
+    window: Window
+    plans: tuple[ReadPlan, ...]
+    items: tuple[str, ...]
+    times: npt.NDArray[np.datetime64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """When each item counts as taken: the span of its time step.
+
+    Parameters
+    ----------
+    first, last : ndarray of int64, shape (items,)
+        Nanoseconds since 1970, both inclusive.
+    """
+
+    first: Ints
+    last: Ints
+
+
+def item_spans(table: pa.Table, groupby: Any) -> Spans:
+    """Return each item's span; items of one time step (see ``groupby``) share theirs."""
+    steps: TimeSteps = make_steps(table, groupby)
+    starts = item_times(table).astype(np.int64)
+    ends = starts
+    if schema.END in table.column_names:
+        told = table.column(schema.END).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
+        point = table.column(schema.DATETIME).to_numpy(zero_copy_only=False)
+        # An item with a moment of its own is that moment; one with an interval alone is the interval.
+        told = np.where(np.isnat(told) | ~np.isnat(point), starts.astype("datetime64[ns]"), told)
+        ends = np.maximum(starts, told.astype(np.int64))
+    first = np.full(len(steps), np.iinfo(np.int64).max)
+    last = np.full(len(steps), np.iinfo(np.int64).min)
+    np.minimum.at(first, steps.steps, starts)
+    np.maximum.at(last, steps.steps, ends)
+    return Spans(first[steps.steps], last[steps.steps])
+
+
+class Windows:
+    """A collection on one grid, from which chips are cut.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Rows with the columns that a cube needs.
+    request : CubeRequest
+    spans : Spans
+        Of the table's rows.
+    series : bool
+        Keep time steps apart; otherwise everything that a chip meets becomes one mosaic.
+    """
+
+    def __init__(self, table: pa.Table, request: CubeRequest, spans: Spans, series: bool) -> None:
+        asked = replace(
+            request,
+            chunks={"time": -1, "y": _CHUNK, "x": _CHUNK},
+            groupby=request.groupby if series else _one_step,
+        )
+        self.cube: CubePlan = plan_cube(table, asked)
+        self.grid: Grid = self.cube.grid
+        self.series = series
+        self.bands: tuple[BandPlan, ...] = tuple(self.cube.bands.values())
+        self.dtype: np.dtype[Any] = np.result_type(*(plan.output.dtype for plan in self.bands))
+        rows = {item: k for k, item in enumerate(table.column(schema.ID).to_pylist())}
+        numbers = [np.array([rows[i] for i in p.table.items], dtype=np.int64) for p in self.bands]
+        self._spans = [Spans(spans.first[n], spans.last[n]) for n in numbers]
+
+    def chip(self, window: Window, first: int, last: int) -> Chip | None:
+        """Plan a chip; None when no item meets it.
+
+        Parameters
+        ----------
+        window : tuple of int
+        first, last : int
+            Nanoseconds since 1970, both inclusive.
+
+        Raises
+        ------
+        NodataError
+            If a part of it has no source and nothing says what to write there.
+        """
+        hits = [
+            _hits(plan, spans, window, first, last) for plan, spans in zip(self.bands, self._spans)
+        ]
+        if not any(len(h) for h in hits):
+            return None
+        seen = np.unique(np.concatenate([p.table.steps[h] for p, h in zip(self.bands, hits)]))
+        count = len(seen) if self.series else 1
+        plans = []
+        for plan, rows in zip(self.bands, hits):
+            steps = np.searchsorted(seen, plan.table.steps[rows]) if self.series else rows * 0
+            plans.append(cut(plan, rows, steps, count, window))
+        items = dict.fromkeys(s.item for plan in plans for s in plan.sources)
+        if not items:
+            return None
+        times = self.cube.items.steps.labels[seen] if self.series else np.zeros(0, "datetime64[ns]")
+        return Chip(window, tuple(plans), tuple(items), times)
+
+    def read(self, chips: Sequence[Chip], cache: TileCache) -> list[Array]:
+        """Read chips together: all their tiles are under way at once, and each is decoded once.
+
+        Returns
+        -------
+        list of ndarray
+            ``[C, H, W]``, or ``[T, C, H, W]`` for a series.
+        """
+        arrays: list[Array] = []
+        open_: list[tuple[ReadPlan, list[Job], Array, Window]] = []
+        later: list[tuple[Array, Array]] = []
+        loads: list[Load] = []
+        for chip in chips:
+            steps, height, width = chip.plans[0].shape
+            array = np.empty((steps, len(chip.plans), height, width), dtype=self.dtype)
+            arrays.append(array if self.series else array[0])
+            for number, plan in enumerate(chip.plans):
+                out = array[:, number]
+                if plan.output.dtype != self.dtype.name:
+                    out = np.empty(plan.shape, dtype=plan.output.dtype)
+                    later.append((array[:, number], out))
+                out[...] = plan.output.gap
+                jobs = plan_jobs(plan, out, chip.window, range(steps))
+                loads += [load for job in jobs for load in loads_of(plan, job)]
+                open_.append((plan, jobs, out, chip.window))
+        cache.load(loads, self.bands[0].storage)
+        for plan, jobs, out, window in open_:
+            fuse(plan, jobs, out, window, 0)
+        for target, found in later:
+            target[...] = found
+        return arrays
+
+
+def _one_step(table: pa.Table) -> list[int]:
+    return [0] * len(table)
+
+
+def _hits(plan: BandPlan, spans: Spans, window: Window, first: int, last: int) -> Ints:
+    w = plan.table.windows
+    hit = (w[:, 0] < window[1]) & (w[:, 1] > window[0]) & (w[:, 2] < window[3])
+    hit &= (w[:, 3] > window[2]) & (spans.first <= last) & (spans.last >= first)
+    return np.flatnonzero(hit)
+
+
+def cut(plan: BandPlan, rows: Ints, steps: Ints, count: int, window: Window) -> ReadPlan:
+    """Return the plan of one window of one band.
+
+    Parameters
+    ----------
+    plan : BandPlan
+    rows : ndarray of int64, shape (n,)
+        Sources that meet the window.
+    steps : ndarray of int64, shape (n,)
+        The time step of each within the chip.
+    count : int
+        Time steps of the chip.
+    window : tuple of int
+
+    Raises
+    ------
+    NodataError
+        If a part has no source and nothing says what to write there.
+    """
+    table = plan.table
+    sources = []
+    for k, step in zip(rows.tolist(), steps.tolist()):
+        w = table.windows[k].tolist()
+        part = (
+            max(w[0], window[0]),
+            min(w[1], window[1]),
+            max(w[2], window[2]),
+            min(w[3], window[3]),
+        )
+        found = plan.source(k, step, part, None)
+        if found is not None:
+            sources.append(found)
+    r0, r1, c0, c1 = window
+    shape = (count, r1 - r0, c1 - c0)
+    if plan.output.fill is None:
+        _check_whole(plan, sources, shape, window)
+    return ReadPlan(shape, (r0, c0), tuple(sources), plan.output, plan.storage, plan.mask)
+
+
+def _check_whole(
+    plan: BandPlan, sources: Sequence[Any], shape: tuple[int, int, int], window: Window
+) -> None:
+    covered = np.zeros(shape, dtype=bool)
+    for source in sources:
+        if isinstance(source.map, AxisMap):
+            r0, r1, c0, c1 = source.window
+            top, left = window[0], window[2]
+            covered[source.step, r0 - top : r1 - top, c0 - left : c1 - left] = True
+    if not covered.all():
+        raise NodataError(
+            "a chip has pixels that no item covers, and neither the files nor the caller name a nodata value",
+            band=plan.output.band,
+            hint="give fill_value=, or masked=True for NaN",
+        )
+
+
+def one_value(values: Sequence[Any], name: str) -> Any:
+    """Return what all of them are.
+
+    Raises
+    ------
+    ArgumentError
+        If they differ.
+    """
+    found = list(dict.fromkeys(values))
+    if len(found) != 1:
+        raise ArgumentError(
+            f"a chip meets items whose {name!r} differs ({', '.join(map(repr, found[:4]))})",
+            hint="sample chips from single items (smaller, or one date at a time), or clean the column",
+        )
+    return found[0]

@@ -1,0 +1,310 @@
+"""Batches, workers, pairs of datasets, errors: a server counts what is asked of it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchgeo
+from conftest import Demo
+from packaging.version import Version
+from torch.utils.data import DataLoader
+from torchgeo.datasets import IntersectionDataset, UnionDataset, stack_samples
+from torchgeo.samplers import GridGeoSampler, PreChippedGeoSampler, RandomGeoSampler
+from vision import Sent
+
+from rasteret_dask.errors import RasteretError, SourceError, TileReadError
+from rasteret_dask.integrations.chiploader import ChipLoader
+from rasteret_dask.integrations.pairs import Intersection
+from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
+from rasteret_dask.testing.server import Fault
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+NEW = Version(torchgeo.__version__) >= Version("0.10")
+
+
+def queries(dataset: Any, count: int, size: int = 48, seed: int = 1) -> list[Any]:
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    return list(RandomGeoSampler(dataset, size, length=count, generator=generator))
+
+
+def tiles_of(dataset: Any, asked: list[Any], side: int = 128) -> set[tuple[Any, int, int]]:
+    """The tiles (per item) that chips touch; a band has as many."""
+    grid = dataset.windows.grid
+    found = set()
+    for x, y, t in asked:
+        rows = [round((grid.top - v) / 10) for v in (y.stop, y.start)]
+        cols = [round((v - grid.left) / 10) for v in (x.start, x.stop)]
+        for r in range(rows[0] // side, -(-rows[1] // side)):
+            for c in range(cols[0] // side, -(-cols[1] // side)):
+                found.add((t.start, r, c))
+    return found
+
+
+def test_a_batch_is_fetched_together(demo: Demo, zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red", "nir"])
+    asked = queries(dataset, 12)
+    demo.server.configure(latency=0.2)
+    demo.server.reset()
+    try:
+        samples = dataset.__getitems__(asked)
+    finally:
+        demo.server.configure(latency=0.0)
+    seen = demo.server.counters()
+    # Every request is under way before the first is answered, and no tile is asked for twice.
+    assert seen.peak_in_flight == seen.requests
+    ranges = [(entry.path, *entry.range) for entry in demo.server.log() if entry.range]
+    assert len(set(ranges)) == len(ranges)
+    assert seen.requests <= 2 * len(tiles_of(dataset, asked))
+    one_by_one = to_torchgeo_dataset(zone33, ["red", "nir"], cache_bytes=0)
+    for sample, query in zip(samples, asked):
+        assert torch.equal(sample["image"], one_by_one[query]["image"])
+
+
+def test_no_header_is_read_and_neighbours_share_tiles(demo: Demo, zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    demo.server.reset()
+    grid = list(GridGeoSampler(dataset, 64, 64))
+    first = grid[: len(grid) // 3]
+    for k in range(0, len(first), 8):
+        dataset.__getitems__(first[k : k + 8])
+    # 4 × 4 tiles of 128 pixels hold 8 × 8 chips of 64; neighbours in the file come in one request.
+    assert demo.server.counters().requests <= 16
+    item = demo.path(demo.items("33TTN")[0], "red")
+    fetched = demo.server.counters().bytes
+    assert fetched < item.stat().st_size
+    before = demo.server.counters().requests
+    dataset.__getitems__(first[:8])
+    assert demo.server.counters().requests == before
+
+
+def test_the_cache_has_a_limit(demo: Demo, zone33: Any) -> None:
+    tile = 128 * 128 * 2
+    dataset = to_torchgeo_dataset(zone33, ["red"], cache_bytes=6 * tile)
+    asked = queries(dataset, 20)
+    found = dataset.__getitems__(asked)
+    assert 0 < dataset.cache.size <= 6 * tile
+    plain = to_torchgeo_dataset(zone33, ["red"], cache_bytes=0)
+    for a, b in zip(found, plain.__getitems__(asked)):
+        assert torch.equal(a["image"], b["image"])
+    assert plain.cache.size == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda d: RandomGeoSampler(d, 64, length=7),
+        lambda d: GridGeoSampler(d, 200, 200),
+        lambda d: PreChippedGeoSampler(d),
+    ],
+)
+def test_samplers(zone33: Any, make: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    sampler = make(dataset)
+    loader = DataLoader(dataset, sampler=sampler, batch_size=3, collate_fn=stack_samples)
+    sizes = [len(batch["image"]) for batch in loader]
+    assert sum(sizes) == len(sampler) > 0
+
+
+@pytest.mark.skipif(not NEW, reason="patch samplers came with TorchGeo 0.10")
+def test_patch_samplers(zone33: Any) -> None:
+    from torchgeo.samplers import GriddedPatchSampler, RandomPatchSampler  # noqa: PLC0415
+
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    for sampler in (RandomPatchSampler(dataset, 64, length=5), GriddedPatchSampler(dataset, 256)):
+        loader = DataLoader(dataset, sampler=sampler, batch_size=2, collate_fn=stack_samples)
+        assert sum(len(batch["image"]) for batch in loader) == len(sampler)
+
+
+def test_batch_sampler(zone33: Any) -> None:
+    from torchgeo.samplers import RandomBatchGeoSampler  # noqa: PLC0415
+
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    sampler = RandomBatchGeoSampler(dataset, 32, batch_size=4, length=12)
+    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=stack_samples)
+    assert [tuple(batch["image"].shape) for batch in loader] == [(4, 1, 32, 32)] * 3
+
+
+@pytest.mark.parametrize(("start", "workers"), [("fork", 4), ("forkserver", 2), ("spawn", 2)])
+def test_workers(zone33: Any, start: str, workers: int) -> None:
+    """The parent has read before: a forked child must not inherit what does not survive a fork."""
+    dataset = to_torchgeo_dataset(zone33, ["red", "nir"])
+    asked = queries(dataset, 16)
+    expected = stack_samples(dataset.__getitems__(asked))["image"]
+    loader = DataLoader(
+        Sent(dataset),  # type: ignore[arg-type]
+        sampler=asked,
+        batch_size=4,
+        num_workers=workers,
+        multiprocessing_context=start,
+        collate_fn=stack_samples,
+        timeout=120,
+    )
+    found = torch.cat([batch["image"] for batch in loader])
+    assert torch.equal(found, expected)
+
+
+def test_loader_in_this_process(demo: Demo, zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    asked = queries(dataset, 11)
+    expected = to_torchgeo_dataset(zone33, ["red"]).__getitems__(asked)
+    demo.server.reset()
+    loader = ChipLoader(dataset, asked, 4)
+    assert len(loader) == 3
+    batches = list(loader)
+    assert [len(b["image"]) for b in batches] == [4, 4, 3]
+    found = torch.cat([b["image"] for b in batches])
+    assert torch.equal(found, stack_samples(expected)["image"])
+    # Batches that are read at the same time do not fetch a tile twice.
+    ranges = [(entry.path, *entry.range) for entry in demo.server.log() if entry.range]
+    assert len(set(ranges)) == len(ranges)
+    assert len(list(ChipLoader(dataset, asked, 4, drop_last=True))) == 2
+    for _ in ChipLoader(dataset, asked, 2):
+        break
+
+
+def test_pickled(zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"], time_series=True)
+    asked = queries(dataset, 1)
+    expected = dataset.__getitems__(asked)[0]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.cache.size == 0
+    found = again.__getitems__(asked)[0]
+    assert torch.equal(found["image"], expected["image"])
+    assert len(pickle.dumps(dataset)) < 100_000
+
+
+def test_image_and_mask_lie_pixel_on_pixel(demo: Demo, zone33: Any) -> None:
+    images = to_torchgeo_dataset(zone33, ["red", "nir"])
+    classes = to_torchgeo_dataset(zone33, ["scl"], is_image=False, dtype="int64")
+    both = images & classes
+    assert isinstance(both, IntersectionDataset)
+    assert classes.res == images.res == (10.0, 10.0)
+    asked = queries(both, 6, 64)
+    demo.server.reset()
+    found = both.__getitems__(asked)
+    assert demo.server.counters().requests < 40
+    alone = to_torchgeo_dataset(
+        zone33, ["red", "nir", "scl"], allow_resample=True, dtype="int64", overviews="off"
+    )
+    for sample, query in zip(found, asked):
+        assert sample["image"].shape == (2, 64, 64)
+        assert sample["mask"].shape == (64, 64)
+        expected = alone[query]["image"]
+        assert torch.equal(sample["image"].to(torch.int64), expected[:2])
+        assert torch.equal(sample["mask"], expected[2])
+        assert torch.equal(both[query]["mask"], sample["mask"])
+
+
+def test_intersection_across_zones(demo: Demo, zone33: Any, zone32: Any) -> None:
+    """The second collection is warped onto the first one's pixels."""
+    images = to_torchgeo_dataset(zone33, ["red"])
+    others = to_torchgeo_dataset(zone32, ["red"])
+    both = Intersection(images, others, spatial_only=True)
+    assert others.crs.to_epsg() == 32633
+    cube = zone32.get_xarray(
+        bands=["red"], geobox=images.windows.grid.geobox, groupby="time", chunks=None
+    )
+    grid = images.windows.grid
+    left, bottom, right, top = both.index.total_bounds
+    r0, c0 = int((grid.top - (top + bottom) / 2) / 10), int(((left + right) / 2 - grid.left) / 10)
+    x, y = grid.left + c0 * 10, grid.top - r0 * 10
+    t = others.index.index[0]
+    wide = slice(t.left - pd.Timedelta("1D"), t.left + pd.Timedelta("1D"))
+    sample = both[slice(x, x + 640), slice(y - 640, y), wide]
+    assert sample["image"].shape == (2, 64, 64)
+    np.testing.assert_array_equal(
+        sample["image"][1].numpy(), cube.red.values[0, r0 : r0 + 64, c0 : c0 + 64]
+    )
+
+
+def test_union(zone33: Any, zone32: Any) -> None:
+    first = to_torchgeo_dataset(zone33, ["red"])
+    second = to_torchgeo_dataset(zone32, ["red"])
+    either = first | second
+    assert isinstance(either, UnionDataset)
+    assert len(either) == 6
+    asked = queries(either, 12, 32)
+    found = either.__getitems__(asked)
+    assert all(s["image"].shape == (1, 32, 32) for s in found)
+    x, y, _ = queries(first, 1, 32)[0]
+    month = slice(pd.Timestamp("2023-07-01"), pd.Timestamp("2023-07-30"))
+    own = first[x, y, month]["image"]
+    merged = either[x, y, month]["image"]
+    assert torch.equal(merged[own != 0], own[own != 0])
+    with pytest.raises(IndexError):
+        either[slice(0, 320), slice(0, 320), month]
+
+
+def test_errors_come_out_of_a_worker(demo: Demo, zone33: Any) -> None:
+    item = demo.items("33TTN")[1]
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    bad = [q for q in queries(dataset, 40) if q[2].start == dataset.index.index[1].left][:2]
+    demo.server.configure(faults=[Fault("status", match=f"{item}/B04.tif", status=404)])
+    try:
+        with pytest.raises(RasteretError) as caught:
+            dataset.__getitems__(bad)
+        assert (caught.value.item, caught.value.band) == (item, "red")
+        assert f"{item}/B04.tif" in str(caught.value.url)
+        loader = DataLoader(
+            Sent(dataset),  # type: ignore[arg-type]
+            sampler=bad,
+            batch_size=2,
+            num_workers=1,
+            multiprocessing_context="fork",
+            collate_fn=stack_samples,
+            timeout=120,
+        )
+        with pytest.raises(SourceError) as told:
+            next(iter(loader))
+        for text in (item, "'red'", "B04.tif"):
+            assert text in str(told.value)
+    finally:
+        demo.server.configure(faults=[])
+    assert dataset.__getitems__(bad)
+
+
+def test_a_damaged_tile_is_named(demo: Demo, zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["nir"])
+    demo.server.configure(faults=[Fault("corrupt", match="*/B08.tif")])
+    try:
+        with pytest.raises(TileReadError) as caught:
+            dataset.__getitems__(queries(dataset, 2))
+    finally:
+        demo.server.configure(faults=[])
+    assert caught.value.tile is not None
+    assert caught.value.band == "nir"
+
+
+def test_transforms_and_plot(zone33: Any) -> None:
+    def to_float(sample: dict[str, Any]) -> dict[str, Any]:
+        return {**sample, "image": sample["image"].float() / 10_000}
+
+    dataset = to_torchgeo_dataset(zone33, ["nir", "red", "green", "blue"], transforms=to_float)
+    sample = dataset[queries(dataset, 1)[0]]
+    assert sample["image"].dtype == torch.float32
+    figure = dataset.plot(sample, suptitle="demo")
+    assert len(figure.axes) == 1
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.shape == (48, 48, 3)
+    red = sample["image"][1].numpy()
+    low, high = np.percentile(red, (2, 98))
+    np.testing.assert_allclose(drawn[..., 0], np.clip((red - low) / (high - low), 0, 1), atol=1e-5)
+    masks = to_torchgeo_dataset(zone33, ["scl"], is_image=False)
+    assert masks.plot(masks[queries(masks, 1)[0]]).axes[0].get_title() == "mask"
+
+
+def test_split(demo: Demo, zone33: Any) -> None:
+    import rasteret_dask as rd  # noqa: PLC0415
+
+    table = zone33.to_table()
+    table = table.append_column("split", [["train", "val", "train"]])
+    made = rd.as_collection(table)
+    assert len(to_torchgeo_dataset(made, ["red"], split="train")) == 2
+    assert len(to_torchgeo_dataset(made, ["red"], split=["train", "val"])) == 3
