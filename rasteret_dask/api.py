@@ -262,8 +262,17 @@ def load(
     workspace_dir: str | os.PathLike[str] | None = None,
     storage: StorageOptions | None = None,
     catalog: Catalog | None = None,
+    snapshot: int | None = None,
 ) -> Collection:
     """Open a collection: a name in the workspace, a path or URL, or the id of a published dataset.
+
+    Parameters
+    ----------
+    path : str or path-like
+    workspace_dir, storage, catalog : optional
+        As in `build_from_stac`.
+    snapshot : int, optional
+        An older state, by the number of its commit; the newest by default.
 
     Raises
     ------
@@ -274,11 +283,13 @@ def load(
     options = storage or StorageOptions()
     for url in _candidates(text, workspace_dir):
         place = Place(url, options)
-        commit = read_commit(place)
+        commit = read_commit(place, snapshot)
         if commit is not None:
             # Without other word, rasters are reached as they were when the headers were read.
             kept = StorageOptions(options=commit.arguments.get("storage") or {})
             return _open(place, commit, storage=storage or kept, catalog=catalog)
+    if snapshot is not None:
+        raise CollectionError(f"no snapshot {snapshot} of {text!r}")
     place = Place(_candidates(text, workspace_dir)[0], options)
     if "://" in text or (place.is_local and os.path.exists(place.path())):
         return as_collection(open_parquet(place), name=Path(text).stem, storage=options)

@@ -20,11 +20,13 @@ from rasteret_dask.grid.aoi import is_box
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import query, schema
 from rasteret_dask.index.commit import Commit
-from rasteret_dask.index.dataset import TableView, in_memory
+from rasteret_dask.index.dataset import TableView, in_memory, open_commit
 from rasteret_dask.index.geometries import to_geometries
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import resolve
 from rasteret_dask.ingest.report import BuildReport
+from rasteret_dask.ingest.stac import read_items
+from rasteret_dask.ingest.update import append_items, refresh_files, search_again
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 from rasteret_dask.reads import Reads
 from rasteret_dask.samples import Samples
@@ -231,6 +233,60 @@ class Collection(Reads, Samples):
         table = near.view.read([schema.ID, schema.GEOMETRY])
         hits = table.column(schema.ID).filter(pa.array(query.intersecting(table, shapes)))
         return near.where(pc.field(schema.ID).isin(hits.combine_chunks()))
+
+    # --- kept up to date -----------------------------------------------------------------------
+    def append(self, items: Any = None) -> Collection:
+        """Add the items that are new since the last snapshot.
+
+        Parameters
+        ----------
+        items : optional
+            As `build_from_items` takes them; the collection's own search, made again, by default.
+
+        Returns
+        -------
+        Collection
+            The new snapshot; this one stays what it is.
+
+        Raises
+        ------
+        ArgumentError
+            It is no whole collection in a workspace.
+        CommitConflictError
+            Another builder committed meanwhile: append again.
+        """
+        place, commit = self._whole()
+        found = search_again(commit) if items is None else read_items(items)
+        return self._now(*append_items(place, found, infos_of(commit.document), self.storage))
+
+    def refresh(self) -> Collection:
+        """Read the headers again of files whose ETag changed, and of those that could not be read.
+
+        Returns
+        -------
+        Collection
+            The new snapshot; this one stays what it is.
+
+        Raises
+        ------
+        ArgumentError
+            It is no whole collection in a workspace.
+        CommitConflictError
+            Another builder committed meanwhile: refresh again.
+        """
+        place, _ = self._whole()
+        return self._now(*refresh_files(place, self.storage))
+
+    def _whole(self) -> tuple[Place, Commit]:
+        if self.place is None or self.commit is None or self.view.filter is not None:
+            raise ArgumentError(
+                "only a whole collection can be updated", hint="load() it from its workspace"
+            )
+        return self.place, self.commit
+
+    def _now(self, commit: Commit, report: BuildReport) -> Collection:
+        place, _ = self._whole()
+        return replace(self, view=open_commit(place, commit), commit=commit, report=report)
 
     # --- the table -----------------------------------------------------------------------------
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:

@@ -221,14 +221,21 @@ def write_commit(place: Place, commit: Commit) -> Commit:
 def publish(place: Place, commit: Commit) -> None:
     """Make the parts of a commit appear in its directory, and point to it; done again, it changes
     nothing."""
-    there = place.list(commit.directory)
-    for part in commit.parts:
-        target = f"{part.name}.parquet"
-        if target not in there:
-            place.share(part.file, f"{commit.directory}/{target}")
-    pointer = canonical({"commit": commit.number, "directory": commit.directory, "version": 1})
-    if place.read(POINTER) != pointer and commit_numbers(place)[-1:] == [commit.number]:
+    while True:
+        there = place.list(commit.directory)
+        for part in commit.parts:
+            target = f"{part.name}.parquet"
+            if target not in there:
+                place.share(part.file, f"{commit.directory}/{target}")
+        pointer = canonical({"commit": commit.number, "directory": commit.directory, "version": 1})
+        if commit_numbers(place)[-1:] != [commit.number] or place.read(POINTER) == pointer:
+            return
         place.replace(POINTER, pointer)
+        # Another builder may have committed and moved the pointer between the look and the move.
+        newer = read_commit(place)
+        if newer is None or newer.number <= commit.number:
+            return
+        commit = newer
 
 
 # --- what a part covers --------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from rasteret_dask.errors import RasteretError, TransientError
@@ -89,6 +89,12 @@ class BuildReport:
             found[name] = list(found[name])[:_KEPT]
         found["warnings"] = list(found["warnings"])[:_KEPT]
         return found
+
+    def plus(self, other: BuildReport) -> BuildReport:
+        """The account of both, as of one build."""
+        return BuildReport(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
 
     @classmethod
     def from_lasting(cls, found: Mapping[str, Any]) -> BuildReport:
