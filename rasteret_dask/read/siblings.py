@@ -28,6 +28,10 @@ class Block(Protocol):
     reading: Any
 
 
+LIGHT = 16 * 1024 * 1024
+"""Bytes up to which a read starts its siblings. A larger one keeps the line busy by itself, and bytes that lie waiting for a task that runs
+much later only take room from those that are needed now."""
+
 Key = tuple[str, tuple[int, int, int], str]
 
 _live: weakref.WeakValueDictionary[Key, Block] = weakref.WeakValueDictionary()
@@ -86,7 +90,7 @@ def _taken(ahead: tuple[str, Future[Any]] | None, index: tuple[Any, ...]) -> Any
 def _siblings(block: Block, index: tuple[Any, ...]) -> list[tuple[Block, Future[Any]]]:
     """Claim the other bands of a chunk that somebody is about to read, so that nobody else starts them."""
     kin = block.plan.kin
-    if kin is None:
+    if kin is None or _bytes(block.plan) > LIGHT:
         return []
     found = []
     with _lock:
@@ -98,6 +102,11 @@ def _siblings(block: Block, index: tuple[Any, ...]) -> list[tuple[Block, Future[
                 other.reading = (repr(index), promise)
                 found.append((other, promise))
     return found
+
+
+def _bytes(plan: ReadPlan) -> int:
+    """Return the bytes of all tiles that a chunk may need of one band."""
+    return sum(int(source.counts.sum()) for source in plan.sources)
 
 
 def _fresh_lock_in_child() -> None:

@@ -57,10 +57,15 @@ class Reading:
         top, left = plan.origin
         self._window = (top + r0, top + r1, left + c0, left + c1)
         shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-        self._out = np.full(shape, plan.output.gap, dtype=plan.output.dtype)
+        self._out = np.empty(shape, dtype=plan.output.dtype)
         self._jobs: list[Job] = []
         if 0 not in shape:
             self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
+        # Filling touches every page; a step that one source covers whole is written by its tiles.
+        whole = {j.source.step for j in self._jobs if j.direct and j.where.target == self._window}
+        for step in range(t0, t1):
+            if step not in whole:
+                self._out[step - t0] = plan.output.gap
         # With early exit nothing is fetched before it is known to be needed.
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
