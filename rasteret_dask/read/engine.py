@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +108,10 @@ class TileUse:
     users: list[tuple[Wanted, Part]] = field(default_factory=list)
 
 
+Decode = Callable[[TileUse, memoryview], None]
+"""Decodes one tile and gives each user its part; :func:`decode_use`, or something around it."""
+
+
 def tile_uses(loads: Sequence[Wanted]) -> dict[str, dict[tuple[int, int], TileUse]]:
     """Group what is wanted by URL and tile, so that no tile is fetched or decoded twice.
 
@@ -153,11 +158,19 @@ class Loading:
     storage : StorageOptions
     ahead : bool
         Nobody waits for these yet: fetch only what fits the budget for such reads, and the rest when :meth:`finish` is called.
+    decode : callable, optional
+        What is done with each tile's bytes, on several threads at once; :func:`decode_use` by default.
     """
 
     def __init__(
-        self, loads: Sequence[Wanted], storage: StorageOptions, *, ahead: bool = False
+        self,
+        loads: Sequence[Wanted],
+        storage: StorageOptions,
+        *,
+        ahead: bool = False,
+        decode: Decode | None = None,
     ) -> None:
+        self._decode = decode or decode_use
         self._requests, self._answers = requests_for(tile_uses(loads))
         self._fetch = Fetch(self._requests, storage, ahead=ahead)
 
@@ -175,7 +188,9 @@ class Loading:
             for number, data in self._fetch:
                 start = self._requests[number].start
                 for use in self._answers[number]:
-                    _give(team, use, memoryview(data), start, pending, self._fetch.backlog())
+                    part = memoryview(data)[use.start - start : use.stop - start]
+                    work = partial(self._decode, use, part)
+                    _give(team, work, pending, self._fetch.backlog())
                 self._fetch.done(number)
             for future in pending:
                 future.result()
@@ -199,17 +214,7 @@ def run_loads(loads: Sequence[Wanted], storage: StorageOptions) -> None:
     Loading(loads, storage).finish()
 
 
-def _give(
-    team: Crew,
-    use: TileUse,
-    data: memoryview,
-    start: int,
-    pending: list[Future[None]],
-    backlog: int,
-) -> None:
-    def work() -> None:
-        decode_use(use, data[use.start - start : use.stop - start])
-
+def _give(team: Crew, work: Callable[[], None], pending: list[Future[None]], backlog: int) -> None:
     # Handing over costs some 30 µs, so only a queue is shared out.
     future = team.elsewhere(work) if backlog else None
     if future is None:
