@@ -97,7 +97,9 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
         cube = _cube(work, work.windows[0], chunks={"time": -1, "y": "tile", "x": "tile"})
         red, nir = cube.B04.astype("float32"), cube.B08.astype("float32")
         visible = (cube.B02.astype("uint32") + cube.B03).sum("time", dtype="uint32")
-        ndvi, visible = dask.compute(((nir - red) / (nir + red)).median("time", skipna=False), visible)
+        ndvi, visible = dask.compute(
+            ((nir - red) / (nir + red)).median("time", skipna=False), visible
+        )
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def warp() -> Any:
