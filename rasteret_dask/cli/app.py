@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,16 +11,31 @@ from typing import Annotated, Any
 import typer
 from distributed import Client
 
-from rasteret_dask import api, catalog, resources
+from rasteret_dask import api, resources
+from rasteret_dask.cli import catalogs, clusters
 from rasteret_dask.cli import demo as demo_run
-from rasteret_dask.cli.console import progress_shown, reported, show, show_account
+from rasteret_dask.cli.catalogs import facts
+from rasteret_dask.cli.console import (
+    Custom,
+    Debug,
+    Json,
+    Sets,
+    progress_shown,
+    reported,
+    show,
+    show_account,
+    show_plan,
+    show_units,
+)
 from rasteret_dask.cluster import profiles
-from rasteret_dask.collection import Collection
-from rasteret_dask.documents import validate
+from rasteret_dask.documents import validate as validated
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline import config
-from rasteret_dask.pipeline.run import build as build_collection
+from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline.check import check
+from rasteret_dask.pipeline.reading import build as build_collection
+from rasteret_dask.pipeline.run import explain as explain_pipeline
 from rasteret_dask.pipeline.run import run as run_pipeline
+from rasteret_dask.pipeline.sources import Build
 
 app = typer.Typer(
     name="rasteret-dask",
@@ -28,11 +43,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, and those may be secrets
 )
-datasets = typer.Typer(help="Datasets that can be built by name.", no_args_is_help=True)
-app.add_typer(datasets, name="datasets")
+app.add_typer(catalogs.datasets, name="datasets")
+app.add_typer(catalogs.collections, name="collections")
+app.add_typer(clusters.cluster, name="cluster")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Cluster = Annotated[
     str | None,
     typer.Option(
@@ -60,11 +74,13 @@ def _computing(cluster: str | None) -> Iterator[Client | None]:
 @app.command()
 def run(
     pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key; VALUE is YAML."),
-    ] = None,
+    set_: Sets = None,
     cluster: Cluster = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the same run that was broken off.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what it would do and cost.")] = False,
+    allow_custom: Custom = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -72,8 +88,67 @@ def run(
     with reported(debug):
         what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
         with _computing(cluster) as client, progress_shown() as progress:
-            account = run_pipeline(what, client=client, progress=progress)
-        show_account(account, as_json=as_json)
+            if dry_run:
+                show_plan(_plan(what, allow_custom), as_json=as_json)
+                return
+            options: dict[str, Any] = {"client": client, "progress": progress, "resume": resume}
+            if what.foreach is None:
+                account = run_pipeline(what, allow_custom=allow_custom, **options)
+            else:
+                told = foreach.run_each(what, allow_custom=allow_custom, **options)
+        if what.foreach is None:
+            show_account(account, as_json=as_json)
+        else:
+            show_units(told, as_json=as_json)
+
+
+@app.command()
+def explain(
+    pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
+    set_: Sets = None,
+    allow_custom: Custom = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a pipeline would read, and what that costs; no pixel is touched."""
+    with reported(debug):
+        what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
+        with progress_shown() as progress:
+            progress.stage("collection")
+            plan = _plan(what, allow_custom)
+        show_plan(plan, as_json=as_json)
+
+
+def _plan(what: config.Pipeline, allow_custom: bool) -> dict[str, Any]:
+    """Of the pipeline, or of the first of its units with their number."""
+    if what.foreach is None:
+        return explain_pipeline(what, allow_custom=allow_custom)
+    units = foreach.units(what, allow_custom=allow_custom)
+    if not units:
+        return {"pipeline": what.name, "units": 0}
+    first = units[0]
+    plan = explain_pipeline(first.pipeline, area=first.area, allow_custom=allow_custom)
+    return {"units": len(units), "first": first.id, **plan}
+
+
+@app.command()
+def validate(
+    pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
+    set_: Sets = None,
+    debug: Debug = False,
+) -> None:
+    """Check a pipeline from end to end without reading anything but the file."""
+    with reported(debug):
+        what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
+        shape = check(what)
+        kind = "a table" if shape.table else "a cube" if shape.time else "an image"
+        typer.echo(f"{what.name}: fine; {kind} of {', '.join(shape.variables)}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of pipelines; editors complete and check with it."""
+    typer.echo(json.dumps(config.schema(), indent=1))
 
 
 @app.command()
@@ -123,11 +198,11 @@ def build(
             "workspace_dir": workspace_dir,
             "force": force,
         }
-        what = validate(config.Build, values)
+        what = validated(Build, values)
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
             built, headers = build_collection(what)
-        show({**_facts(built, as_json), "headers": headers}, as_json=as_json)
+        show({**facts(built, as_json), "headers": headers}, as_json=as_json)
 
 
 def _split(text: str, by: str, count: int, option: str) -> list[str]:
@@ -145,43 +220,4 @@ def info(
 ) -> None:
     """Say what a collection holds; no raster is touched."""
     with reported(debug):
-        show(_facts(api.load(path), as_json), as_json=as_json)
-
-
-def _facts(collection: Collection, as_json: bool) -> dict[str, Any]:
-    facts = collection.describe()
-    if not as_json:
-        several = {key: value for key, value in facts.items() if isinstance(value, list | tuple)}
-        facts |= {key: ", ".join(map(str, value)) for key, value in several.items()}
-    report = collection.report
-    if report is not None and report.failure_count:
-        facts["unreadable"] = [f"{f.item} {f.band}: {f.reason}" for f in report.failures]
-    return facts
-
-
-@datasets.command("list")
-def datasets_list(as_json: Json = False, debug: Debug = False) -> None:
-    """List the datasets that can be built by name."""
-    with reported(debug):
-        known = catalog.default()
-        show({key: known[key].title for key in known}, as_json=as_json)
-
-
-@datasets.command("info")
-def datasets_info(
-    dataset: Annotated[str, typer.Argument(help="As `datasets list` shows it.")],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Describe one dataset and its bands."""
-    with reported(debug):
-        values = dataclasses.asdict(catalog.default()[dataset])
-        if not as_json:
-            values["bands"] = [_band_line(band) for band in values["bands"]]
-        show({key: value for key, value in values.items() if value}, as_json=as_json)
-
-
-def _band_line(band: Mapping[str, Any]) -> str:
-    names = [band["common_name"], *band["aliases"]]
-    also = ", ".join(dict.fromkeys(name for name in names if name and name != band["name"]))
-    return f"{band['name']:<8} asset {band['asset']}" + (f" ({also})" if also else "")
+        show(facts(api.load(path), as_json), as_json=as_json)

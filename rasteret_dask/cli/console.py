@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,10 +16,22 @@ from rich.text import Text
 
 from rasteret_dask.errors import ArgumentError, RasteretError
 from rasteret_dask.pipeline.account import Progress, RunAccount
+from rasteret_dask.pipeline.foreach import EachAccount
 
-# Exit codes; Ctrl-C is 130, as in a shell.
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key; VALUE is YAML."),
+]
+Custom = Annotated[
+    bool, typer.Option("--allow-custom", help="Let steps by import path run: they are code.")
+]
+
+# Exit codes; Ctrl-C as in a shell.
 FAILED = 1
 MISUSED = 2
+STOPPED = 130
 
 _EVERY = 10.0
 
@@ -30,6 +42,9 @@ def reported(debug: bool) -> Iterator[None]:
     ``--debug``."""
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is finished is kept, and --resume goes on from it", err=True)
+        raise typer.Exit(STOPPED) from None
     except RasteretError as error:
         if debug:
             raise
@@ -137,10 +152,50 @@ def show_account(account: RunAccount, *, as_json: bool) -> None:
             "bytes": human(account.bytes),
             "tasks": f"{account.tasks:,}",
             "seconds": f"{account.seconds:.1f}",
+            **({"regions": _regions(account)} if account.regions else {}),
             "outputs": list(account.outputs),
+            **({"record": account.record} if account.record else {}),
         },
         as_json=False,
     )
+
+
+def _regions(account: RunAccount) -> str:
+    there = account.regions - account.computed
+    return f"{account.computed:,}" + (f", and {there:,} that were there" if there else "")
+
+
+def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a run would do and cost."""
+    if as_json:
+        show(plan, as_json=True)
+        return
+    shown = {key: value for key, value in plan.items() if key != "bands"}
+    for key in ("items", "headers", "requests", "tasks"):
+        if key in shown:
+            shown[key] = f"{shown[key]:,}"
+    if "bytes" in shown:
+        shown["bytes"] = human(shown["bytes"])
+        shown["used_share"] = f"{shown['used_share']:.0%} of the pixels fetched"
+        shown |= {key: ", ".join(shown[key]) or "-" for key in ("steps", "variables")}
+    for row in plan.get("bands", ()):
+        cost = f"{row['requests']:,} requests, {human(row['bytes'])}, {row['tasks']:,} tasks"
+        shown[f"  {row['band']}"] = cost
+    show(shown, as_json=False)
+
+
+def show_units(told: EachAccount, *, as_json: bool) -> None:
+    """Print how the units went; the exit code says whether all of them did."""
+    if as_json:
+        show(told.as_dict(), as_json=True)
+    else:
+        states = [unit.state for unit in told.units]
+        counts = {state: states.count(state) for state in dict.fromkeys(states)}
+        show({"units": f"{len(states):,}", **counts}, as_json=False)
+        for unit in told.failed:
+            typer.echo(f"{unit.id}: {unit.error}", err=True)
+    if told.failed:
+        raise typer.Exit(FAILED)
 
 
 def human(size: int) -> str:

@@ -44,6 +44,12 @@ class RunAccount:
         Wall time.
     outputs : tuple of str
         URLs written.
+    regions, computed : int
+        Regions of Zarr stores, and those of them that were computed now.
+    record : str, optional
+        URL of the run's record.
+    reused : bool
+        Everything was there already, and nothing was computed.
     """
 
     pipeline: str
@@ -55,6 +61,10 @@ class RunAccount:
     tasks: int
     seconds: float
     outputs: tuple[str, ...]
+    regions: int = 0
+    computed: int = 0
+    record: str | None = None
+    reused: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Values for JSON."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline import outputs
+from rasteret_dask.pipeline import indices, outputs
 from rasteret_dask.pipeline.config import Pipeline
+from rasteret_dask.pipeline.results import StacOutput
 from rasteret_dask.pipeline.steps import STEPS, Shape
+from rasteret_dask.pipeline.work import CustomStep, IndexStep
 
 
-def check(pipeline: Pipeline) -> Shape:
+def check(pipeline: Pipeline, *, allow_custom: bool = True) -> Shape:
     """Follow the variables through all steps into all outputs, and say what comes out.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    allow_custom : bool
+        Whether steps by import path may run.
 
     Raises
     ------
@@ -24,14 +32,43 @@ def check(pipeline: Pipeline) -> Shape:
         )
     shape = Shape(pipeline.cube.bands, time=True)
     for index, step in enumerate(pipeline.steps):
-        shape = STEPS[type(step)].check(step, shape, f"steps[{index}]")
+        path = f"steps[{index}]"
+        if shape.table:
+            raise ConfigError("nothing can follow a step that ends in a table", path=path)
+        if isinstance(step, CustomStep) and not allow_custom:
+            raise ConfigError(
+                f"{step.custom.function} is code of your own, and runs only when you allow it",
+                path=f"{path}.custom.function",
+                hint="run with --allow-custom",
+            )
+        if isinstance(step, IndexStep) and not pipeline.cube.scale:
+            _needs_scale(step, f"{path}.indices")
+        shape = STEPS[type(step)].check(step, shape, path)
+    _check_outputs(pipeline, shape)
+    return shape
+
+
+def _needs_scale(step: IndexStep, path: str) -> None:
+    for position, name in enumerate(step.indices):
+        if name in indices.NEEDS_REFLECTANCE:
+            raise ConfigError(
+                f"the constants of {name} mean reflectance, and the cube holds digital numbers",
+                path=f"{path}[{position}]",
+                hint="set cube.scale: true",
+            )
+
+
+def _check_outputs(pipeline: Pipeline, shape: Shape) -> None:
     taken: set[str] = set()
     for index, output in enumerate(pipeline.outputs):
         path = f"outputs[{index}]"
         outputs.check(output, shape, path)
         url = outputs.url_of(output).rstrip("/")
-        if url in taken:
-            key = outputs.OUTPUTS[type(output)].key
+        key = outputs.OUTPUTS[type(output)].key
+        if url in taken or url == pipeline.record:
             raise ConfigError(f"{url} is written twice", path=f"{path}.{key}")
         taken.add(url)
-    return shape
+    if all(isinstance(output, StacOutput) for output in pipeline.outputs):
+        raise ConfigError(
+            "a STAC item describes the other outputs, and there are none", path="outputs"
+        )

@@ -73,6 +73,20 @@ class Expression:
         return evaluate(self, dict(zip(self.bands, arrays, strict=True)))
 
 
+def renamed(expression: Expression, names: Mapping[str, str]) -> Expression:
+    """The same expression over bands of other names."""
+
+    def walk(node: Node) -> Node:
+        if isinstance(node, Band):
+            return Band(names.get(node.name, node.name))
+        if isinstance(node, Apply):
+            return Apply(node.function, tuple(walk(argument) for argument in node.arguments))
+        return node
+
+    bands = dict.fromkeys(names.get(name, name) for name in expression.bands)
+    return Expression(walk(expression.tree), tuple(bands))
+
+
 # --- evaluation ----------------------------------------------------------------------------------
 def _truth(value: Array, *operands: Array) -> Array:
     """1 and 0 from a boolean, NaN where an operand was NaN."""

@@ -4,17 +4,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import geopandas
+import pyarrow.csv
+import pyarrow.parquet
 import xarray as xr
 
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline.config import CogOutput, Output, PngOutput, ZarrOutput
+from rasteret_dask.pipeline.results import (
+    CogOutput,
+    CsvOutput,
+    Output,
+    ParquetOutput,
+    PngOutput,
+    StacOutput,
+    ZarrOutput,
+)
 from rasteret_dask.pipeline.steps import Shape
+from rasteret_dask.pipeline.tables import Table
+from rasteret_dask.write import stac
 from rasteret_dask.write.cog import write_cog
 from rasteret_dask.write.preview import COLORMAPS, write_png
+from rasteret_dask.write.target import put_file, scratch_file
 from rasteret_dask.write.zarr import write_zarr
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is to be written, and what has been.
+
+    Parameters
+    ----------
+    name : str
+        Of the pipeline.
+    dataset : Dataset
+        Lazy, or computed.
+    table : Table, optional
+        When a step ended in one.
+    dates : tuple, optional
+        First and last of the items.
+    resume : bool
+        Go on with what was broken off.
+    written : dict of str to str
+        Kind to URL of the outputs so far.
+    """
+
+    name: str
+    dataset: xr.Dataset
+    table: Table | None = None
+    dates: tuple[Any, Any] | None = None
+    resume: bool = False
+    written: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +70,12 @@ class OutputKind:
     check : callable
         Refuses what this kind cannot hold.
     write : callable
-        Writes the selected variables.
+        Writes it, and returns what there is to say of it besides.
     """
 
     key: str
     check: Callable[[Any, Shape, str], None]
-    write: Callable[[Any, xr.Dataset], object]
+    write: Callable[[Any, Result], Mapping[str, Any]]
 
 
 def url_of(output: Output) -> str:
@@ -49,26 +91,53 @@ def check(output: Output, shape: Shape, path: str) -> None:
     ConfigError
         With the path of the key.
     """
-    if output.bands is not None:
-        shape.require(output.bands, f"{path}.bands")
-        shape = Shape(output.bands, shape.time)
+    bands = getattr(output, "bands", None)
+    if bands is not None:
+        shape.require(bands, f"{path}.bands")
+        shape = Shape(bands, shape.time, shape.table)
     OUTPUTS[type(output)].check(output, shape, path)
 
 
-def write(output: Output, dataset: xr.Dataset) -> str:
-    """Write one output, computing what is not computed yet, and return its URL."""
-    selected = dataset if output.bands is None else dataset[list(output.bands)]
-    OUTPUTS[type(output)].write(output, selected)
-    return url_of(output)
+def write(output: Output, result: Result) -> dict[str, Any]:
+    """Write one output, computing what is not computed yet.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``url`` and what there is to say of this kind.
+    """
+    kind = OUTPUTS[type(output)]
+    said = kind.write(output, result)
+    result.written[kind.key] = url_of(output)
+    return {"kind": kind.key, "url": url_of(output), **said}
+
+
+def _selected(output: Any, result: Result) -> xr.Dataset:
+    return result.dataset if output.bands is None else result.dataset[list(output.bands)]
+
+
+# --- checks --------------------------------------------------------------------------------------
+def _raster(kind: str, shape: Shape, path: str) -> None:
+    if shape.table:
+        raise ConfigError(
+            f"a {kind} holds a cube, and a step has made a table of it",
+            path=path,
+            hint="write parquet or csv",
+        )
 
 
 def _flat(kind: str, shape: Shape, path: str) -> None:
+    _raster(kind, shape, path)
     if shape.time:
         raise ConfigError(
             f"a {kind} has no time dimension, and the cube still has one here",
             path=path,
             hint="add a step such as - reduce: {how: median, dim: time}, or write zarr",
         )
+
+
+def _check_zarr(output: ZarrOutput, shape: Shape, path: str) -> None:
+    _raster("Zarr store", shape, path)
 
 
 def _check_cog(output: CogOutput, shape: Shape, path: str) -> None:
@@ -98,22 +167,78 @@ def _check_png(output: PngOutput, shape: Shape, path: str) -> None:
         raise ConfigError("vmin must be below vmax", path=path)
 
 
-def _write_zarr(output: ZarrOutput, dataset: xr.Dataset) -> object:
-    return write_zarr(dataset, output.zarr)
+def _check_table(output: Any, shape: Shape, path: str) -> None:
+    if not shape.table:
+        raise ConfigError(
+            "a table is written, and the steps leave a cube",
+            path=path,
+            hint="end with a zonal or sample step, or write zarr, cog or png",
+        )
 
 
-def _write_cog(output: CogOutput, dataset: xr.Dataset) -> object:
-    return write_cog(dataset, output.cog)
+def _check_nothing(output: Any, shape: Shape, path: str) -> None:
+    return None
 
 
-def _write_png(output: PngOutput, dataset: xr.Dataset) -> object:
-    return write_png(
-        dataset, output.png, vmin=output.vmin, vmax=output.vmax, colormap=output.colormap
+# --- writing -------------------------------------------------------------------------------------
+def _write_zarr(output: ZarrOutput, result: Result) -> Mapping[str, Any]:
+    written = write_zarr(_selected(output, result), output.zarr, resume=result.resume)
+    return {"regions": written.regions, "computed": written.computed}
+
+
+def _write_cog(output: CogOutput, result: Result) -> Mapping[str, Any]:
+    write_cog(_selected(output, result), output.cog)
+    return {}
+
+
+def _write_png(output: PngOutput, result: Result) -> Mapping[str, Any]:
+    look = {"vmin": output.vmin, "vmax": output.vmax, "colormap": output.colormap}
+    write_png(_selected(output, result), output.png, **look)  # type: ignore[arg-type]
+    return {}
+
+
+def _write_parquet(output: ParquetOutput, result: Result) -> Mapping[str, Any]:
+    table = _table(result)
+    with scratch_file(".parquet") as path:
+        if table.geometry is None:
+            pyarrow.parquet.write_table(table.rows, path, compression="zstd")
+        else:
+            frame = table.rows.to_pandas()
+            shaped = geopandas.GeoDataFrame(frame, geometry=table.geometry.reset_index(drop=True))
+            shaped.to_parquet(path, compression="zstd", write_covering_bbox=True)
+        put_file(path, output.parquet)
+    return {"rows": table.rows.num_rows}
+
+
+def _write_csv(output: CsvOutput, result: Result) -> Mapping[str, Any]:
+    table = _table(result)
+    with scratch_file(".csv") as path:
+        pyarrow.csv.write_csv(table.rows, path)
+        put_file(path, output.csv)
+    return {"rows": table.rows.num_rows}
+
+
+def _table(result: Result) -> Table:
+    assert result.table is not None  # `check` has followed the steps
+    return result.table
+
+
+def _write_stac(output: StacOutput, result: Result) -> Mapping[str, Any]:
+    stac.write_item(
+        output.stac,
+        output.id or result.name,
+        result.written,
+        result.dataset,
+        dates=result.dates,
     )
+    return {}
 
 
 OUTPUTS: Mapping[type, OutputKind] = {
-    ZarrOutput: OutputKind("zarr", lambda output, shape, path: None, _write_zarr),
+    ZarrOutput: OutputKind("zarr", _check_zarr, _write_zarr),
     CogOutput: OutputKind("cog", _check_cog, _write_cog),
     PngOutput: OutputKind("png", _check_png, _write_png),
+    ParquetOutput: OutputKind("parquet", _check_table, _write_parquet),
+    CsvOutput: OutputKind("csv", _check_table, _write_csv),
+    StacOutput: OutputKind("stac", _check_nothing, _write_stac),
 }

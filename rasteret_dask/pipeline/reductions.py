@@ -88,6 +88,15 @@ def _extreme(function: Callable[..., Any], empty: float) -> Callable[[Array], Ar
     return reduced
 
 
+def extreme_index(block: Array, how: str) -> tuple[Array, Array]:
+    """Where the values over the last axis are highest (`max`) or lowest (`min`), the first of
+    equals, and whether any value is valid."""
+    empty = -np.inf if how == "max" else np.inf
+    filled = np.where(np.isnan(block), block.dtype.type(empty), block)
+    found = np.argmax(filled, axis=-1) if how == "max" else np.argmin(filled, axis=-1)
+    return np.asarray(found), ~np.all(np.isnan(block), axis=-1)
+
+
 REDUCTIONS: Mapping[str, Callable[..., Array]] = {
     "median": median,
     "percentile": percentile,

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import dask
 import geopandas
 import xarray as xr
-from dask.utils import parse_bytes
 from distributed import Client, wait
 
-from rasteret_dask import api
 from rasteret_dask.collection import Collection
-from rasteret_dask.errors import ConfigError, EmptySelectionError
-from rasteret_dask.pipeline import outputs, steps
+from rasteret_dask.errors import ConfigError, PipelineError, RasteretError
+from rasteret_dask.pipeline import outputs, record, steps, tables
 from rasteret_dask.pipeline.account import Meter, Progress, RunAccount, Silence, Stopwatch, watch
 from rasteret_dask.pipeline.check import check
-from rasteret_dask.pipeline.config import Build, Chunks, Cube, Pipeline, Subset, ZarrOutput
+from rasteret_dask.pipeline.config import Pipeline
+from rasteret_dask.pipeline.reading import Vectors, open_collection, open_cube, open_vectors
+from rasteret_dask.pipeline.reading import explain as read_cost
+from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
-# Bytes of a chunk that a median sorts; it holds some six times as much while it does.
-_SORTED_CHUNK = 16 * 2**20
 
 
 def run(
-    pipeline: Pipeline, *, client: Client | None = None, progress: Progress | None = None
+    pipeline: Pipeline,
+    *,
+    client: Client | None = None,
+    progress: Progress | None = None,
+    resume: bool = False,
+    allow_custom: bool = False,
+    area: geopandas.GeoDataFrame | None = None,
 ) -> RunAccount:
     """Run a pipeline to its end.
 
@@ -40,6 +41,13 @@ def run(
         Where to compute. Without one: the active client if there is one, else Dask's threads.
     progress : Progress, optional
         Told of stages and finished tasks.
+    resume : bool
+        Go on with the same run that was broken off: what its record and its region markers call
+        finished is not done again.
+    allow_custom : bool
+        Whether steps by import path may run: they are code.
+    area : GeoDataFrame, optional
+        Crop the cube to it, in place of ``cube.geometries``.
 
     Returns
     -------
@@ -55,26 +63,31 @@ def run(
     RasteretError
         Whatever went wrong with a file, with its item, band and URL.
     """
-    check(pipeline)
-    areas = _areas(pipeline)
+    if pipeline.foreach is not None:
+        raise ConfigError("a pipeline with foreach runs by foreach.run_each", path="foreach")
+    check(pipeline, allow_custom=allow_custom)
+    vectors = open_vectors(pipeline)
+    if area is not None:
+        vectors["cube"] = area
     listener: Progress = Silence() if progress is None else progress
     where = _current_client() if client is None else client
     clock, meter = Stopwatch(), Meter(where)
     with watch(where, listener) as count:
         listener.stage("collection")
-        collection, headers = _collection(pipeline)
-        collection = _subset(collection, pipeline.collection.subset, areas)
+        collection, headers = open_collection(pipeline.collection, vectors)
         items = len(collection)
-        if items == 0:
-            raise EmptySelectionError(
-                "no item of the collection is left", path="collection", hint=_widen(pipeline)
-            )
-        listener.stage("cube")
-        cube = _open(collection, pipeline, areas.get("cube"))
-        result = steps.apply(cube, pipeline.steps)
-        urls = _write_all(pipeline, result, where, listener)
+        noted, finished = _record(pipeline, collection, vectors, items, resume)
+        if not finished:
+            try:
+                _work(pipeline, collection, vectors, noted, where, listener, resume)
+            except KeyboardInterrupt:
+                record.end(noted, "interrupted")
+                raise
+            except RasteretError as error:
+                record.end(noted, "failed", error=str(error))
+                raise
     spent = meter.read()
-    return RunAccount(
+    account = RunAccount(
         pipeline=pipeline.name,
         items=items,
         headers=headers,
@@ -83,8 +96,16 @@ def run(
         retries=spent.retries,
         tasks=count.tasks,
         seconds=clock.read(),
-        outputs=tuple(urls),
+        outputs=tuple(outputs.url_of(output) for output in pipeline.outputs),
+        regions=_sum(noted, "regions"),
+        computed=0 if finished else _sum(noted, "computed"),
+        record=noted.url,
+        reused=finished,
     )
+    if not finished:
+        counters = {k: v for k, v in account.as_dict().items() if k not in ("outputs", "record")}
+        record.end(noted, "done", counters=counters)
+    return account
 
 
 def _current_client() -> Client | None:
@@ -94,143 +115,125 @@ def _current_client() -> Client | None:
         return None
 
 
-# --- collection ----------------------------------------------------------------------------------
-def _collection(pipeline: Pipeline) -> tuple[Collection, int]:
-    """The collection, and how many headers were read for it."""
-    source = pipeline.collection
-    if source.load is not None:
-        return api.load(source.load), 0
-    assert source.build is not None  # Source holds exactly one of the two
-    return build(source.build)
+def _sum(noted: record.Record, key: str) -> int:
+    return sum(output.get(key, 0) for output in noted.document["outputs"])
 
 
-def build(what: Build) -> tuple[Collection, int]:
-    """Build a collection, or find it built; also say how many headers were read just now."""
-    arguments = what.model_dump(exclude_none=True)
-    dataset = arguments.pop("dataset", None)
-    if dataset is None:
-        collection = api.build_from_stac(**arguments)
-    else:
-        collection = api.build(dataset, **arguments)
-    report = collection.report
-    return collection, report.headers if report is not None and report.requests else 0
+# --- before anything is read ---------------------------------------------------------------------
+def explain(
+    pipeline: Pipeline, *, area: geopandas.GeoDataFrame | None = None, allow_custom: bool = False
+) -> dict[str, Any]:
+    """What a run would do and cost; the collection is built for it if it is not there.
 
+    Parameters
+    ----------
+    pipeline : Pipeline
+    area : GeoDataFrame, optional
+        As in `run`.
+    allow_custom : bool
 
-def _subset(collection: Collection, subset: Subset | None, areas: Mapping[str, Any]) -> Collection:
-    if subset is None:
-        return collection
-    arguments = subset.model_dump(exclude_none=True)
-    if "subset" in areas:
-        arguments["geometries"] = areas["subset"]
-    return collection.subset(**arguments)
-
-
-def _widen(pipeline: Pipeline) -> str:
-    subset = pipeline.collection.subset
-    if subset is None:
-        return "the search or the collection is empty"
-    given = ", ".join(f"{k}={v}" for k, v in subset.model_dump(exclude_none=True).items())
-    return f"collection.subset says {given}"
-
-
-def _areas(pipeline: Pipeline) -> dict[str, geopandas.GeoDataFrame]:
-    """Vector files that the pipeline names, read before anything else runs."""
-    subset = pipeline.collection.subset
-    named = {
-        "cube": (pipeline.cube.geometries, "cube.geometries"),
-        "subset": (subset.geometries if subset else None, "collection.subset.geometries"),
-    }
-    return {key: _vector(url, path) for key, (url, path) in named.items() if url is not None}
-
-
-def _vector(url: str, path: str) -> geopandas.GeoDataFrame:
-    if "://" not in url and not Path(url).exists():
-        raise ConfigError(f"{url}: no such file", path=path)
-    try:
-        frame = geopandas.read_file(url)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{url} is no vector file: {error}", path=path) from None
-    if frame.empty or frame.crs is None:
-        raise ConfigError(f"{url} has no geometries, or no CRS", path=path)
-    return frame
-
-
-# --- cube ----------------------------------------------------------------------------------------
-def _open(
-    collection: Collection, pipeline: Pipeline, area: geopandas.GeoDataFrame | None
-) -> xr.Dataset:
-    with _chunk_size(pipeline):
-        return collection.get_xarray(**_cube_arguments(pipeline, area))
-
-
-def _cube_arguments(pipeline: Pipeline, area: geopandas.GeoDataFrame | None) -> dict[str, Any]:
-    cube = pipeline.cube
-    arguments: dict[str, Any] = {
-        "bands": list(cube.bands),
-        "chunks": _chunks(cube, pipeline),
-        "groupby": cube.groupby,
-        "resampling": cube.resampling,
-        "masked": pipeline.masked,
-        "scale": cube.scale,
-    }
-    for key in ("bbox", "crs", "resolution"):
-        if getattr(cube, key) is not None:
-            arguments[key] = getattr(cube, key)
-    if cube.mask is not None:
-        mask = cube.mask.model_dump(exclude_none=True)
-        arguments["mask"] = {k: list(v) if isinstance(v, tuple) else v for k, v in mask.items()}
-    if area is not None:
-        arguments |= {
-            "geometries": list(area.geometry),
-            "geometry_crs": area.crs.to_wkt(),
-            "all_touched": cube.all_touched,
-        }
-    return arguments
-
-
-def _chunks(cube: Cube, pipeline: Pipeline) -> Any:
-    if isinstance(cube.chunks, Chunks):
-        return cube.chunks.model_dump(exclude_none=True)
-    if cube.chunks == "auto" and steps.needs_whole_time(pipeline.steps):
-        return {"time": -1}
-    return cube.chunks
-
-
-@contextmanager
-def _chunk_size(pipeline: Pipeline) -> Iterator[None]:
-    """Smaller chunks under a median: it sorts whole columns of time, and cores share the area."""
-    if pipeline.cube.chunks != "auto" or not steps.needs_whole_time(pipeline.steps):
-        yield
-        return
-    usual = parse_bytes(dask.config.get("array.chunk-size"))
-    with dask.config.set({"array.chunk-size": min(usual, _SORTED_CHUNK)}):
-        yield
-
-
-# --- outputs -------------------------------------------------------------------------------------
-def _write_all(
-    pipeline: Pipeline, result: xr.Dataset, client: Client | None, progress: Progress
-) -> list[str]:
-    """Write every output from one computation where that is possible.
-
-    One output streams. A small result is computed once and kept until all are written. A large one
-    is written to Zarr first, if Zarr is among the outputs, and the others read that.
+    Returns
+    -------
+    dict
+        Plain values: items, requests, bytes, tasks, the cost of every band, variables and outputs.
     """
-    wanted = list(pipeline.outputs)
-    if len(wanted) > 1 and result.nbytes <= _SMALL:
+    shape = check(pipeline, allow_custom=allow_custom)
+    vectors = open_vectors(pipeline)
+    if area is not None:
+        vectors["cube"] = area
+    collection, headers = open_collection(pipeline.collection, vectors)
+    cost = read_cost(collection, pipeline, vectors)
+    return {
+        "pipeline": pipeline.name,
+        "items": len(collection),
+        "headers": headers,
+        "requests": cost.requests,
+        "bytes": cost.bytes,
+        "tasks": cost.total.tasks,
+        "used_share": round(cost.used_share, 4),
+        "bands": cost.to_rows(),
+        "steps": [next(iter(step.model_dump())) for step in pipeline.steps],
+        "variables": list(shape.variables),
+        "outputs": [outputs.url_of(output) for output in pipeline.outputs],
+        "record": record_url(pipeline),
+    }
+
+
+# --- record --------------------------------------------------------------------------------------
+def record_url(pipeline: Pipeline) -> str:
+    """Where the record of a run lies: as said, else beside the first output."""
+    return pipeline.record or f"{outputs.url_of(pipeline.outputs[0]).rstrip('/')}.run.json"
+
+
+def _record(
+    pipeline: Pipeline, collection: Collection, vectors: Vectors, items: int, resume: bool
+) -> tuple[record.Record, bool]:
+    """The record of this run, and whether there is nothing left to do."""
+    url = record_url(pipeline)
+    digest = record.digest_of(pipeline, collection, vectors)
+    before = record.load(url)
+    if resume and before is not None and before.finished and before.document["digest"] == digest:
+        return before, True
+    noted = record.begin(url, pipeline, collection, digest, items)
+    if "cube" in vectors and pipeline.cube.geometries is None:  # a unit's own area, in no file
+        area = vectors["cube"]
+        noted.save(area={"wkt": list(area.geometry.to_wkt()), "crs": area.crs.to_wkt()})
+    return noted, False
+
+
+# --- work ----------------------------------------------------------------------------------------
+def _work(
+    pipeline: Pipeline,
+    collection: Collection,
+    vectors: Vectors,
+    noted: record.Record,
+    client: Client | None,
+    progress: Progress,
+    resume: bool,
+) -> None:
+    progress.stage("cube")
+    cube = open_cube(collection, pipeline, vectors)
+    dataset = steps.apply(cube, pipeline.steps)
+    table = None
+    if "table" in vectors:
+        progress.stage("table")
+        table = tables.make(pipeline.steps[-1], dataset, vectors["table"])
+    wanted = sorted(pipeline.outputs, key=_turn)
+    first = wanted[0]
+    if table is None and not _whole_zarr(first) and len(wanted) > 1 and dataset.nbytes <= _SMALL:
         progress.stage("compute")
-        result = result.persist()
-        if client is not None:
-            wait(result)
-    elif len(wanted) > 1:
-        wanted.sort(key=lambda output: not _whole_zarr(output))
-    stored: dict[int, str] = {}
+        dataset = _computed(dataset, client)
+    dates = collection.dates
+    result = outputs.Result(pipeline.name, dataset, table, dates, resume)
     for output in wanted:
         progress.stage(f"write {outputs.url_of(output)}")
-        stored[id(output)] = outputs.write(output, result)
-        if result.nbytes > _SMALL and _whole_zarr(output):
-            result = xr.open_zarr(outputs.url_of(output), chunks={}, mask_and_scale=True)
-    return [stored[id(output)] for output in pipeline.outputs]
+        try:
+            said = outputs.write(output, result)
+        except OSError as error:
+            url = record.unsigned(outputs.url_of(output))
+            reason = error.strerror or type(error).__name__
+            raise PipelineError(f"{url} could not be written: {reason}") from error
+        noted.save(outputs=[*noted.document["outputs"], record.unsigned(said)])
+        if output is first and _whole_zarr(first):
+            stored = xr.open_zarr(outputs.url_of(first), chunks={}, mask_and_scale=False)
+            if len(wanted) > 1 and stored.nbytes <= _SMALL:
+                stored = _computed(stored, client)
+            result = outputs.Result(pipeline.name, stored, None, dates, resume, result.written)
+
+
+def _computed(dataset: xr.Dataset, client: Client | None) -> xr.Dataset:
+    """Kept in memory, on the workers where there are some."""
+    kept = dataset.persist()
+    if client is not None:
+        wait(kept)
+    return kept
+
+
+def _turn(output: Output) -> int:
+    """Zarr first, because what is in it need not be computed again; descriptions last."""
+    if isinstance(output, StacOutput):
+        return 2
+    return 0 if _whole_zarr(output) else 1
 
 
 def _whole_zarr(output: Any) -> bool:

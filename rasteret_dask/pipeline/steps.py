@@ -1,23 +1,38 @@
 """What a step means: first on paper, then on a lazy cube.
 
 Every kind of step is an entry of `STEPS`: a function that says what the variables are after it,
-refusing what cannot mean anything, and a function that does it without computing anything.
+refusing what cannot mean anything, and a function that does it without computing anything. Steps
+that end in a table are in `tables`.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from rasteret_dask.errors import ConfigError
+from rasteret_dask.errors import ConfigError, PipelineError
 from rasteret_dask.pipeline import expression as language
-from rasteret_dask.pipeline.config import ExpressionStep, ReduceStep, Step
-from rasteret_dask.pipeline.reductions import REDUCTIONS
+from rasteret_dask.pipeline import indices
+from rasteret_dask.pipeline.reductions import REDUCTIONS, extreme_index
+from rasteret_dask.pipeline.work import (
+    CompositeStep,
+    CustomStep,
+    ExpressionStep,
+    IndexStep,
+    ReduceStep,
+    ResampleStep,
+    SampleStep,
+    Statistic,
+    Step,
+    ZonalStep,
+)
 
 # Statistics that need all times of a pixel at once; the others do too here, but are cheap to
 # recombine.
@@ -34,20 +49,34 @@ class Shape:
         Names of its variables, in order.
     time : bool
         Whether it has a time dimension.
+    table : bool
+        Whether it has become a table.
     """
 
     variables: tuple[str, ...]
     time: bool
+    table: bool = False
 
     def require(self, names: tuple[str, ...], path: str) -> None:
         """Refuse names that are no variables here."""
         for index, name in enumerate(names):
-            if name not in self.variables:
-                raise ConfigError(
-                    f"no band or variable {name!r} at this point",
-                    path=f"{path}[{index}]",
-                    hint=f"there are {', '.join(self.variables)}",
-                )
+            self.require_one(name, f"{path}[{index}]")
+
+    def require_one(self, name: str, path: str) -> None:
+        """Refuse a name that is no variable here."""
+        if name not in self.variables:
+            raise ConfigError(
+                f"no band or variable {name!r} at this point",
+                path=path,
+                hint=f"there are {', '.join(self.variables)}",
+            )
+
+    def require_time(self, path: str) -> None:
+        """Refuse to go on without dates."""
+        if not self.time:
+            raise ConfigError(
+                "there is no time dimension left: an earlier step has reduced it", path=path
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +88,7 @@ class StepKind:
 
 
 def apply(dataset: xr.Dataset, steps: tuple[Step, ...]) -> xr.Dataset:
-    """Do all steps lazily."""
+    """Do all steps lazily; one that ends in a table is left to `tables`."""
     for step in steps:
         dataset = STEPS[type(step)].apply(step, dataset)
     return dataset
@@ -67,7 +96,12 @@ def apply(dataset: xr.Dataset, steps: tuple[Step, ...]) -> xr.Dataset:
 
 def needs_whole_time(steps: tuple[Step, ...]) -> bool:
     """Whether a statistic over time follows that wants every time of a pixel in one chunk."""
-    return any(isinstance(step, ReduceStep) and step.reduce.how in WHOLE_TIME for step in steps)
+    return any(
+        isinstance(step, CompositeStep)
+        or (isinstance(step, ReduceStep) and step.reduce.how in WHOLE_TIME)
+        or (isinstance(step, ResampleStep) and step.resample.how in WHOLE_TIME)
+        for step in steps
+    )
 
 
 # --- expression ----------------------------------------------------------------------------------
@@ -115,31 +149,75 @@ def _like(dtype: Any, ndim: int) -> dict[str, Any]:
     return {"dtype": dtype, "meta": np.empty((0,) * ndim, dtype=dtype)}
 
 
+# --- indices -------------------------------------------------------------------------------------
+def _check_indices(step: IndexStep, shape: Shape, path: str) -> Shape:
+    shape.require(step.keep, f"{path}.keep")
+    for role, variable in step.bands.items():
+        if role not in indices.ROLES:
+            raise ConfigError(
+                f"no role {role!r}",
+                path=f"{path}.bands.{role}",
+                hint=f"there are {', '.join(indices.ROLES)}",
+            )
+        shape.require_one(variable, f"{path}.bands.{role}")
+    for position, name in enumerate(step.indices):
+        here = f"{path}.indices[{position}]"
+        if name in step.keep or name in step.indices[:position]:
+            raise ConfigError("is made or kept twice", path=here)
+        _, missing = indices.expand(name, shape.variables, step.bands)
+        if missing:
+            raise ConfigError(
+                f"{name} is {indices.INDICES[name]}, and nothing here is {missing}",
+                path=here,
+                hint=f"read such a band, or say which it is: bands: {{{missing}: NAME}}",
+            )
+    return Shape((*step.keep, *step.indices), shape.time)
+
+
+def _apply_indices(step: IndexStep, dataset: xr.Dataset) -> xr.Dataset:
+    names = [str(name) for name in dataset.data_vars]
+    made = {}
+    for name in step.indices:
+        expression, missing = indices.expand(name, names, step.bands)
+        if expression is None:
+            raise ConfigError(f"{name} needs {missing}", path="indices")
+        made[name] = _compute(expression, dataset)
+    return dataset.assign(made)[[*step.keep, *step.indices]]
+
+
 # --- reduce --------------------------------------------------------------------------------------
 def _check_reduce(step: ReduceStep, shape: Shape, path: str) -> Shape:
-    if not shape.time:
-        raise ConfigError(
-            "there is no time dimension left: an earlier step has reduced it", path=path
-        )
-    return Shape(shape.variables, time=False)
+    shape.require_time(path)
+    looks = step.reduce.looks
+    if looks in shape.variables:
+        raise ConfigError("is the name of a variable already", path=f"{path}.reduce.looks")
+    return Shape((*shape.variables, *([looks] if looks else [])), time=False)
 
 
 def _apply_reduce(step: ReduceStep, dataset: xr.Dataset) -> xr.Dataset:
-    reduced = {name: _reduce(step, array) for name, array in dataset.data_vars.items()}
+    along = _along(step.reduce, dataset)
+    reduced = {str(name): _reduce(along, array) for name, array in dataset.data_vars.items()}
+    if step.reduce.looks is not None:
+        first = next(iter(dataset.data_vars))
+        counts = Along("count", along.axis, None)
+        reduced[step.reduce.looks] = _reduce(counts, dataset[first])
     return xr.Dataset(reduced, attrs=dataset.attrs)
 
 
-def _reduce(step: ReduceStep, array: xr.DataArray) -> xr.DataArray:
-    axis = array.get_axis_num("time")
-    reduce = Along(step.reduce.how, axis, step.reduce.q)
+def _along(statistic: Statistic, dataset: xr.Dataset) -> Along:
+    first = next(iter(dataset.data_vars.values()))
+    return Along(statistic.how, int(first.get_axis_num("time")), statistic.q)
+
+
+def _reduce(along: Along, array: xr.DataArray) -> xr.DataArray:
     if array.chunks is None:
-        data = reduce(array.data)
+        data = along(array.data)
     else:
         data = da.map_blocks(
-            reduce,
+            along,
             array.chunk({"time": -1}).data,
-            drop_axis=axis,
-            token=step.reduce.how,
+            drop_axis=along.axis,
+            token=along.how,
             **_like(array.dtype, array.ndim - 1),
         )
     return _finish(data, array.isel(time=0, drop=True), array)
@@ -160,6 +238,105 @@ class Along:
         return REDUCTIONS[self.how](last, **options)
 
 
+# --- composite -----------------------------------------------------------------------------------
+def _check_composite(step: CompositeStep, shape: Shape, path: str) -> Shape:
+    shape.require_time(path)
+    shape.require_one(step.composite.by, f"{path}.composite.by")
+    return Shape(shape.variables, time=False)
+
+
+def _apply_composite(step: CompositeStep, dataset: xr.Dataset) -> xr.Dataset:
+    whole = dataset.chunk({"time": -1}) if dataset.chunks else dataset
+    by = whole[step.composite.by]
+    axis = int(by.get_axis_num("time"))
+    pick = Pick(step.composite.how, axis)
+    made = {}
+    for name, array in whole.data_vars.items():
+        if array.chunks is None:
+            data = pick(array.data, by.data)
+        else:
+            like = _like(array.dtype, array.ndim - 1)
+            data = da.map_blocks(
+                pick, array.data, by.data, drop_axis=axis, token="composite", **like
+            )
+        made[name] = _finish(data, array.isel(time=0, drop=True), array)
+    return xr.Dataset(made, attrs=dataset.attrs)
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Of a block the values where another block is extreme along an axis; picklable.
+
+    The first of equals is taken. Where the other block is nothing at all times, so is the result.
+    """
+
+    how: str
+    axis: int
+
+    def __call__(self, block: Any, by: Any) -> Any:
+        """Pick from one block."""
+        index, known = extreme_index(np.moveaxis(by, self.axis, -1), self.how)
+        last = np.moveaxis(block, self.axis, -1)
+        picked = np.take_along_axis(last, index[..., None], axis=-1)[..., 0]
+        return np.where(known, picked, block.dtype.type(np.nan))
+
+
+# --- resample ------------------------------------------------------------------------------------
+def _check_resample(step: ResampleStep, shape: Shape, path: str) -> Shape:
+    shape.require_time(path)
+    return shape
+
+
+def _apply_resample(step: ResampleStep, dataset: xr.Dataset) -> xr.Dataset:
+    times = pd.DatetimeIndex(dataset["time"].values)
+    groups = pd.Series(np.arange(len(times)), index=times).resample(step.resample.period)
+    found = [(label, np.sort(rows.to_numpy())) for label, rows in groups if len(rows)]
+    along = _along(step.resample, dataset)
+    periods = []
+    for _, rows in found:
+        part = dataset.isel(time=rows)
+        periods.append({name: _reduce(along, part[name]) for name in dataset.data_vars})
+    labels = np.array([label for label, _ in found], dtype="datetime64[ns]")
+    time = xr.Variable("time", labels, {"standard_name": "time", "long_name": "start of period"})
+    made = {}
+    for name, array in dataset.data_vars.items():
+        stacked = xr.concat([period[name] for period in periods], dim="time").assign_coords(
+            time=time
+        )
+        made[name] = _finish(stacked.data, stacked, array)
+    return xr.Dataset(made, attrs=dataset.attrs)
+
+
+# --- custom --------------------------------------------------------------------------------------
+def _check_custom(step: CustomStep, shape: Shape, path: str) -> Shape:
+    return Shape(step.custom.variables, step.custom.time and shape.time)
+
+
+def _apply_custom(step: CustomStep, dataset: xr.Dataset) -> xr.Dataset:
+    named = step.custom.function
+    module, _, attribute = named.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{named} cannot be imported: {error}", path="custom.function") from None
+    result = function(dataset, **step.custom.options)
+    if not isinstance(result, xr.Dataset) or tuple(result.data_vars) != step.custom.variables:
+        given = list(result.data_vars) if isinstance(result, xr.Dataset) else type(result).__name__
+        raise PipelineError(
+            f"{named} gave {given}; custom.variables promises {list(step.custom.variables)}"
+        )
+    return result
+
+
+# --- what ends in a table ------------------------------------------------------------------------
+def _check_table(step: ZonalStep | SampleStep, shape: Shape, path: str) -> Shape:
+    return Shape(shape.variables, shape.time, table=True)
+
+
+def _as_it_is(step: Any, dataset: xr.Dataset) -> xr.Dataset:
+    return dataset
+
+
 def _finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray:
     """New values in an old frame: where the pixels lie stays, and NaN is nothing."""
     result = xr.DataArray(data, coords=like.coords, dims=like.dims)
@@ -172,5 +349,11 @@ def _finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray
 
 STEPS: Mapping[type, StepKind] = {
     ExpressionStep: StepKind(_check_expression, _apply_expression),
+    IndexStep: StepKind(_check_indices, _apply_indices),
     ReduceStep: StepKind(_check_reduce, _apply_reduce),
+    CompositeStep: StepKind(_check_composite, _apply_composite),
+    ResampleStep: StepKind(_check_resample, _apply_resample),
+    CustomStep: StepKind(_check_custom, _apply_custom),
+    ZonalStep: StepKind(_check_table, _as_it_is),
+    SampleStep: StepKind(_check_table, _as_it_is),
 }

@@ -1,22 +1,59 @@
-"""A cube as a Zarr store that xarray, rioxarray and GDAL understand."""
+"""A cube as a Zarr store that xarray, rioxarray and GDAL understand.
+
+The unit of a write is a shard. Metadata of the arrays comes first, then shard after shard, each
+with a marker of its own once it is stored, then the metadata of the root: until then nobody takes
+the store for whole, and a write that was broken off can go on.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
 import xarray as xr
 import zarr
 from fsspec.implementations.local import LocalFileSystem
+from xarray.conventions import encode_cf_variable
+from zarr.storage import MemoryStore
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.write import regions
 from rasteret_dask.write.raster import is_inherited
+from rasteret_dask.write.regions import Index, Journal, Key
 from rasteret_dask.write.target import resolve
 
 _ROOT = "zarr.json"
 # What a variable remembers of the file it came from, and a new store must not inherit.
 _STALE = ("chunks", "preferred_chunks", "shards", "compressors", "filters", "serializer", "source")
+# Regions in one graph: what a scheduler takes in without a pause that anybody notices.
+_AT_ONCE = 4096
+# A chunk is what a reader fetches at least; shards hold many of them.
+_CHUNK_SIDES = (512, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did.
+
+    Parameters
+    ----------
+    url : str
+    regions : int
+        Regions of the store.
+    computed : int
+        Those that were computed now; the others were there.
+    """
+
+    url: str
+    regions: int
+    computed: int
 
 
 def write_zarr(
@@ -24,25 +61,33 @@ def write_zarr(
     url: str | os.PathLike[str],
     *,
     overwrite: bool = True,
-) -> str:
+    resume: bool = False,
+    fingerprint: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
     """Compute a cube and write it as a Zarr store, format 3, with CF attributes.
-
-    The root's metadata is written last: a store that was not finished does not open.
 
     Parameters
     ----------
     dataset : Dataset or named DataArray
-        Lazy arrays are computed chunk by chunk, wherever Dask runs; their chunks become the
-        store's.
+        Lazy arrays are computed shard by shard, wherever Dask runs; their chunks become the
+        store's shards, of chunks of 512 or 256 pixels where that divides them.
     url : str or path-like
         Any URL that fsspec can write.
     overwrite : bool
         Replace a Zarr store that is there. What is not a Zarr store is never replaced.
+    resume : bool
+        Go on with a write of the same cube that was broken off: regions that have their marker
+        are not computed again. Without one, begin.
+    fingerprint : str, optional
+        Tells whether a broken-off write was of the same cube; the names of the Dask layers,
+        which say what is computed from what, by default.
+    progress : callable, optional
+        Called with the regions that are done and those that there are.
 
     Returns
     -------
-    str
-        The URL.
+    Written
 
     Raises
     ------
@@ -52,27 +97,168 @@ def write_zarr(
     if isinstance(dataset, xr.DataArray):
         dataset = dataset.to_dataset(name=dataset.name or "data")
     fs, path = resolve(url)
-    _make_room(fs, path, overwrite)
     # zarr takes a plain path for the local disk and a URL for everything else.
     store = path if isinstance(fs, LocalFileSystem) else os.fspath(url)
-    pending = _prepared(dataset).to_zarr(
-        store, mode="w", zarr_format=3, consolidated=False, compute=False
+    prepared = _prepared(dataset)
+    files = _metadata(prepared)
+    arrays = _arrays(prepared)
+    layout = regions.layout(
+        {name: (array.shape, array.chunksize, str(array.dtype)) for name, array in arrays.items()},
+        fingerprint or ",".join(array.name for array in arrays.values()),
     )
-    # Chunks go straight to their arrays; without its root nobody takes the store for whole.
-    root = f"{path.rstrip('/')}/{_ROOT}"
-    metadata = fs.cat_file(root)
-    fs.rm_file(root)
-    pending.compute()
-    fs.pipe_file(root, metadata)
+    journal = Journal(regions.beside(store))
+    done = journal.read(layout) if resume else None
+    if done is None:
+        _make_room(fs, path, overwrite)
+        journal.begin(layout)
+        done = frozenset()
+    root = files.pop(_ROOT)
+    for name, data in files.items():
+        _put(fs, f"{path.rstrip('/')}/{name}", data)
+    computed = _write_regions(arrays, store, journal, done, progress)
+    _put(fs, f"{path.rstrip('/')}/{_ROOT}", root)
+    journal.end()
+    return Written(os.fspath(url), layout.count, computed)
+
+
+def _put(fs: Any, path: str, data: bytes) -> None:
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(path, data)
+
+
+# --- what is there before the pixels -------------------------------------------------------------
+def _metadata(prepared: xr.Dataset) -> dict[str, bytes]:
+    """Every file of the store but the shards, the root's consolidated metadata among them."""
+    stored: dict[str, Any] = {}
+    encoding = {
+        str(name): _sharded(array.data.chunksize)
+        for name, array in prepared.data_vars.items()
+        if array.chunks and array.size
+    }
     with warnings.catch_warnings():
         # Consolidated metadata is not part of format 3 yet; readers that don't know it pass it
         # over.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(store, zarr_format=3)
-    return os.fspath(url)
+        prepared.to_zarr(
+            MemoryStore(stored),
+            mode="w",
+            zarr_format=3,
+            consolidated=True,
+            compute=False,
+            encoding=encoding,
+        )
+    return {name: bytes(buffer.to_bytes()) for name, buffer in stored.items()}
 
 
+def _sharded(block: tuple[int, ...]) -> dict[str, Any]:
+    """Squares of pixels as chunks of a shard, where they divide it; else the block is a chunk."""
+    sides = (next((n for n in _CHUNK_SIDES if not size % n), size) for size in block[-2:])
+    inner = (*block[:-2], *sides)
+    return {"chunks": block} if inner == block else {"chunks": inner, "shards": block}
+
+
+def _arrays(prepared: xr.Dataset) -> dict[str, da.Array]:
+    """Values as they are stored, all in the same shards."""
+    return {
+        str(name): encode_cf_variable(array.variable, name=name).data
+        for name, array in prepared.data_vars.items()
+        if array.chunks
+    }
+
+
+# --- the pixels ----------------------------------------------------------------------------------
+def _write_regions(
+    arrays: Mapping[str, da.Array],
+    store: str,
+    journal: Journal,
+    done: frozenset[Key],
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    computed = 0
+    for group in _groups(arrays):
+        first = next(iter(group.values()))
+        store_region = StoreRegion(store, journal, tuple(group), first.chunksize)
+        stored = da.map_blocks(
+            store_region,
+            *group.values(),
+            dtype=np.uint8,
+            chunks=tuple((1,) * n for n in first.numblocks),
+            meta=np.empty((0,) * first.ndim, np.uint8),
+            token="write-region",
+        )
+        missing = [i for i in np.ndindex(*first.numblocks) if (next(iter(group)), i) not in done]
+        for runs in _batches(missing):
+            dask.compute(*(stored.blocks[run] for run in runs))
+            computed += sum(run[-1].stop - run[-1].start for run in runs)
+            if progress is not None:
+                progress(computed, len(missing))
+    return computed
+
+
+def _groups(arrays: Mapping[str, da.Array]) -> list[dict[str, da.Array]]:
+    """Variables that are written together: one region reads all of them, and shares what they
+    share."""
+    groups: dict[Any, dict[str, da.Array]] = {}
+    for name, array in arrays.items():
+        groups.setdefault((array.shape, array.chunks), {})[name] = array
+    return list(groups.values())
+
+
+def _batches(missing: list[Index]) -> Iterator[list[tuple[Any, ...]]]:
+    """Neighbours along the last axis in one run, runs in batches of `_AT_ONCE` regions."""
+    runs: list[tuple[Any, ...]] = []
+    size = 0
+    start = 0
+    for position in range(1, len(missing) + 1):
+        before = missing[position - 1]
+        follows = position < len(missing) and missing[position] == (*before[:-1], before[-1] + 1)
+        if follows and position - start < _AT_ONCE:
+            continue
+        first = missing[start]
+        runs.append((*first[:-1], slice(first[-1], before[-1] + 1)))
+        size += position - start
+        start = position
+        if size >= _AT_ONCE:
+            yield runs
+            runs, size = [], 0
+    if runs:
+        yield runs
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRegion:
+    """Stores one block of every variable, then says so; what workers run.
+
+    Parameters
+    ----------
+    store : str
+        Path or URL.
+    journal : Journal
+    names : tuple of str
+        Variables, in the order of the blocks.
+    shards : tuple of int
+        Shape of a whole block.
+    """
+
+    store: str
+    journal: Journal
+    names: tuple[str, ...]
+    shards: tuple[int, ...]
+
+    def __call__(self, *blocks: Any, block_id: Index) -> npt.NDArray[np.uint8]:
+        """Store the blocks at `block_id`."""
+        starts = [size * index for size, index in zip(self.shards, block_id, strict=True)]
+        where = tuple(slice(a, a + n) for a, n in zip(starts, blocks[0].shape, strict=True))
+        for name, block in zip(self.names, blocks, strict=True):
+            array = zarr.open_array(f"{self.store.rstrip('/')}/{name}", mode="r+", zarr_format=3)
+            array[where] = block
+        self.journal.mark(self.names[0], block_id)
+        return np.ones((1,) * len(block_id), np.uint8)
+
+
+# --- what may be replaced, and what is written ---------------------------------------------------
 def _make_room(fs: Any, path: str, overwrite: bool) -> None:
+    """Remove the store that is there, its root first."""
     if not fs.exists(path):
         return
     if not fs.isdir(path):
@@ -89,6 +275,9 @@ def _make_room(fs: Any, path: str, overwrite: bool) -> None:
             f"{path} holds something that is no Zarr store, and is not replaced",
             hint="name a directory that is empty or not there yet",
         )
+    if _ROOT in names:
+        fs.rm_file(f"{path.rstrip('/')}/{_ROOT}")
+    fs.rm(path, recursive=True)
 
 
 def _prepared(dataset: xr.Dataset) -> xr.Dataset:
@@ -99,10 +288,17 @@ def _prepared(dataset: xr.Dataset) -> xr.Dataset:
     for name in prepared.variables:
         variable = prepared[name].variable
         variable.encoding = {k: v for k, v in variable.encoding.items() if k not in _STALE}
-        if variable.chunks is not None:
+        if name in prepared.data_vars and variable.dims:
             # A store has chunks of one size; only the last may be smaller.
-            uniform = {dim: max(sizes) for dim, sizes in zip(variable.dims, variable.chunks)}
+            uniform = {
+                dim: max(sizes)
+                for dim, sizes in zip(
+                    variable.dims, variable.chunks or [(n,) for n in variable.shape]
+                )
+            }
             variable = variable.chunk(uniform)
+        else:
+            variable = variable.load()
         declared = variable.attrs.get("_FillValue")
         if declared is not None and is_inherited(declared, variable.dtype):
             variable.attrs = {k: v for k, v in variable.attrs.items() if k != "_FillValue"}

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from rasteret_dask import catalog, resources
@@ -13,6 +14,7 @@ from rasteret_dask.cli import console
 from rasteret_dask.cli.app import app
 from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline.account import RunAccount
+from rasteret_dask.testing.catalog import write_demo_catalog
 
 ACCOUNT = RunAccount("p", 1200, 5, 1234, 5_600_000, 2, 99, 1.25, ("a.zarr", "b.tif"))
 
@@ -41,6 +43,11 @@ def call(monkeypatch, tmp_path):
         (["build", "a/b", "--name", "x", "--bbox", "1,2,3"], "path='--bbox'"),
         (["build", "earthsearch/nope", "--name", "x"], "no dataset"),
         (["datasets", "info", "earthsearch/sentinel-2"], "did you mean"),
+        (["datasets", "unregister", "earthsearch/sentinel-2-l2a"], "it holds nothing"),
+        (["collections", "delete", "../x", "--yes"], "is no name"),
+        (["explain", "ndvi_median", "--set", "steps[0].expression.ndvi=B8"], "bands come from"),
+        (["validate", "ndvi_median", "--set", "cube.bands=[B04]"], "'B08'"),
+        (["cluster", "check", "moon"], "configs/clusters that ship"),
     ],
 )
 def test_misuse_is_exit_code_2_and_a_short_message(call, arguments, words):
@@ -55,6 +62,80 @@ def test_failure_is_exit_code_1(call):
     result = call("info", "no-such-collection")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: no collection")
+    assert call("collections", "delete", "no-such", "--yes").exit_code == 1
+
+
+def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(capsys):
+    with pytest.raises(typer.Exit) as caught, console.reported(debug=False):
+        raise KeyboardInterrupt
+    assert caught.value.exit_code == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_validate_and_schema(call):
+    assert call("validate", "ndvi_median").stdout == "ndvi-median: fine; an image of ndvi\n"
+    assert json.loads(call("schema").stdout)["title"] == "Pipeline"
+
+
+@pytest.fixture
+def small(call, tmp_path):
+    """Arguments that run the shipped pipeline on generated scenes."""
+    scenes = write_demo_catalog(tmp_path / "scenes", size=64, dates=("2023-07-03",), blocksize=32)
+    sets = [
+        f"collection.build.static_catalog={scenes}",
+        "collection.build.bbox=null",
+        "collection.build.date_range=null",
+        "collection.subset=null",
+        "cube.bbox=null",
+        "outputs=[{cog: ndvi.tif}]",
+    ]
+    return ["ndvi_median", *(part for one in sets for part in ("--set", one))]
+
+
+def test_a_plan_is_what_the_run_then_does(call, small, tmp_path):
+    plan = json.loads(call("run", *small, "--dry-run", "--json").stdout)
+    assert (plan["items"], plan["headers"], plan["variables"]) == (2, 10, ["ndvi"])
+    assert plan["outputs"] == ["ndvi.tif"]
+    assert not (tmp_path / "ndvi.tif").exists()
+    again = call("explain", *small)
+    assert re.search(r"B04 +\d+ requests", again.stdout), again.stdout
+    account = json.loads(call("run", *small, "--json").stdout)
+    assert account["headers"] == 0
+    assert (account["requests"], account["bytes"]) == (plan["requests"], plan["bytes"])
+    # A record is a pipeline too.
+    (tmp_path / "ndvi.tif").unlink()
+    once_more = json.loads(call("run", account["record"], "--json").stdout)
+    assert once_more["bytes"] == account["bytes"]
+    assert (tmp_path / "ndvi.tif").exists()
+
+
+def test_collections_of_the_workspace(call, small):
+    call("run", *small)
+    listed = json.loads(call("collections", "list", "--json").stdout)
+    assert list(listed) == ["ndvi-median"]
+    assert listed["ndvi-median"].startswith("2 items, 2023-07-03")
+    assert json.loads(call("collections", "info", "ndvi-median", "--json").stdout)["items"] == 2
+    assert call("collections", "delete", "ndvi-median").exit_code == 1  # asked, and nobody answers
+    assert call("collections", "delete", "ndvi-median", "--yes").exit_code == 0
+    assert call("collections", "list").stdout == ""
+
+
+def test_a_catalogue_of_ones_own(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("RASTERET_DASK_CATALOG", str(tmp_path / "own.yaml"))
+    text = "datasets: {me/mine: {title: Mine, static_catalog: c.json, bands: {red: {}}}}"
+    (tmp_path / "new.yaml").write_text(text)
+    assert call("datasets", "register", "new.yaml").stdout == "me/mine\n"
+    assert "me/mine" in json.loads(call("datasets", "list", "--json").stdout)
+    assert call("datasets", "unregister", "me/mine").exit_code == 0
+    assert "me/mine" not in call("datasets", "list").stdout
+
+
+def test_cluster_check(call, tmp_path):
+    assert "local" in call("cluster", "list").stdout.split()
+    assert json.loads(call("cluster", "check", "threads", "--json").stdout)["kind"] == "threads"
+    (tmp_path / "c.yaml").write_text("{kind: local, workers: 2, threads: 1, processes: false}")
+    found = json.loads(call("cluster", "check", "c.yaml", "--json").stdout)
+    assert (found["workers"], found["threads"], found["differing"]) == (2, 2, [])
 
 
 def test_debug_lets_the_error_through(call):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from rasteret_dask.documents import assign, parse
@@ -19,6 +21,7 @@ cube: {bands: [B04, B08], bbox: [15, 46, 16, 47], mask: {band: SCL, keep: [4, 5]
 steps:
   - expression: {ndvi: "(B08 - B04) / (B08 + B04)"}
   - reduce: {how: median}
+record: r.json
 outputs:
   - zarr: a.zarr
   - cog: a.tif
@@ -29,7 +32,7 @@ outputs:
 
 def make(*sets: str) -> config.Pipeline:
     pipeline = config.from_mapping(assign(GOOD, sets))
-    check.check(pipeline)
+    check.check(pipeline, allow_custom=False)
     return pipeline
 
 
@@ -59,19 +62,35 @@ def test_shipped_pipelines_are_valid(path: Path):
         ("cube.bbox=[15, 47, 16, 46]", "cube.bbox", "west, south, east, north"),
         ("cube.bbox=[500000, 5000000, 600000, 5100000]", "cube.bbox", "in degrees"),
         ("cube.resolution=-10", "cube.resolution", "greater than 0"),
-        ("cube.groupby=day", "cube.groupby", "'solar_day'"),
+        ("cube.groupby=[]", "cube.groupby", "at least 1"),
+        ("cube.groupby=3", "cube.groupby", "solar_day"),
+        ("cube.mosaic=best", "cube.mosaic", "'median'"),
+        ("cube.resampling=magic", "cube.resampling", "'bilinear'"),
+        ("cube.resampling={B04: magic}", "cube.resampling.B04", "'bilinear'"),
+        ("cube.overviews=-1", "cube.overviews", "greater than or equal"),
+        ("cube.overviews=all", "cube.overviews", "'auto'"),
+        ("cube.mask.dilate=-3", "cube.mask.dilate", "greater than or equal"),
+        ("cube.harmonize=landsat", "cube.harmonize", "'sentinel-2'"),
         ("cube.chunks.z=1", "cube.chunks.z", "known here: time, y, x"),
         ("collection.subset.cloud_cover_lt=x", "collection.subset.cloud_cover_lt", "number"),
         ("steps=3", "steps", "valid tuple"),
-        ("steps[0]=3", "steps[0]", "exactly one of the keys expression, reduce"),
-        ("steps[0]={median: time}", "steps[0]", "exactly one of the keys expression, reduce"),
+        ("steps[0]=3", "steps[0]", "exactly one of the keys expression, indices, reduce"),
+        (
+            "steps[0]={median: time}",
+            "steps[0]",
+            "exactly one of the keys expression, indices, reduce",
+        ),
         ("steps[1].reduce.how=mediam", "steps[1].reduce.how", "'median'"),
         ("steps[1].reduce.dim=x", "steps[1].reduce.dim", "'time'"),
         ("steps[1].reduce.quick=true", "steps[1].reduce.quick", "unknown key"),
         ("steps[0].expression.ndvi=3", "steps[0].expression.ndvi", "valid string"),
         ("outputs[0].zar=x", "outputs[0].zar", "unknown key"),
         ("outputs=[]", "outputs", "at least 1"),
-        ("outputs[1]={tif: a.tif}", "outputs[1]", "exactly one of the keys zarr, cog, png"),
+        (
+            "outputs[1]={tif: a.tif}",
+            "outputs[1]",
+            "exactly one of the keys zarr, cog, png, parquet",
+        ),
         # combinations
         ("collection.build={static_catalog: c, name: n}", "collection", "both load and build"),
         ("collection={}", "collection", "none is given"),
@@ -104,6 +123,27 @@ def test_shipped_pipelines_are_valid(path: Path):
             "outputs[2].bands",
             "one variable",
         ),
+        # indices, composites, periods, tables, code
+        ("steps[0]={indices: [ndvy]}", "steps[0].indices[0]", "there are ndvi, evi"),
+        ("steps[0]={indices: [nbr]}", "steps[0].indices[0]", "nothing here is swir22"),
+        ("steps[0]={indices: [ndvi], bands: {nier: B08}}", "steps[0].bands.nier", "no role"),
+        ("steps[0]={indices: [ndvi], bands: {nir: B8A}}", "steps[0].bands.nir", "'B8A'"),
+        ("steps[0]={indices: [savi]}", "steps[0].indices[0]", "cube.scale"),
+        ("steps[1]={composite: {by: evi}}", "steps[1].composite.by", "there are ndvi"),
+        ("steps[1].reduce.looks=ndvi", "steps[1].reduce.looks", "already"),
+        ("steps[1]={resample: {period: monthly, how: mean}}", "steps[1].resample.period", "match"),
+        ("steps[2]={resample: {period: 1MS, how: mean}}", "steps[2]", "no time dimension"),
+        ("steps[2]={zonal: {polygons: p, stats: [p101]}}", "steps[2].zonal.stats[0]", "p0 … p100"),
+        ("steps[2]={zonal: {polygons: p}}", "outputs[0]", "made a table of it"),
+        ("outputs[0]={csv: a.csv}", "outputs[0]", "end with a zonal or sample step"),
+        ("outputs=[{stac: a.json}]", "outputs", "describes the other outputs"),
+        ("outputs[0].zarr=r.json", "outputs[0].zarr", "twice"),
+        (
+            "steps[0]={custom: {function: os:remove, variables: [x]}}",
+            "steps[0].custom.function",
+            "--allow-custom",
+        ),
+        ("steps[0]={custom: {function: os, variables: [x]}}", "steps[0].custom.function", "match"),
     ],
 )
 def test_refused_with_the_path_of_the_key(change, path, words):
@@ -138,5 +178,19 @@ def test_the_environment_fills_values(tmp_path):
 
 
 def test_there_is_a_json_schema():
-    schema = config.Pipeline.model_json_schema()
+    schema = config.schema()
     assert set(schema["required"]) == {"version", "collection", "cube", "outputs"}
+    for path in sorted(folder("pipelines").glob("*.yaml")):
+        jsonschema.validate(parse_plain(path), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**parse_plain(path), "cubes": {}}, schema)
+
+
+def parse_plain(path: Path) -> dict:
+    """As an editor sees it: dates are text."""
+    return json.loads(json.dumps(parse(path.read_text()), default=str))
+
+
+def test_the_published_schema_is_up_to_date():
+    published = Path(__file__).parents[3] / "docs" / "schema" / "pipeline.schema.json"
+    assert json.loads(published.read_text()) == config.schema(), "rasteret-dask schema > the file"

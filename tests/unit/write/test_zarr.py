@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
@@ -9,12 +11,12 @@ import xarray as xr
 import zarr
 from affine import Affine
 
-from rasteret_dask.errors import ArgumentError
+from rasteret_dask.errors import ArgumentError, SchemaVersionError
 from rasteret_dask.write.zarr import write_zarr
 
 
 def test_a_cube_comes_back(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
-    url = write_zarr(cube, tmp_path / "new" / "cube.zarr")
+    url = write_zarr(cube, tmp_path / "new" / "cube.zarr").url
     raw = xr.open_zarr(url, mask_and_scale=False)
     xr.testing.assert_equal(raw.load(), cube.compute())
     assert raw.rio.crs.to_epsg() == 32633
@@ -84,3 +86,85 @@ def test_the_dataset_itself_is_left_alone(cube: xr.Dataset, tmp_path: Path) -> N
     before = {name: (dict(v.attrs), dict(v.encoding)) for name, v in cube.variables.items()}
     write_zarr(cube, tmp_path / "cube.zarr")
     assert before == {name: (dict(v.attrs), dict(v.encoding)) for name, v in cube.variables.items()}
+
+
+def test_large_chunks_become_shards(cube: xr.Dataset, tmp_path: Path) -> None:
+    padded = cube.pad(y=(0, 324), x=(0, 124), constant_values=0).chunk(time=1, y=1024, x=1024)
+    write_zarr(padded, tmp_path / "cube.zarr")
+    stored = zarr.open_group(str(tmp_path / "cube.zarr"), mode="r")["B08"]
+    assert (stored.shards, stored.chunks) == ((1, 1024, 1024), (1, 512, 512))
+    assert len(list((tmp_path / "cube.zarr" / "B08").rglob("c/*/*/*"))) == 3  # one file a date
+    read = xr.open_zarr(tmp_path / "cube.zarr", mask_and_scale=False)
+    assert np.array_equal(read.B08, padded.B08)
+
+
+def counted(
+    dataset: xr.Dataset, calls: list[tuple[int, ...]], fail_after: int = 10**9
+) -> xr.Dataset:
+    """The same values, through a function that notes its blocks and gives up after some."""
+
+    def note(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
+        if len(calls) >= fail_after:
+            raise OSError("the power is off")
+        calls.append(block_id)
+        return block
+
+    changed = dataset.copy()
+    for name in dataset.data_vars:
+        like = {"dtype": dataset[name].dtype, "meta": dataset[name].data._meta}
+        data = dataset[name].data.map_blocks(note, name=f"note-{name}", **like)
+        changed[name] = dataset[name].copy(data=data)
+    return changed
+
+
+def test_what_was_broken_off_goes_on(cube: xr.Dataset, tmp_path: Path) -> None:
+    url = tmp_path / "cube.zarr"
+    calls: list[tuple[int, ...]] = []
+    with dask.config.set(scheduler="sync"):
+        with pytest.raises(OSError, match="power is off"):
+            write_zarr(counted(cube, calls, fail_after=21), url)
+        markers = list((tmp_path / "cube.zarr.regions").glob("*.done"))
+        assert 0 < len(markers) <= 10  # two bands a region; the eleventh was broken off
+        with pytest.raises(FileNotFoundError):
+            xr.open_zarr(url)
+        again: list[tuple[int, ...]] = []
+        written = write_zarr(counted(cube, again), url, resume=True)
+    assert (written.regions, written.computed) == (36, 36 - len(markers))
+    assert len(again) == 2 * written.computed
+    assert not (tmp_path / "cube.zarr.regions").exists()
+    raw = xr.open_zarr(url, mask_and_scale=False)
+    xr.testing.assert_equal(raw.load(), cube.compute())
+
+
+def test_another_cube_does_not_go_on(cube: xr.Dataset, tmp_path: Path) -> None:
+    calls: list[tuple[int, ...]] = []
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="power is off"):
+        write_zarr(counted(cube, calls, fail_after=21), tmp_path / "cube.zarr")
+    other = cube.astype("float32")
+    written = write_zarr(other, tmp_path / "cube.zarr", resume=True)
+    assert written.computed == written.regions == 36
+    assert np.array_equal(xr.open_zarr(tmp_path / "cube.zarr", mask_and_scale=False).B04, other.B04)
+
+
+def test_markers_of_a_newer_version_are_refused(cube: xr.Dataset, tmp_path: Path) -> None:
+    (tmp_path / "cube.zarr.regions").mkdir()
+    (tmp_path / "cube.zarr.regions" / "layout.json").write_text('{"version": 99}')
+    with pytest.raises(SchemaVersionError, match="99"):
+        write_zarr(cube, tmp_path / "cube.zarr", resume=True)
+
+
+def test_a_region_of_nothing_has_its_marker(cube: xr.Dataset, tmp_path: Path) -> None:
+    """Zarr stores no chunk that is all nothing, and it is not computed again for that."""
+    empty = cube[["B04"]].copy(data={"B04": da.zeros_like(cube.B04.data)})
+    calls: list[tuple[int, ...]] = []
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="power is off"):
+        write_zarr(counted(empty, calls, fail_after=5), tmp_path / "cube.zarr")
+    assert not (tmp_path / "cube.zarr" / "B04" / "c").exists()
+    written = write_zarr(counted(empty, []), tmp_path / "cube.zarr", resume=True)
+    assert written.computed == 36 - 5
+
+
+def test_plain_arrays_and_single_values(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"a": (("y", "x"), np.eye(3)), "n": ((), 7)})
+    write_zarr(dataset, tmp_path / "cube.zarr")
+    xr.testing.assert_equal(xr.open_zarr(tmp_path / "cube.zarr").load(), dataset)

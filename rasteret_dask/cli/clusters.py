@@ -1,0 +1,82 @@
+"""Commands about where a job runs."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import dask
+import typer
+from distributed import Client
+
+from rasteret_dask import resources
+from rasteret_dask.cli.console import Debug, Json, human, reported, show
+from rasteret_dask.cluster import profiles
+from rasteret_dask.errors import PipelineError
+
+cluster = typer.Typer(help="Cluster profiles.", no_args_is_help=True)
+_PACKAGES = ("dask", "distributed", "numpy", "python")
+
+
+@cluster.command("list")
+def cluster_list() -> None:
+    """List the profiles that ship."""
+    for name in resources.names("configs/clusters"):
+        typer.echo(name)
+
+
+@cluster.command("check")
+def cluster_check(
+    profile: Annotated[str, typer.Argument(help="A YAML file, or a profile that ships.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Start or reach a cluster, ask its workers what they are, and leave it."""
+    with reported(debug):
+        found = profiles.from_file(resources.find(profile, "configs/clusters"))
+        with profiles.open_profile(found) as client:
+            facts = _threads() if client is None else _facts(client)
+        show(facts if as_json else _readable(facts), as_json=as_json)
+
+
+def _threads() -> dict[str, Any]:
+    return {"kind": "threads", "threads": dask.config.get("num_workers", None) or os.cpu_count()}
+
+
+def _facts(client: Client) -> dict[str, Any]:
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise PipelineError("the scheduler has no workers", hint="start some, then try again")
+    # A task has been there and back on every one of them.
+    answered = client.run(os.getpid)
+    return {
+        "kind": "cluster",
+        "scheduler": client.scheduler.address,
+        "workers": len(answered),
+        "threads": sum(worker["nthreads"] for worker in workers.values()),
+        "memory": sum(worker["memory_limit"] for worker in workers.values()),
+        "differing": _differing(client),
+    }
+
+
+def _differing(client: Client) -> list[str]:
+    """Packages of workers that are not those of this process."""
+    versions = client.get_versions()
+    here = _packages(versions["client"])
+    found = []
+    for address, worker in versions["workers"].items():
+        there = _packages(worker)
+        found += [
+            f"{address}: {name} {there[name]}, here {here[name]}"
+            for name in _PACKAGES
+            if there.get(name) != here.get(name)
+        ]
+    return found
+
+
+def _packages(said: Any) -> dict[str, str]:
+    return dict(said["packages"])
+
+
+def _readable(facts: dict[str, Any]) -> dict[str, Any]:
+    return {**facts, "memory": human(facts["memory"])} if "memory" in facts else facts
