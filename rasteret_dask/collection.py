@@ -230,7 +230,8 @@ class Collection(Reads, Samples):
             return self.subset(bbox=geometries)
         shapes = to_geometries(geometries, crs)
         near = self.where(query.bbox_expression(query.geometry_bounds(shapes)))
-        table = near.view.read([schema.ID, schema.GEOMETRY])
+        wanted = (schema.ID, schema.GEOMETRY, schema.BBOX)
+        table = near.view.read([name for name in wanted if name in self.schema.names])
         hits = table.column(schema.ID).filter(pa.array(query.intersecting(table, shapes)))
         return near.where(pc.field(schema.ID).isin(hits.combine_chunks()))
 

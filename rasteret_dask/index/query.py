@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
-from rasteret_dask.index.geometries import check_bbox
+from rasteret_dask.index.geometries import check_bbox, split_bbox
 from rasteret_dask.index.times import Range, parse_range
 
 Expression: TypeAlias = pc.Expression
@@ -142,13 +142,20 @@ def geometry_bounds(geometries: list[BaseGeometry]) -> Bounds:
     return west, south, east, north
 
 
+def _box(bounds: Mapping[str, float] | None) -> BaseGeometry | None:
+    if bounds is None or any(v is None for v in bounds.values()):
+        return None
+    named = (bounds["xmin"], bounds["ymin"], bounds["xmax"], bounds["ymax"])
+    return shapely.union_all([shapely.box(*part) for part in split_bbox(named)])
+
+
 def intersecting(table: pa.Table, geometries: list[BaseGeometry]) -> np.ndarray[Any, Any]:
-    """Which rows' footprints truly meet any of the geometries.
+    """Which rows' footprints truly meet any of the geometries; a row without a footprint is judged by its box.
 
     Parameters
     ----------
     table : pyarrow.Table
-        With the column ``geometry`` as WKB.
+        With the column ``geometry`` as WKB, or ``bbox``, or both.
     geometries : list of shapely geometries
         In lon/lat.
 
@@ -156,7 +163,13 @@ def intersecting(table: pa.Table, geometries: list[BaseGeometry]) -> np.ndarray[
     -------
     ndarray of bool, shape (rows,)
     """
-    footprints = shapely.from_wkb(table.column(schema.GEOMETRY).to_numpy())
+    footprints = np.full(len(table), None, dtype=object)
+    if schema.GEOMETRY in table.column_names:
+        footprints = shapely.from_wkb(table.column(schema.GEOMETRY).to_numpy())
+    if schema.BBOX in table.column_names:
+        silent = np.flatnonzero(shapely.is_missing(footprints))
+        boxes = table.column(schema.BBOX).take(pa.array(silent)).to_pylist()
+        footprints[silent] = [_box(b) for b in boxes]
     tree = shapely.STRtree(geometries)
     hit = np.zeros(len(footprints), bool)
     valid = np.flatnonzero(~shapely.is_missing(footprints))

@@ -1,197 +1,35 @@
-"""Windows of single items as NumPy arrays, on each item's own grid."""
+"""Windows of single items, on each item's own grid: as one NumPy array, or as rows of a table."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
-from rasteret_dask.errors import ArgumentError, EmptySelectionError, GridError, NodataError
+from rasteret_dask.errors import ArgumentError, EmptySelectionError, NodataError
 from rasteret_dask.grid.aoi import Areas
-from rasteret_dask.grid.geobox import TOLERANCE, Bounds, Grid, transform_bounds
+from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.grid.radiometry import Number
-from rasteret_dask.grid.shapes import outside, pixel_shapes
-from rasteret_dask.grid.tiles import TileRect, Window, cut_rect, pieces, tile_rect
-from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.grid.shapes import outside
+from rasteret_dask.grid.tiles import Window, pieces
+from rasteret_dask.index import schema
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
-from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.steps import TimeSteps
-from rasteret_dask.plan.table import RawSources
+from rasteret_dask.read.cut import Chip, plan_chips
 from rasteret_dask.read.engine import Load, run_loads
 from rasteret_dask.read.gather import Items, raw_sources
 from rasteret_dask.read.request import CubeRequest
 
+if TYPE_CHECKING:
+    import geopandas
+
 Array = npt.NDArray[Any]
-_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chip:
-    """One geometry on one item.
-
-    Parameters
-    ----------
-    area : int
-        Number of the geometry.
-    reads : tuple of SourceRead
-        One for each band.
-    window : tuple of int
-        Pixels of the item, the same for every band.
-    shapes : bytes, optional
-        The polygon in pixels of the item, to mask with.
-    """
-
-    area: int
-    reads: tuple[SourceRead, ...]
-    window: Window
-    shapes: bytes | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        r0, r1, c0, c1 = self.window
-        return r1 - r0, c1 - c0
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of all bands."""
-        return sum(len(read.offsets) for read in self.reads)
-
-
-def plan_chips(
-    items: Items, request: CubeRequest, areas: Areas | None, bounds: Bounds | None, crs: str
-) -> list[Chip]:
-    """Plan one chip for each geometry and each item that it meets.
-
-    Parameters
-    ----------
-    items : Items
-    request : CubeRequest
-    areas : Areas, optional
-        Geometries that mask; their order is that of the chips, items by time within.
-    bounds : tuple of float, optional
-        When there are no ``areas``: a box that crops only. None takes whole items.
-    crs : str
-        Of ``bounds``.
-
-    Raises
-    ------
-    EmptySelectionError
-        If nothing meets.
-    GridError
-        If an item's grid is rotated, or its bands differ in resolution.
-    """
-    raws = [raw_sources(items, band, request) for _, band in request.bands]
-    lookup = [{item: k for k, item in enumerate(raw.items)} for raw in raws]
-    common = [item for item in raws[0].items if all(item in numbers for numbers in lookup)]
-    split = [Areas((g,), areas.crs, areas.boxes) for g in areas.geometries] if areas else [None]
-    moved: dict[tuple[int, str], Areas] = {}
-    chips = []
-    for number, area in enumerate(split):
-        for item in common:
-            ks = [numbers[item] for numbers in lookup]
-            source_crs = raws[0].crs[ks[0]]
-            own: Areas | None = None
-            if area is not None:
-                key = (number, source_crs)
-                if key not in moved:
-                    moved[key] = area.to_crs(source_crs)
-                own = moved[key]
-            box = own.bounds if own is not None else _box(bounds, crs, source_crs)
-            chip = _chip(number, raws, ks, box, own)
-            if chip is not None:
-                chips.append(chip)
-    if not chips:
-        raise EmptySelectionError("the geometries meet none of the items")
-    return chips
-
-
-def _box(bounds: Bounds | None, crs: str, target: str) -> Bounds | None:
-    return None if bounds is None else transform_bounds(bounds, crs, target)
-
-
-def _chip(
-    number: int,
-    raws: Sequence[RawSources],
-    ks: Sequence[int],
-    box: Bounds | None,
-    area: Areas | None,
-) -> Chip | None:
-    raw, k = raws[0], ks[0]
-    affine, size = raw.affines[k], raw.sizes[k]
-    for other, j in zip(raws, ks):
-        same = np.allclose(other.affines[j], affine, rtol=0, atol=1e-6 * abs(affine[0]))
-        if not same or (other.sizes[j] != size).any():
-            raise GridError(
-                "the bands of an item differ in resolution or extent",
-                item=raw.items[k],
-                hint="read them one by one, or as a cube with get_xarray(resolution=…)",
-            )
-    a, b, c, d, e, f = affine.tolist()
-    if b or d:
-        raise GridError("the item's grid is rotated", item=raw.items[k], hint="use open_tiff")
-    height, width = (int(v) for v in size)
-    window = _window(box, (a, c, e, f), height, width)
-    if window is None:
-        return None
-    shapes = None
-    if area is not None:
-        grid = Grid(raw.crs[k], c, f, a, -e, width, height)
-        shapes = pixel_shapes(area.geometries, grid)
-    reads = tuple(_read(other, j, window) for other, j in zip(raws, ks))
-    return Chip(number, reads, window, shapes)
-
-
-def _window(
-    box: Bounds | None, affine: tuple[float, float, float, float], height: int, width: int
-) -> Window | None:
-    """Return every pixel of an item that a box touches."""
-    if box is None:
-        return 0, height, 0, width
-    a, c, e, f = affine
-    cols = sorted((x - c) / a for x in (box[0], box[2]))
-    rows = sorted((y - f) / e for y in (box[1], box[3]))
-    r0, r1 = math.floor(rows[0] + TOLERANCE), math.ceil(rows[1] - TOLERANCE)
-    c0, c1 = math.floor(cols[0] + TOLERANCE), math.ceil(cols[1] - TOLERANCE)
-    # A point, or a line along an edge, still touches one pixel.
-    r1, c1 = max(r1, r0 + 1), max(c1, c0 + 1)
-    window = (max(0, r0), min(height, r1), max(0, c0), min(width, c1))
-    return window if window[0] < window[1] and window[2] < window[3] else None
-
-
-def _read(raw: RawSources, k: int, window: Window) -> SourceRead:
-    layout = raw.layouts[int(raw.layout_ids[k])]
-    height, width = (int(v) for v in raw.sizes[k])
-    rect = tile_rect(window, layout.height, layout.width)
-    across = -(-width // layout.width)
-    flat = cut_rect(
-        int(raw.tile_ptr[k]), across, TileRect(rect.row0, rect.row1, rect.col0, rect.col1)
-    )
-    return SourceRead(
-        url=raw.urls[k],
-        etag=raw.etags[k],
-        item=raw.items[k],
-        step=0,
-        window=window,
-        height=height,
-        width=width,
-        map=_IDENTITY,
-        layout=layout,
-        rect=rect,
-        offsets=raw.offsets[flat],
-        counts=raw.counts[flat],
-        sample=int(raw.samples[k]),
-        nodata=raw.nodata[k],
-        scale=1.0,
-        add=0.0,
-    )
 
 
 def read_chips(
@@ -234,15 +72,33 @@ def read_chips(
         )
     dtype = np.result_type(*{np.dtype(r.layout.dtype) for chip in chips for r in chip.reads})
     out = np.empty((len(chips), len(bands), *chips[0].shape), dtype=dtype)
-    client = active_client()
-    if client is None:
-        _fill(chips, bands, out, fill, all_touched, storage)
+    if active_client() is None:
+        _fill(chips, bands, [list(one) for one in out], fill, all_touched, storage)
         return out
-    batches = _batches(chips)
-    task = dask.delayed(_read_batch, pure=False)
-    lazy = [task(batch, tuple(bands), dtype.name, fill, all_touched, storage) for batch in batches]
-    np.concatenate(dask.compute(*lazy), out=out)
+    for one, arrays in zip(out, read_ragged(chips, bands, fill, all_touched, storage)):
+        one[...] = arrays
     return out
+
+
+def read_ragged(
+    chips: Sequence[Chip],
+    bands: Sequence[str],
+    fill: Number,
+    all_touched: bool,
+    storage: StorageOptions,
+) -> list[list[Array]]:
+    """Read chips of any shape, on the active cluster in tasks of some tiles, else here and all at once.
+
+    Returns
+    -------
+    list of list of ndarray
+        For each chip an array for each band, in the file's own type.
+    """
+    if active_client() is None:
+        return _read_batch(chips, tuple(bands), fill, all_touched, storage)
+    task = dask.delayed(_read_batch, pure=False)
+    lazy = [task(batch, tuple(bands), fill, all_touched, storage) for batch in _batches(chips)]
+    return [arrays for part in dask.compute(*lazy) for arrays in part]
 
 
 def active_client() -> Any:
@@ -268,12 +124,11 @@ def _batches(chips: Sequence[Chip]) -> list[list[Chip]]:
 def _read_batch(
     chips: Sequence[Chip],
     bands: tuple[str, ...],
-    dtype: str,
     fill: Number,
     all_touched: bool,
     storage: StorageOptions,
-) -> Array:
-    out = np.empty((len(chips), len(bands), *chips[0].shape), dtype=dtype)
+) -> list[list[Array]]:
+    out = [[np.empty(chip.shape, dtype=r.layout.dtype) for r in chip.reads] for chip in chips]
     _fill(chips, bands, out, fill, all_touched, storage)
     return out
 
@@ -281,26 +136,36 @@ def _read_batch(
 def _fill(
     chips: Sequence[Chip],
     bands: Sequence[str],
-    out: Array,
+    out: Sequence[Sequence[Array]],
     fill: Number,
     all_touched: bool,
     storage: StorageOptions,
 ) -> None:
-    """Decode straight into the result where types agree."""
+    """Decode straight into the results where types agree; all chips at once, so that no tile is fetched twice."""
     loads, converted = [], []
-    for n, chip in enumerate(chips):
-        for b, read in enumerate(chip.reads):
-            target = out[n, b]
-            if read.layout.dtype != out.dtype.name:
+    for chip, targets in zip(chips, out):
+        for read, result, band in zip(chip.reads, targets, bands):
+            target = result
+            if read.layout.dtype != result.dtype.name:
                 target = np.empty(chip.shape, dtype=read.layout.dtype)
-                converted.append((n, b, target))
+                converted.append((result, target))
             found = pieces(chip.window, read.layout.height, read.layout.width)
-            loads.append(Load(read, found, target, bands[b]))
+            loads.append(Load(read, found, target, band))
     run_loads(loads, storage)
-    for n, b, target in converted:
-        out[n, b] = target
+    for result, target in converted:
+        result[...] = target
+    _mask(chips, bands, out, fill, all_touched)
+
+
+def _mask(
+    chips: Sequence[Chip],
+    bands: Sequence[str],
+    out: Sequence[Sequence[Array]],
+    fill: Number,
+    all_touched: bool,
+) -> None:
     painted: dict[tuple[bytes, Window], npt.NDArray[np.bool_]] = {}
-    for n, chip in enumerate(chips):
+    for chip, targets in zip(chips, out):
         if chip.shapes is None:
             continue
         key = (chip.shapes, chip.window)
@@ -308,17 +173,18 @@ def _fill(
             # The dates of one tile share grid and polygon.
             painted[key] = outside(chip.shapes, chip.window, all_touched)
         hidden = painted[key]
-        for b, read in enumerate(chip.reads):
+        if not hidden.any():
+            continue
+        for read, result, band in zip(chip.reads, targets, bands):
             value = read.nodata if fill is None else fill
-            if value is None and hidden.any():
+            if value is None:
                 raise NodataError(
                     "pixels outside the geometry need a value, and neither the file nor the caller names one",
                     item=read.item,
-                    band=bands[b],
+                    band=band,
                     hint="give fill_value=",
                 )
-            if value is not None:
-                out[n, b][hidden] = value
+            result[hidden] = value
 
 
 def get_numpy(
@@ -334,9 +200,9 @@ def get_numpy(
             "no item is left to read", hint="widen the area, the dates or the filters"
         )
     items = items_by_id(table)
-    chips = plan_chips(items, request, areas, bounds, crs)
+    raws = [raw_sources(items, band, request) for _, band in request.bands]
     found = read_chips(
-        chips,
+        plan_chips(raws, areas, bounds, crs),
         [asked for asked, _ in request.bands],
         fill=request.fill_value,
         all_touched=request.all_touched,
@@ -350,3 +216,88 @@ def items_by_id(table: pa.Table) -> Items:
     count = len(table)
     times = np.zeros(count, dtype="datetime64[ns]")
     return Items(table, TimeSteps(np.arange(count), times, times))
+
+
+_OWN = ("geometry_id", "geometry", "record_id", "datetime", "cloud_cover", "collection", "crs")
+
+
+def get_gdf(
+    table: pa.Table,
+    request: CubeRequest,
+    areas: Areas,
+    *,
+    name: str = "",
+    per: str = "item",
+) -> geopandas.GeoDataFrame:
+    """Return a row for each geometry and item; see :meth:`rasteret_dask.Collection.get_gdf`."""
+    names = [asked for asked, _ in request.bands]
+    made = ("band", "data") if per == "band" else tuple(names)
+    _check_columns(areas.columns, (*_OWN, "transform", *made))
+    items = items_by_id(table)
+    raws = [raw_sources(items, band, request) for _, band in request.bands]
+    # A box crops and does not mask.
+    masks, bounds = (None, areas.bounds) if areas.boxes else (areas, None)
+    how = (request.fill_value, request.all_touched, request.storage)
+    if per == "item":
+        chips = plan_chips(raws, masks, bounds, areas.crs)
+        arrays = read_ragged(chips, names, *how)
+        columns: dict[str, list[Any]] = {
+            band: [found[b] for found in arrays] for b, band in enumerate(names)
+        }
+    else:
+        planned = [
+            (band, chip)
+            for band, raw in zip(names, raws)
+            for chip in plan_chips([raw], masks, bounds, areas.crs)
+        ]
+        planned.sort(key=lambda p: (p[1].area, p[1].item, names.index(p[0])))
+        chips = [chip for _, chip in planned]
+        # All bands at once, so that bands of one file share its tiles.
+        arrays = read_ragged(chips, ["data"], *how)
+        columns = {"band": [band for band, _ in planned], "data": [found[0] for found in arrays]}
+    return _frame(chips, columns, table, areas, name)
+
+
+def _check_columns(columns: pa.Table | None, made: Sequence[str]) -> None:
+    both = sorted(set(made) & set([] if columns is None else columns.column_names))
+    if both:
+        raise ArgumentError(
+            f"the table's columns {', '.join(both)} are called as columns of the result",
+            hint="rename them, or give a table without them",
+        )
+
+
+def _frame(
+    chips: Sequence[Chip],
+    columns: dict[str, list[Any]],
+    table: pa.Table,
+    areas: Areas,
+    name: str,
+) -> geopandas.GeoDataFrame:
+    import geopandas  # noqa: PLC0415 -- half a second that only this function needs
+
+    rows = pa.array([chip.item for chip in chips], pa.int64())
+    which = np.array([chip.area for chip in chips], dtype=np.int64)
+
+    def of_item(column: str, default: Any) -> Any:
+        if column not in table.column_names:
+            return [default] * len(chips)
+        return table.column(column).take(rows).to_pandas()
+
+    shapes = np.empty(len(areas.geometries), dtype=object)
+    shapes[:] = areas.geometries
+    data: dict[str, Any] = {
+        "geometry_id": which + 1,
+        "record_id": of_item(schema.ID, ""),
+        "datetime": of_item(schema.DATETIME, None),
+        "cloud_cover": of_item(schema.CLOUD_COVER, None),
+        "collection": of_item(schema.COLLECTION, name),
+        "crs": [chip.crs for chip in chips],
+        "transform": [chip.transform for chip in chips],
+    }
+    for key, values in columns.items():
+        data[key] = pd.Series(values, dtype=object) if key != "band" else values
+    if areas.columns is not None:
+        own = areas.columns.take(pa.array(which)).to_pandas()
+        data |= {column: own[column] for column in own.columns}
+    return geopandas.GeoDataFrame(data, geometry=shapes[which], crs=areas.crs)

@@ -1,0 +1,221 @@
+"""Which window of which item each geometry wants, on the item's own grid: worked out for all geometries of a grid at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+from pyproj import Transformer
+
+from rasteret_dask.errors import EmptySelectionError, GridError
+from rasteret_dask.grid.aoi import Areas
+from rasteret_dask.grid.geobox import TOLERANCE, Bounds, Grid, transform_bounds
+from rasteret_dask.grid.shapes import pixel_shapes
+from rasteret_dask.grid.tiles import TileRect, Window, cut_rect, tile_rect
+from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.plan.table import RawSources, SameGrid, by_grid
+
+Ints = npt.NDArray[np.int64]
+_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chip:
+    """One geometry on one item.
+
+    Parameters
+    ----------
+    area : int
+        Number of the geometry.
+    item : int
+        Row of the item.
+    reads : tuple of SourceRead
+        One for each band.
+    window : tuple of int
+        Pixels of the item, the same for every band.
+    crs : str
+        Of the item.
+    transform : Affine
+        Of the window.
+    shapes : bytes, optional
+        The polygon in pixels of the item, to mask with.
+    """
+
+    area: int
+    item: int
+    reads: tuple[SourceRead, ...]
+    window: Window
+    crs: str
+    transform: Affine
+    shapes: bytes | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        r0, r1, c0, c1 = self.window
+        return r1 - r0, c1 - c0
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of all bands."""
+        return sum(len(read.offsets) for read in self.reads)
+
+
+def plan_chips(
+    raws: Sequence[RawSources], areas: Areas | None, bounds: Bounds | None, crs: str
+) -> list[Chip]:
+    """Plan one chip for each geometry and each item that it meets and that has every band.
+
+    Parameters
+    ----------
+    raws : sequence of RawSources
+        One for each band; their steps are the rows of the items, by time.
+    areas : Areas, optional
+        Geometries that mask; their order is that of the chips, items by time within.
+    bounds : tuple of float, optional
+        When there are no ``areas``: a box that crops only. None takes whole items.
+    crs : str
+        Of ``bounds``.
+
+    Raises
+    ------
+    EmptySelectionError
+        If nothing meets.
+    GridError
+        If an item's grid is rotated, or its bands differ in resolution.
+    """
+    rows = [{int(step): k for k, step in enumerate(raw.steps.tolist())} for raw in raws]
+    moved: dict[str, tuple[npt.NDArray[np.object_] | None, npt.NDArray[np.float64]]] = {}
+    chips = []
+    for same in by_grid(raws[0]):
+        items = [int(raws[0].steps[k]) for k in same.members]
+        items = [item for item in items if all(item in known for known in rows)]
+        if not items:
+            continue
+        _check_grid(same, raws, rows, items)
+        if same.crs not in moved:
+            moved[same.crs] = _move(areas, bounds, crs, same.crs)
+        geometries, boxes = moved[same.crs]
+        windows, met = _windows(boxes, same)
+        for number in met.tolist():
+            window = tuple(int(v) for v in windows[number])
+            shapes = None if geometries is None else _shapes(geometries[number], same)
+            for item in items:
+                reads = tuple(
+                    _read(raw, known[item], window)  # type: ignore[arg-type]
+                    for raw, known in zip(raws, rows)
+                )
+                a, b, c, d, e, f = same.affine
+                corner = Affine(a, b, c + a * window[2], d, e, f + e * window[0])
+                chips.append(
+                    Chip(number, item, reads, window, same.crs, corner, shapes)  # type: ignore[arg-type]
+                )
+    if not chips:
+        raise EmptySelectionError("the geometries meet none of the items")
+    return sorted(chips, key=lambda chip: (chip.area, chip.item))
+
+
+def _check_grid(
+    same: SameGrid,
+    raws: Sequence[RawSources],
+    rows: Sequence[dict[int, int]],
+    items: Sequence[int],
+) -> None:
+    a, b, _, d, _, _ = same.affine
+    if b or d:
+        k = rows[0][items[0]]
+        raise GridError(
+            "the item's grid is rotated", item=raws[0].items[k], hint="use open_tiff, or a cube"
+        )
+    for raw, known in zip(raws[1:], rows[1:]):
+        ks = np.array([known[item] for item in items])
+        fits = np.isclose(raw.affines[ks], same.affine, rtol=0, atol=1e-6 * abs(a)).all(axis=1)
+        fits &= (raw.sizes[ks] == (same.height, same.width)).all(axis=1)
+        if not fits.all():
+            raise GridError(
+                "the bands of an item differ in resolution or extent",
+                item=raw.items[int(ks[~fits][0])],
+                hint="read them one by one, with get_gdf(per='band'), or as a cube with get_xarray(resolution=…)",
+            )
+
+
+def _move(
+    areas: Areas | None, bounds: Bounds | None, crs: str, target: str
+) -> tuple[npt.NDArray[np.object_] | None, npt.NDArray[np.float64]]:
+    """Return the geometries in another CRS, and their boxes there; infinite boxes for whole items."""
+    if areas is None:
+        box = (-np.inf, -np.inf, np.inf, np.inf)
+        if bounds is not None:
+            box = transform_bounds(bounds, crs, target)
+        return None, np.array([box])
+    geometries = np.empty(len(areas.geometries), dtype=object)
+    geometries[:] = areas.geometries
+    if areas.crs != target:
+        there = Transformer.from_crs(areas.crs, target, always_xy=True)
+        geometries = shapely.transform(
+            geometries, lambda xy: np.column_stack(there.transform(xy[:, 0], xy[:, 1]))
+        )
+    return geometries, shapely.bounds(geometries)
+
+
+def _windows(boxes: npt.NDArray[np.float64], same: SameGrid) -> tuple[Ints, Ints]:
+    """Return every pixel that each box touches, cut at the item's edge, and which boxes touch any.
+
+    Returns
+    -------
+    (ndarray of int64, shape (n, 4)), (ndarray of int64)
+    """
+    a, _, c, _, e, f = same.affine
+    edges = []
+    for low, high, start, step, size in (
+        (boxes[:, 1], boxes[:, 3], f, e, same.height),
+        (boxes[:, 0], boxes[:, 2], c, a, same.width),
+    ):
+        # What lies outside of where a CRS is defined has no finite coordinates, and no pixels.
+        pair = np.sort(np.stack([(low - start) / step, (high - start) / step]), axis=0)
+        pair = np.where(np.isnan(pair), np.inf, pair).clip(-1, size + 1)
+        first = np.floor(pair[0] + TOLERANCE).astype(np.int64)
+        last = np.ceil(pair[1] - TOLERANCE).astype(np.int64)
+        # A point, or a line along an edge, still touches one pixel.
+        edges += [first.clip(0), np.maximum(last, first + 1).clip(max=size)]
+    windows = np.stack(edges, axis=1)
+    met = (windows[:, 0] < windows[:, 1]) & (windows[:, 2] < windows[:, 3])
+    return windows, np.flatnonzero(met)
+
+
+def _shapes(geometry: shapely.Geometry, same: SameGrid) -> bytes:
+    a, _, c, _, e, f = same.affine
+    return pixel_shapes((geometry,), Grid(same.crs, c, f, a, -e, same.width, same.height))
+
+
+def _read(raw: RawSources, k: int, window: Window) -> SourceRead:
+    layout = raw.layouts[int(raw.layout_ids[k])]
+    height, width = (int(v) for v in raw.sizes[k])
+    rect = tile_rect(window, layout.height, layout.width)
+    across = -(-width // layout.width)
+    flat = cut_rect(
+        int(raw.tile_ptr[k]), across, TileRect(rect.row0, rect.row1, rect.col0, rect.col1)
+    )
+    return SourceRead(
+        url=raw.urls[k],
+        etag=raw.etags[k],
+        item=raw.items[k],
+        step=0,
+        window=window,
+        height=height,
+        width=width,
+        map=_IDENTITY,
+        layout=layout,
+        rect=rect,
+        offsets=raw.offsets[flat],
+        counts=raw.counts[flat],
+        sample=int(raw.samples[k]),
+        nodata=raw.nodata[k],
+        scale=1.0,
+        add=0.0,
+    )

@@ -1,0 +1,239 @@
+"""Windows of items as arrays and as rows, against rasterio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import rasterio
+import rasterio.mask
+import shapely
+from affine import Affine
+from handmade import Scene, austria_scenes, collect
+from shapely.geometry import box
+
+import rasteret_dask as rd
+from rasteret_dask.errors import ArgumentError, EmptySelectionError, GridError, NodataError
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import RangeServer
+
+RNG = np.random.default_rng(17)
+UTM = "EPSG:32633"
+CORNER = Affine(10, 0, 500_000, 0, -10, 5_200_000)
+HOLED = shapely.Polygon(
+    [
+        (500_107.3, 5_199_701.9),
+        (500_702.1, 5_199_203.7),
+        (501_203.3, 5_199_903.1),
+        (500_401.7, 5_199_951.3),
+    ],
+    [[(500_501.1, 5_199_702.9), (500_602.3, 5_199_603.1), (500_701.7, 5_199_752.3)]],
+)
+TWO = shapely.MultiPolygon([HOLED, box(500_001, 5_199_001, 500_102, 5_199_103)])
+
+
+def scene(path: Path, name: str, array: Any, *, day: int = 1, **how: Any) -> Scene:
+    how = {"blocksize": 64, "overviews": 0, "transform": CORNER, "crs": UTM, **how}
+    file = make_cog(path / f"{name}.tif", np.asarray(array), **how)
+    return Scene(name, {"v": file}, f"2023-07-{day:02d}T10:00:00", {}, {})
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    path = tmp_path_factory.mktemp("three")
+    return [
+        scene(path, f"s{k}", RNG.integers(1, 60_000, (150, 170)).astype("uint16"), day=k + 1, nodata=0)
+        for k in range(3)
+    ]  # fmt: skip
+
+
+def by_rasterio(path: Any, geometry: Any, all_touched: bool = False) -> tuple[np.ndarray, Affine]:
+    with rasterio.open(path) as file:
+        data, transform = rasterio.mask.mask(file, [geometry], crop=True, all_touched=all_touched)
+    return data[0], transform
+
+
+@pytest.mark.parametrize("all_touched", [False, True])
+@pytest.mark.parametrize("shape", [HOLED, TWO, box(499_000, 5_199_903, 500_157, 5_201_000)])
+def test_polygons_mask_as_rasterio_does(three: list[Scene], shape: Any, all_touched: bool) -> None:
+    found = collect(*three).get_gdf(shape, ["v"], geometry_crs=UTM, all_touched=all_touched)
+    assert found.record_id.tolist() == ["s0", "s1", "s2"]
+    for row, one in zip(found.itertuples(), three):
+        expected, transform = by_rasterio(one.files["v"], shape, all_touched)
+        assert np.array_equal(row.v, expected)
+        assert row.transform.almost_equals(transform)
+        assert row.crs == UTM
+
+
+def test_polygons_on_real_scenes_in_lonlat(austria: Path) -> None:
+    scenes = austria_scenes(austria)
+    plots = geopandas.GeoDataFrame(
+        {"plot_id": ["a", "b", "c"], "crop": ["rice", None, "rye"]},
+        geometry=[box(15.35, 46.95, 15.42, 47.0), box(15.9, 46.0, 16.0, 46.1).buffer(0.02), box(15.2, 46.9, 15.3, 47.05)],
+        crs="OGC:CRS84",
+    )  # fmt: skip
+    found = collect(*scenes).get_gdf(plots, ["red", "nir"])
+    native = plots.to_crs(UTM)
+    pairs = []
+    for k, geometry in enumerate(native.geometry):
+        for one in sorted(scenes, key=lambda s: (s.time, s.id)):
+            try:
+                expected = [by_rasterio(one.files[b], geometry)[0] for b in ("red", "nir")]
+            except ValueError:  # does not overlap
+                continue
+            pairs.append((k + 1, one.id, expected))
+    assert len(pairs) == len(found) > 10
+    for row, (number, name, expected) in zip(found.itertuples(), pairs):
+        assert (row.geometry_id, row.record_id) == (number, name)
+        assert np.array_equal(row.red, expected[0])
+        assert np.array_equal(row.nir, expected[1])
+        assert row.plot_id == plots.plot_id[number - 1]
+    assert found.crop.isna().tolist() == plots.crop.isna()[found.geometry_id - 1].tolist()
+    assert found.crs == plots.crs
+    assert found.geometry.iloc[0].equals(plots.geometry[0])
+
+
+def test_a_row_for_each_band(tmp_path: Path, three: list[Scene]) -> None:
+    coarse = make_cog(
+        tmp_path / "c.tif", np.arange(85 * 75, dtype="uint8").reshape(75, 85), overviews=0,
+        transform=Affine(20, 0, 500_000, 0, -20, 5_200_000), crs=UTM, blocksize=64,
+    )  # fmt: skip
+    both = Scene("a", {"v": three[0].files["v"], "w": coarse}, three[0].time, {}, {})
+    area = (500_095.0, 5_199_500.0, 500_200.0, 5_199_600.0)
+    with pytest.raises(GridError, match="differ in resolution"):
+        collect(both).get_gdf(area, geometry_crs=UTM)
+    found = collect(both).get_gdf(area, geometry_crs=UTM, per="band")
+    assert found.band.tolist() == ["v", "w"]
+    assert [d.shape for d in found.data] == [(10, 11), (5, 6)]
+    assert [t.a for t in found["transform"]] == [10, 20]
+    with pytest.raises(ArgumentError, match="per must be"):
+        collect(both).get_gdf(area, geometry_crs=UTM, per="pixel")
+
+
+def test_each_tile_is_read_once_however_many_geometries_touch_it(tmp_path: Path) -> None:
+    array = RNG.integers(1, 60_000, (256, 256)).astype("uint16")
+    scene(tmp_path, "a", array)
+    corners = RNG.integers(0, 50, (40, 2))
+    areas = [
+        box(500_640 + 10 * x, 5_199_990 - 10 * y, 500_650 + 10 * x, 5_200_000 - 10 * y)
+        for x, y in corners
+    ]
+    with RangeServer(tmp_path) as server:
+        remote = Scene("a", {"v": f"{server.url}/a.tif"}, "2023-07-01T10:00:00", {}, {})
+        found = collect(remote)
+        server.reset()
+        rows = found.get_gdf(areas, ["v"], geometry_crs=UTM)
+        assert server.counters().requests == 1
+    assert [int(v[0, 0]) for v in rows.v] == [array[y, 64 + x] for x, y in corners.tolist()]
+
+
+def test_points_and_lines(three: list[Scene]) -> None:
+    with rasterio.open(three[0].files["v"]) as file:
+        pixels = file.read(1)
+    found = collect(three[0]).get_gdf(shapely.Point(500_205, 5_199_595), ["v"], geometry_crs=UTM)
+    assert found.v[0].tolist() == [[pixels[40, 20]]]
+
+
+def test_on_a_cluster(three: list[Scene]) -> None:
+    distributed = pytest.importorskip("distributed")
+    found = collect(*three)
+    shapes = [HOLED, box(500_010, 5_199_010, 500_200, 5_199_110)]
+    here = found.get_gdf(shapes, ["v"], geometry_crs=UTM)
+    alone = found.get_numpy(HOLED, ["v"], geometry_crs=UTM)
+    with distributed.Client(processes=False, dashboard_address=None, n_workers=1):
+        there = found.get_gdf(shapes, ["v"], geometry_crs=UTM)
+        assert np.array_equal(found.get_numpy(HOLED, ["v"], geometry_crs=UTM), alone)
+    assert [v.tolist() for v in here.v] == [v.tolist() for v in there.v]
+
+
+def test_arrays_of_one_shape(three: list[Scene]) -> None:
+    found = collect(*three)
+    got = found.get_numpy((500_095.0, 5_199_500.0, 500_200.0, 5_199_600.0), "v", geometry_crs=UTM)
+    for one, window in zip(three, got):
+        with rasterio.open(one.files["v"]) as file:
+            assert np.array_equal(window, file.read(1)[40:50, 9:20])
+    assert got.shape == (3, 10, 11)
+    with pytest.raises(ArgumentError, match="differ in shape") as caught:
+        found.get_numpy([HOLED, box(500_000, 5_199_990, 500_010, 5_200_000)], "v", geometry_crs=UTM)
+    assert "get_gdf" in str(caught.value)
+
+
+def _forms() -> dict[str, tuple[Any, dict[str, Any]]]:
+    shapes = [box(15.001, 46.95, 15.003, 46.952), box(15.01, 46.96, 15.012, 46.963)]
+    frame = geopandas.GeoDataFrame({"plot": ["p", "q"]}, geometry=shapes, crs=4326)
+    wkb = pa.table({"plot": ["p", "q"], "area": shapely.to_wkb(shapes)})
+    asked = {"geometry_column": "area", "geometry_crs": 4326}
+    return {
+        "shapely": (shapes, {}),
+        "wkb": (shapely.to_wkb(shapes).tolist(), {}),
+        "wkb array": (pa.array(shapely.to_wkb(shapes)), {}),
+        "geojson": ([shapely.geometry.mapping(s) for s in shapes], {}),
+        "features": (frame.__geo_interface__, {}),
+        "geoseries": (frame.geometry, {}),
+        "geodataframe": (frame, {}),
+        "geoarrow": (pa.table(frame.to_arrow(geometry_encoding="geoarrow")), {}),
+        "geoarrow wkb": (pa.table(frame.to_arrow()), {}),
+        "geoarrow series": (frame.geometry.to_arrow(geometry_encoding="geoarrow"), {}),
+        "table": (wkb, asked),
+        "chunks": (pa.concat_tables([wkb.slice(0, 1), wkb.slice(1)]), asked),
+        "pandas": (pd.DataFrame({"plot": ["p", "q"], "area": shapes}), asked),
+    }
+
+
+@pytest.mark.parametrize("form", list(_forms()))
+def test_forms_of_areas(tmp_path: Path, form: str) -> None:
+    array = RNG.integers(1, 60_000, (512, 512)).astype("uint16")
+    corner = Affine(0.0001, 0, 15, 0, -0.0001, 47)
+    one = collect(scene(tmp_path, "a", array, transform=corner, crs="EPSG:4326"))
+    given, how = _forms()[form]
+    found = one.get_gdf(given, ["v"], **how)
+    assert [v.tolist() for v in found.v] == [
+        array[480:500, 10:30].tolist(),
+        array[370:400, 100:120].tolist(),
+    ]
+    if "plot" in found.columns:
+        assert found["plot"].tolist() == ["p", "q"]
+    assert len(one.subset(geometries=_forms()["shapely"][0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "error", "what"),
+    [
+        (shapely.Polygon(), {}, ArgumentError, "geometry 0 is empty"),
+        ([box(0, 0, 1, 1), None], {}, ArgumentError, "no geometry"),
+        (pa.table({"geometry": pa.array([None], pa.binary())}), {"geometry_crs": 4326}, ArgumentError, "missing"),
+        (pa.table({"g": shapely.to_wkb([box(0, 0, 1, 1)])}), {}, ArgumentError, "which column"),
+        (pa.table({"geom": shapely.to_wkb([box(0, 0, 1, 1)])}), {}, ArgumentError, "in which CRS"),
+        (pa.table({"geom": [1]}), {"geometry_crs": 4326}, ArgumentError, "holds no geometries"),
+        (box(500_000, 5_199_000, 500_100, 5_199_100), {}, ArgumentError, "no degrees"),
+        (box(0, 0, 1, 1), {"geometry_crs": "EPSG:999999"}, Exception, "coordinate reference"),
+        (box(0, 0, 1, 1), {"geometry_column": "g"}, ArgumentError, "this is none"),
+        (box(100, 0, 101, 1), {}, EmptySelectionError, "none of the collection"),
+        (HOLED, {"geometry_crs": UTM, "missing": "raise", "date_range": "1999"}, EmptySelectionError, "none"),
+        ("POLYGON((0 0, 1", {}, ArgumentError, "cannot be understood"),
+        (7, {}, ArgumentError, "no geometry"),
+    ],
+)  # fmt: skip
+def test_areas_that_mean_nothing(
+    three: list[Scene], given: Any, how: dict[str, Any], error: Any, what: str
+) -> None:
+    with pytest.raises(error) as caught:
+        collect(*three).get_gdf(given, ["v"], **how)
+    assert isinstance(caught.value, rd.RasteretError)
+    assert what in str(caught.value)
+
+
+def test_pixels_outside_need_a_value(tmp_path: Path) -> None:
+    silent = collect(scene(tmp_path, "a", np.ones((150, 150), "uint8")))
+    with pytest.raises(NodataError, match="fill_value"):
+        silent.get_gdf(HOLED, ["v"], geometry_crs=UTM)
+    found = silent.get_gdf(HOLED, ["v"], geometry_crs=UTM, fill_value=9)
+    assert set(np.unique(found.v[0])) == {1, 9}
+    taken = pa.table({"v": [1], "geometry": shapely.to_wkb([HOLED])})
+    with pytest.raises(ArgumentError, match="called as columns"):
+        silent.get_gdf(taken, ["v"], geometry_crs=UTM)
