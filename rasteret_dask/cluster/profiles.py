@@ -5,7 +5,6 @@ A new kind of cluster is a model here, its name in `Profile`, and a function in 
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,15 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster
-from distributed.security import Security
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from rasteret_dask.cluster.plugins import prepare
+from rasteret_dask.cluster.remote import Remote, Ssh, open_remote, open_ssh
+from rasteret_dask.cluster.security import Tls, host_of, is_loopback
 from rasteret_dask.documents import TAG, Strict, assign, read, substitute, validate
 from rasteret_dask.errors import ConfigError
 
-# Kinds that are planned and not here yet: refused by name, so that nobody looks for a typing error.
-_LATER = ("ssh", "slurm", "pbs", "kubernetes", "coiled", "gateway")
 _PLAIN_SCHEMES = ("tcp", "ws")
 
 
@@ -53,7 +52,7 @@ class Local(Strict):
 
     @model_validator(mode="after")
     def _stays_here(self) -> Local:
-        for key, address in (("host", self.host), ("dashboard", _host(self.dashboard))):
+        for key, address in (("host", self.host), ("dashboard", host_of(self.dashboard))):
             if not is_loopback(address):
                 raise PydanticCustomError(
                     "key_conflict",
@@ -62,14 +61,6 @@ class Local(Strict):
                     {"key": key, "address": repr(address)},
                 )
         return self
-
-
-class Tls(Strict):
-    """Files of a TLS connection."""
-
-    ca: str
-    cert: str
-    key: str
 
 
 class Address(Strict):
@@ -85,7 +76,7 @@ class Address(Strict):
     def _safe(self) -> Address:
         scheme = urlsplit(self.address).scheme if "://" in self.address else "tcp"
         plain = scheme in _PLAIN_SCHEMES
-        if plain and not self.insecure and not is_loopback(_host(self.address)):
+        if plain and not self.insecure and not is_loopback(host_of(self.address)):
             raise PydanticCustomError(
                 "key_conflict",
                 "{address} is a plain connection to another machine: anybody on the way can run "
@@ -97,12 +88,14 @@ class Address(Strict):
         return self
 
 
-Profile = Threads | Local | Address
+Profile = Threads | Local | Address | Ssh | Remote
 
 
 def _tag(value: Any) -> str | None:
-    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return TAG + kind if kind in ("threads", "local", "address") else None
+    kind: Any = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    if kind in ("threads", "local", "address", "ssh"):
+        return f"{TAG}{kind}"
+    return f"{TAG}remote" if kind in _OPENERS else None
 
 
 class _Document(Strict):
@@ -111,7 +104,9 @@ class _Document(Strict):
     profile: Annotated[
         Annotated[Threads, Tag(TAG + "threads")]
         | Annotated[Local, Tag(TAG + "local")]
-        | Annotated[Address, Tag(TAG + "address")],
+        | Annotated[Address, Tag(TAG + "address")]
+        | Annotated[Ssh, Tag(TAG + "ssh")]
+        | Annotated[Remote, Tag(TAG + "remote")],
         Discriminator(_tag),
     ]
 
@@ -122,15 +117,12 @@ def from_mapping(data: Mapping[str, Any]) -> Profile:
     Raises
     ------
     ConfigError
-        With the path of the key; also for kinds that are not available yet.
+        With the path of the key.
     """
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in _OPENERS:
-        what = (
-            "is not available in this version" if str(kind) in _LATER else "is no kind of cluster"
-        )
         raise ConfigError(
-            f"{kind!r} {what}" if kind is not None else "is missing",
+            f"{kind!r} is no kind of cluster" if kind is not None else "is missing",
             path="kind",
             hint=f"there are {', '.join(_OPENERS)}",
         )
@@ -183,19 +175,14 @@ def _open_local(profile: Local) -> Iterator[Client]:
     # The scheduler reads this when it is born.
     failures = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
     with dask.config.set(failures), LocalCluster(**options) as cluster, Client(cluster) as client:
-        yield client
+        yield prepare(client)
 
 
 @contextmanager
 def _open_address(profile: Address) -> Iterator[Client]:
     options: dict[str, Any] = {"timeout": profile.timeout}
     if profile.tls is not None:
-        options["security"] = Security(
-            tls_ca_file=profile.tls.ca,
-            tls_client_cert=profile.tls.cert,
-            tls_client_key=profile.tls.key,
-            require_encryption=True,
-        )
+        options["security"] = profile.tls.security()
     try:
         client = Client(profile.address, **options)
     except OSError as error:
@@ -203,28 +190,17 @@ def _open_address(profile: Address) -> Iterator[Client]:
             f"no scheduler answers at {profile.address}: {error}", path="address"
         ) from None
     with client:
-        yield client
+        yield prepare(client)
 
 
 _OPENERS: Mapping[str, Callable[[Any], Any]] = {
     "threads": _open_threads,
     "local": _open_local,
     "address": _open_address,
+    "ssh": open_ssh,
+    "slurm": open_remote,
+    "pbs": open_remote,
+    "kubernetes": open_remote,
+    "coiled": open_remote,
+    "gateway": open_remote,
 }
-
-
-# --- addresses -----------------------------------------------------------------------------------
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`: localhost, 127.0.0.0/8 or ::1."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _host(address: str) -> str:
-    """``tcp://host:port``, ``host:port``, ``:port`` → the host ('' when there is none)."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    return parts.hostname or ""

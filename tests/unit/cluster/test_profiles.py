@@ -26,7 +26,12 @@ def test_shipped_profiles_are_valid(path, monkeypatch):
     ("data", "path", "words"),
     [
         ({}, "kind", "missing"),
-        ({"kind": "slurm"}, "kind", "not available in this version"),
+        ({"kind": "slurm"}, "(document)", "give workers, or adapt"),
+        ({"kind": "slurm", "workers": 2}, "(document)", "shared_temp_directory"),
+        ({"kind": "kubernetes", "workers": 2}, "(document)", "insecure: true"),
+        ({"kind": "coiled", "workers": 2, "lifetime": "1h"}, "(document)", "slurm and pbs"),
+        ({"kind": "coiled", "workers": 2, "adapt": {"maximum": 3}}, "(document)", "workers, or"),
+        ({"kind": "ssh", "hosts": ["a", "b"]}, "(document)", "without TLS"),
         ({"kind": "lcoal"}, "kind", "no kind of cluster"),
         ({"kind": ["local"]}, "kind", "no kind of cluster"),
         ({"kind": "local", "worker": 2}, "worker", "did you mean 'workers'"),

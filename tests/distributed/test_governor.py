@@ -1,0 +1,109 @@
+"""A cluster's budget is divided as workers come and go; workers of other versions are named, later joiners too."""
+
+from __future__ import annotations
+
+import importlib
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from rasteret_dask.cluster import plugins
+from rasteret_dask.errors import RasteretWarning
+from rasteret_dask.model import RatePolicy, StorageOptions
+from rasteret_dask.storage.fetch import Fetch
+from rasteret_dask.storage.source import RangeRequest
+from rasteret_dask.testing.server import RangeServer
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as found,
+    ):
+        yield plugins.prepare(plugins.prepare(found))
+
+
+def shares() -> list[float]:
+    return list(importlib.import_module("rasteret_dask.storage.attempts")._shares.values())
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    for _ in range(200):
+        if what():
+            return True
+        time.sleep(0.05)
+    return what()
+
+
+def everyone(client: Client, share: float) -> bool:
+    return all(found == [pytest.approx(share)] for found in client.run(shares).values())
+
+
+def fetch(url: str, options: StorageOptions) -> int:
+    ranges = [RangeRequest(url, k * 10, k * 10 + 10) for k in range(40)]
+    return sum(len(data) for _, data in Fetch(ranges, options))
+
+
+def test_the_budget_follows_the_number_of_workers(client: Client, tmp_path) -> None:
+    assert eventually(lambda: everyone(client, 1.0))
+    client.cluster.scale(3)
+    client.wait_for_workers(3)
+    assert eventually(lambda: everyone(client, 1 / 3))
+    (tmp_path / "a.bin").write_bytes(np.random.default_rng(0).bytes(1000))
+    with RangeServer(tmp_path, latency=0.02) as server:
+        for budget, most in [(6, 6), (None, 120)]:
+            options = StorageOptions(rate=RatePolicy(cluster_in_flight=budget))
+            server.reset()
+            url = server.url_of("a.bin")
+            done = client.map(
+                lambda _, url, options: fetch(url, options),
+                range(3),
+                url=url,
+                options=options,
+                workers=None,
+                pure=False,
+            )
+            assert client.gather(done) == [400] * 3
+            peak = server.counters().peak_in_flight
+            assert peak <= most
+        assert peak > 6
+        rate = StorageOptions(rate=RatePolicy(per_second=150.0))
+        begin = time.monotonic()
+        client.gather(
+            [
+                client.submit(fetch, server.url_of("a.bin"), rate, workers=[w], pure=False)
+                for w in client.scheduler_info(n_workers=-1)["workers"]
+            ]
+        )
+        assert time.monotonic() - begin >= 39 / 50 - 0.1
+    client.cluster.scale(1)
+    assert eventually(lambda: len(client.run(shares)) == 1 and everyone(client, 1.0))
+
+
+def test_workers_of_other_versions_are_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RasteretWarning)
+        plugins.prepare(client)
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(plugins, "tell", lambda worker, differs: told.append((worker, differs)))
+    client.register_plugin(plugins.SameVersions({**plugins.installed(), "numpy": "1.0"}))
+    assert eventually(lambda: len(told) == 1)
+    client.cluster.scale(2)  # a later joiner
+    assert eventually(lambda: len(told) == 2)
+    assert all(differs == f"numpy {np.__version__} (here 1.0)" for _, differs in told)
+    assert len({worker for worker, _ in told}) == 2
+
+
+def test_the_warning_says_who_and_what() -> None:
+    with pytest.warns(RasteretWarning, match=r"tcp://w differs .* numpy missing \(here 2\)"):
+        plugins.tell("tcp://w", plugins.difference({"numpy": "2"}, {}))
+    assert plugins.difference({"a": "1", "b": None}, {"a": "1", "b": None}) == ""

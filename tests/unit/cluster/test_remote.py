@@ -1,0 +1,105 @@
+"""Profiles of clusters that other libraries start: their options fit the classes that take them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import pytest
+from distributed import SSHCluster
+
+from rasteret_dask.cluster import profiles
+from rasteret_dask.cluster.remote import (
+    Remote,
+    Ssh,
+    arguments,
+    check_arguments,
+    cluster_class,
+    ssh_arguments,
+)
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.resources import folder
+
+LIBRARIES = {
+    "slurm": "dask_jobqueue",
+    "pbs": "dask_jobqueue",
+    "kubernetes": "dask_kubernetes.operator",
+    "coiled": "coiled",
+    "gateway": "dask_gateway",
+}
+
+
+@pytest.mark.parametrize("kind", list(LIBRARIES))
+def test_shipped_options_fit_the_library(kind: str) -> None:
+    pytest.importorskip(LIBRARIES[kind], exc_type=ImportError)
+    profile = profiles.from_file(folder("configs/clusters") / f"{kind}.yaml")
+    assert isinstance(profile, Remote)
+    check_arguments(kind, cluster_class(kind), arguments(profile))
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(ConfigError, match="pip install dask-jobqueue") as caught:
+        cluster_class("slurm")
+    assert caught.value.path == "kind"
+
+
+class Job:
+    def __init__(self, cores: int, **more: Any) -> None: ...
+
+
+class SlurmJob(Job):
+    def __init__(self, *args: Any, queue: str = "", **more: Any) -> None: ...
+
+
+class Cluster:
+    job_cls = SlurmJob
+
+    def __init__(self, n_workers: int = 0, **job_kwargs: Any) -> None: ...
+
+
+def test_options_of_the_class_of_its_jobs_and_of_their_base() -> None:
+    check_arguments("slurm", Cluster, {"n_workers": 1, "queue": "x", "cores": 4})
+    with pytest.raises(ConfigError, match="takes no 'quue'") as caught:
+        check_arguments("slurm", Cluster, {"quue": "x"})
+    assert caught.value.path == "options.quue"
+    assert "queue" in (caught.value.hint or "")
+
+
+def profile(**given: Any) -> dict[str, Any]:
+    found = profiles.from_mapping(given)
+    return ssh_arguments(found) if isinstance(found, Ssh) else arguments(found)  # type: ignore[arg-type]
+
+
+def test_what_batch_systems_are_told() -> None:
+    given = profile(
+        kind="slurm",
+        workers=2,
+        lifetime="55m",
+        options={"cores": 2, "shared_temp_directory": "/x", "worker_extra_args": ["--resources"]},
+    )
+    assert given["security"] is True
+    assert given["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
+    extra = ["--resources", "--lifetime", "55m", "--lifetime-stagger", "4m"]
+    assert given["worker_extra_args"] == extra
+    open_ = profile(kind="pbs", workers=2, insecure=True, options={"cores": 2})
+    assert "security" not in open_
+
+
+@pytest.mark.parametrize(("kind", "key"), [("kubernetes", "env"), ("coiled", "environ")])
+def test_allowed_failures_reach_schedulers_elsewhere(kind: str, key: str) -> None:
+    given = profile(
+        kind=kind, workers=1, insecure=True, allowed_failures=7, options={key: {"A": "b"}}
+    )
+    expected = {"A": "b", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "7"}
+    assert given[key] == expected
+
+
+def test_ssh_speaks_tls_to_other_machines() -> None:
+    files = {"ca": "/c/ca.pem", "cert": "/c/cert.pem", "key": "/c/key.pem"}
+    given = profile(kind="ssh", hosts=["a", "b"], tls=files, worker={"nthreads": 2})
+    assert given["worker_options"] == {"protocol": "tls", "nthreads": 2}
+    assert given["scheduler_options"]["protocol"] == "tls"
+    assert given["security"].require_encryption is True
+    inspect.signature(SSHCluster).bind(**given)
