@@ -213,6 +213,31 @@ def _split(text: str, by: str, count: int, option: str) -> list[str]:
 
 
 @app.command()
+def append(
+    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    items: Annotated[
+        str | None, typer.Option(help="A file of STAC items; by default its search made again.")
+    ] = None,
+    refresh: Annotated[
+        bool, typer.Option(help="Read headers again where files changed or could not be read.")
+    ] = False,
+    cluster: Cluster = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Add what is new since a collection was built."""
+    with reported(debug):
+        with _computing(cluster), progress_shown() as progress:
+            progress.stage("collection")
+            before = api.load(path)
+            now = before.append(items)
+            if refresh:
+                progress.stage("headers that changed")
+                now = now.refresh()
+        show({**facts(now, as_json), "added": len(now) - len(before)}, as_json=as_json)
+
+
+@app.command()
 def info(
     path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
     as_json: Json = False,

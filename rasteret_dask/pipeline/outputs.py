@@ -48,7 +48,7 @@ class Result:
     resume : bool
         Go on with what was broken off.
     written : dict of str to str
-        Kind to URL of the outputs so far.
+        Kind (and bands, of the second of a kind) to URL of the outputs so far.
     """
 
     name: str
@@ -108,7 +108,10 @@ def write(output: Output, result: Result) -> dict[str, Any]:
     """
     kind = OUTPUTS[type(output)]
     said = kind.write(output, result)
-    result.written[kind.key] = url_of(output)
+    name = kind.key
+    if name in result.written:
+        name = f"{name}-{'-'.join(getattr(output, 'bands', None) or str(len(result.written)))}"
+    result.written[name] = url_of(output)
     return {"kind": kind.key, "url": url_of(output), **said}
 
 

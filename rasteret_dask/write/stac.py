@@ -44,8 +44,8 @@ def write_item(
         Any URL that fsspec can write.
     id : str
     assets : mapping of str to str
-        Kind (``zarr``, ``cog``, ``png``, ``parquet``, ``csv``) to URL. Paths become relative to
-        the item's folder.
+        Kind (``zarr``, ``cog``, ``png``, ``parquet``, ``csv``), with anything after a ``-``, to
+        URL. Paths become relative to the item's folder.
     dataset : Dataset
         Whose grid they are on; nothing is computed.
     dates : pair of datetime, optional
@@ -69,9 +69,10 @@ def write_item(
         properties=_projection(rio),
         stac_extensions=[_PROJECTION],
     )
-    for kind, target in assets.items():
+    for name, target in assets.items():
+        kind = name.partition("-")[0]
         roles = _ROLES.get(kind, ["data"])
-        item.add_asset(kind, pystac.Asset(_relative(target, url), None, None, _MEDIA[kind], roles))
+        item.add_asset(name, pystac.Asset(_relative(target, url), None, None, _MEDIA[kind], roles))
     document = item.to_dict(include_self_link=False)
     return put_bytes(json.dumps(document, indent=1).encode(), url)
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pandas
+import pystac
 import pytest
 import rasterio
 import shapely
 import xarray as xr
+from rasterio.features import geometry_mask
 
 from rasteret_dask import resources
 from rasteret_dask.pipeline import config, foreach
@@ -174,3 +177,169 @@ def test_shards_share_nothing_and_leave_nothing_out(sets, tmp_path, districts):
         for i in range(3)
     ]
     assert found == [["a", "d"], ["b", "far"], ["c"]]
+
+
+# --- those that ship -----------------------------------------------------------------------------
+@pytest.fixture
+def shipped(scenes, tmp_path, monkeypatch):
+    """Run a shipped pipeline on generated scenes (or others); outputs go to tmp_path/output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RASTERET_DASK_WORKSPACE", str(tmp_path / "workspace"))
+
+    def go(name: str, source: Path = scenes, *more: str):
+        own = [
+            f"collection.build.static_catalog={source}",
+            "collection.build.bbox=null",
+            "collection.build.date_range=null",
+            "collection.subset=null",
+        ]
+        text = resources.find(name, "pipelines").read_text()
+        own += ["cube.bbox=null"] if "\n  bbox:" in text.split("cube:")[1] else []
+        pipeline = config.from_file(resources.find(name, "pipelines"), [*own, *more])
+        runner = run if pipeline.foreach is None else foreach.run_each
+        return runner(pipeline)
+
+    return go
+
+
+def squares(path: Path, n: int = 3, **columns: object) -> Path:
+    shapes = [shapely.box(12 + k * 0.002, 47.2, 12.0015 + k * 0.002, 47.2012) for k in range(n)]
+    frame = geopandas.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(path, driver="GeoJSON")
+    return path
+
+
+def test_every_shipped_pipeline_has_a_test():
+    here = Path(__file__).read_text() + (Path(__file__).parent / "test_demo.py").read_text()
+    assert all(f'"{name}"' in here for name in resources.names("pipelines"))
+
+
+def test_cloud_free_mosaic(shipped, tmp_path):
+    account = shipped("cloud_free_mosaic")
+    assert account.outputs[-1] == "output/mosaic.json"
+    with rasterio.open("output/mosaic.tif") as image:
+        assert image.descriptions == ("B02", "B03", "B04", "B08")
+        mosaic, bounds = image.read(), image.bounds
+    with rasterio.open("output/looks.tif") as image:
+        looks = image.read(1)
+    assert np.array_equal(np.isnan(mosaic[0]), looks == 0)
+    assert 0 < np.nanmedian(mosaic[2]) < np.nanmedian(mosaic[3]) < 1
+    item = pystac.Item.from_file("output/mosaic.json")
+    assert set(item.assets) == {"cog", "cog-looks", "png"}
+    assert item.assets["cog"].href == "mosaic.tif"
+    west, south, east, north = item.bbox
+    assert west < 12.0 < east
+    assert south < 47.2 < north
+    assert item.common_metadata.start_datetime.day == 3
+    assert item.common_metadata.end_datetime.day == 13
+    assert item.properties["proj:shape"] == list(mosaic.shape[1:])
+    assert item.properties["proj:transform"][2] == bounds.left
+
+
+def test_greenest_look(shipped):
+    shipped("greenest_look")
+    stored = xr.open_zarr("output/greenest.zarr")
+    assert list(stored.data_vars) == ["B02", "B03", "B04", "B08", "ndvi"]
+    red, nir = stored.B04.values, stored.B08.values
+    np.testing.assert_allclose(stored.ndvi, (nir - red) / (nir + red), atol=1e-6)
+    with rasterio.open("output/greenest.tif") as image:
+        np.testing.assert_array_equal(image.read(4), nir)
+    shipped("ndvi_median")
+    with rasterio.open("output/ndvi.tif") as image:
+        median = image.read(1)
+    assert (stored.ndvi.values >= median - 1e-6)[~np.isnan(median)].all()
+
+
+def test_ndvi_monthly(shipped):
+    shipped("ndvi_monthly")
+    shipped("ndvi_median")
+    stored = xr.open_zarr("output/ndvi_monthly.zarr")
+    assert [str(t)[:10] for t in stored.time.values] == ["2023-07-01"]
+    with rasterio.open("output/ndvi.tif") as image:
+        np.testing.assert_array_equal(stored.ndvi[0], image.read(1))
+
+
+def test_ndvi_fields(shipped, tmp_path, monkeypatch):
+    fields = squares(tmp_path / "f.geojson", id=["x", "y", "z"])
+    monkeypatch.setenv("FIELDS", str(fields))
+    account = shipped("ndvi_fields")
+    rows = pandas.read_parquet("output/ndvi_fields.parquet")
+    assert list(rows.id.unique()) == ["x", "y", "z"]
+    assert len(rows) == 9
+    assert rows.ndvi_count.max() > 100
+    seen = rows[rows.ndvi_count > 0]
+    assert (seen.ndvi_p10 <= seen.ndvi_median).all()
+    assert (seen.ndvi_median <= seen.ndvi_p90).all()
+    text = pandas.read_csv("output/ndvi_fields.csv")
+    np.testing.assert_allclose(text.ndvi_mean, rows.ndvi_mean)
+    assert account.items == 6
+
+
+def test_training_points(shipped, tmp_path, monkeypatch):
+    shapes = [shapely.Point(12.001, 47.2005), shapely.Point(12.003, 47.201)]
+    frame = geopandas.GeoDataFrame(
+        {"id": [7, 8], "label": ["oak", "lake"]}, geometry=shapes, crs="EPSG:4326"
+    )
+    frame.to_file(tmp_path / "p.geojson", driver="GeoJSON")
+    monkeypatch.setenv("POINTS", str(tmp_path / "p.geojson"))
+    shipped("training_points")
+    rows = pandas.read_parquet("output/training_points.parquet")
+    assert list(rows.columns) == ["id", "label", "time", "B02", "B03", "B04", "B08", "ndvi", "ndwi"]
+    assert list(rows.label) == ["oak"] * 3 + ["lake"] * 3
+    np.testing.assert_allclose(rows.ndvi, (rows.B08 - rows.B04) / (rows.B08 + rows.B04), atol=1e-6)
+
+
+def test_ndvi_districts(shipped, districts, monkeypatch):
+    monkeypatch.setenv("DISTRICTS", str(districts))
+    told = shipped("ndvi_districts")
+    assert [u.state for u in told.units] == ["done"] * 4 + ["empty"]
+    assert sorted(p.name for p in Path("output/districts").glob("*.tif")) == [
+        "a.tif",
+        "b.tif",
+        "c.tif",
+        "d.tif",
+    ]
+
+
+# --- on real scenes ------------------------------------------------------------------------------
+AREA = "cube.bbox=[15.2, 45.3, 15.3, 45.37]"
+
+
+def test_mosaic_of_real_scenes(shipped, austria):
+    shipped("cloud_free_mosaic", austria / "catalog.json", AREA)
+    with rasterio.open("output/looks.tif") as image:
+        looks = image.read(1)
+    with rasterio.open("output/mosaic.tif") as image:
+        mosaic = image.read()
+    assert looks.max() <= 5
+    assert (looks > 0).mean() > 0.9
+    assert 0 < np.nanmedian(mosaic[2]) < 0.2 < np.nanmedian(mosaic[3]) < 0.6
+
+
+def test_fields_of_real_scenes_equal_rasterio(shipped, austria, tmp_path, monkeypatch):
+    """Two fields in the tile 33TWL, all dates, against rasterio.mask and NumPy."""
+    shapes = [shapely.Point(15.24, 45.33).buffer(0.006), shapely.Point(15.28, 45.35).buffer(0.01)]
+    frame = geopandas.GeoDataFrame({"id": [1, 2]}, geometry=shapes, crs="EPSG:4326")
+    frame.to_file(tmp_path / "f.geojson", driver="GeoJSON")
+    monkeypatch.setenv("FIELDS", str(tmp_path / "f.geojson"))
+    shipped("ndvi_fields", austria / "catalog.json")
+    rows = pandas.read_parquet("output/ndvi_fields.parquet").set_index(["id", "time"])
+    dates = sorted(rows.index.get_level_values("time").unique())
+    items = sorted(austria.glob("*_33TWL_*"), key=lambda item: item.name.split("_")[2])
+    assert len(dates) == len(items) == 5
+    for date, item in zip(dates, items, strict=True):
+        with rasterio.open(item / "B04.tif") as image:
+            crs, transform, shape = image.crs, image.transform, image.shape
+            red = image.read(1)
+        with rasterio.open(item / "B08.tif") as image:
+            nir = image.read(1)
+        with rasterio.open(item / "SCL.tif") as image:
+            classes = image.read(1)
+        clear = np.isin(classes, [4, 5, 6, 7]) & (red != 0) & (nir != 0)
+        for number, geometry in zip((1, 2), frame.to_crs(crs).geometry, strict=True):
+            inside = geometry_mask([geometry], shape, transform, invert=True) & clear
+            r, n = (band[inside].astype("float64") for band in (red, nir))
+            row = rows.loc[(number, date)]
+            assert row.ndvi_count == inside.sum()
+            if inside.any():
+                np.testing.assert_allclose(row.ndvi_mean, np.mean((n - r) / (n + r)), atol=1e-6)

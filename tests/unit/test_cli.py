@@ -31,7 +31,7 @@ def call(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "nothing"], "pipelines that ship: ndvi_median"),
+        (["run", "nothing"], "pipelines that ship: cloud_free_mosaic, greenest_look"),
         (["run", "no/where.yaml"], "no such file"),
         (["run", "ndvi_median", "--set", "cube.bands[1]=[x]"], "path='cube.bands[1]'"),
         (["run", "ndvi_median", "--set", "cubes.x=1"], "did you mean 'cube'"),
@@ -118,6 +118,16 @@ def test_collections_of_the_workspace(call, small):
     assert call("collections", "delete", "ndvi-median").exit_code == 1  # asked, and nobody answers
     assert call("collections", "delete", "ndvi-median", "--yes").exit_code == 0
     assert call("collections", "list").stdout == ""
+
+
+def test_append(call, small, tmp_path):
+    call("run", *small)
+    assert json.loads(call("append", "ndvi-median", "--json").stdout)["added"] == 0
+    dates = ("2023-07-03", "2023-07-08")
+    write_demo_catalog(tmp_path / "scenes", size=64, dates=dates, blocksize=32)
+    said = json.loads(call("append", "ndvi-median", "--refresh", "--json").stdout)
+    assert (said["added"], said["items"]) == (2, 4)
+    assert json.loads(call("info", "ndvi-median", "--json").stdout)["items"] == 4
 
 
 def test_a_catalogue_of_ones_own(call, tmp_path, monkeypatch):
