@@ -1,11 +1,17 @@
-"""Decoded tiles kept for the next chips, under a limit of bytes; what is missing is fetched together, each tile once."""
+"""Tiles kept for the next chips, under a limit of bytes; what is missing is fetched together, each tile once.
+
+A tile's bytes are kept when it is first used, and no more of it is decoded than is needed then: chips drawn at random from a large area
+may never come back to it. When they do, it is decoded in full, and its pixels are kept instead.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,16 +20,17 @@ import numpy.typing as npt
 from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
-from rasteret_dask.read.engine import Load, Wanted, run_loads
+from rasteret_dask.read.crew import crew
+from rasteret_dask.read.engine import Load, Loading, TileUse, decode_use, run_loads
 
 Array = npt.NDArray[Any]
-Key = tuple[str, str | None, int, int, int]
-"""URL, version, first byte, number of bytes, sample."""
+Key = tuple[str, str | None, int, int]
+"""URL, version, first byte, number of bytes."""
 
 
 @dataclass(eq=False)
 class WholeTile:
-    """One tile that is read in full, given to everyone who waits for a piece of it, and kept.
+    """One tile decoded in full, for everyone who wants a piece of it.
 
     Parameters
     ----------
@@ -32,46 +39,51 @@ class WholeTile:
     pieces : tuple of Piece
         The whole tile, as far as it lies within the image.
     key : tuple
-    cache : TileCache
+    data : bytes
     users : list of (Load, Piece)
+    tile : ndarray, optional
+        Once it has been decoded.
     """
 
     source: SourceRead
     band: str
     pieces: tuple[Piece, ...]
     key: Key
-    cache: TileCache
+    data: bytes
     users: list[tuple[Load, Piece]] = field(default_factory=list)
     tile: Array | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
 
     def take(self, piece: Piece, pixels: Array) -> None:
         """Keep the tile, and give every user its piece."""
         self.tile = np.array(pixels)
-        self.cache.put(self.key, self.tile)
         for load, part in self.users:
             _give(load, part, self.tile)
 
     def fill(self, piece: Piece, value: Any) -> None:
-        """Sparse tiles are never asked for in this way."""
-        for load, part in self.users:
-            load.fill(part, value)
+        """Sparse tiles have no bytes, so they are never kept."""
+        raise AssertionError("a sparse tile has no bytes")
+
+    def use(self) -> TileUse:
+        """Return what the engine's decoder takes."""
+        start, count = self.key[2:]
+        return TileUse(start, start + count, self.source, [(self, self.pieces[0])])
 
 
 class TileCache:
-    """The decoded tiles that were used last; safe for several threads.
+    """The tiles that were used last; safe for several threads.
 
     Parameters
     ----------
     limit : int
-        Bytes. A tile that would take more than a quarter of it is never kept; 0 keeps nothing.
+        Bytes. A tile whose pixels would take more than a quarter of it is never kept; 0 keeps nothing.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._tiles: OrderedDict[Key, Array] = OrderedDict()
+        # Bytes under the key of the tile; pixels under key and sample.
+        self._held: OrderedDict[tuple[Any, ...], bytes | Array] = OrderedDict()
         self._size = 0
-        self._pending: dict[Key, WholeTile] = {}
+        self._pending: dict[Key, threading.Event] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> int:
@@ -86,17 +98,6 @@ class TileCache:
         """Bytes held."""
         return self._size
 
-    def put(self, key: Key, tile: Array) -> None:
-        """Keep a tile, and let go of those that were not used for longest."""
-        with self._lock:
-            if key in self._tiles:
-                return
-            self._tiles[key] = tile
-            self._size += tile.nbytes
-            while self._size > self.limit:
-                _, old = self._tiles.popitem(last=False)
-                self._size -= old.nbytes
-
     def load(self, loads: Sequence[Load], storage: StorageOptions) -> None:
         """Complete every array: from what is held, from what another thread is fetching, or from the files.
 
@@ -105,65 +106,141 @@ class TileCache:
         RasteretError
             The first failure, with item, band, URL and tile.
         """
-        mine: dict[Key, WholeTile] = {}
-        others: list[tuple[WholeTile, Load, Piece]] = []
-        direct: list[Wanted] = []
+        mine: set[Key] = set()
+        waiting: list[tuple[threading.Event, Load, Piece]] = []
+        whole: dict[tuple[Key, int], WholeTile] = {}
+        fetched: list[Load] = []
         for load in loads:
-            plain = [p for p in load.pieces if not self._find(load, p, mine, others)]
-            if plain:
-                direct.append(replace(load, pieces=plain))
+            left = [p for p in load.pieces if not self._serve(load, p, mine, waiting, whole)]
+            if left:
+                fetched.append(replace(load, pieces=left))
+        # These are under way while what is held is decoded.
+        loading = Loading(fetched, storage, decode=self._decode)
         try:
-            run_loads([*mine.values(), *direct], storage)
+            self._decode_whole(list(whole.values()))
+            loading.finish()
         finally:
+            loading.close()
             with self._lock:
                 for key in mine:
-                    del self._pending[key]
-            for whole in mine.values():
-                whole.ended.set()
-        again = []
-        for whole, load, piece in others:
-            whole.ended.wait()
-            if whole.tile is None:
-                # It failed over there; here it gets a chance, and an error, of its own.
-                again.append(replace(load, pieces=[piece]))
-            else:
-                _give(load, piece, whole.tile)
-        if again:
-            run_loads(again, storage)
+                    self._pending.pop(key).set()
+        if waiting:
+            self._after_others(waiting, storage)
 
-    def _find(
+    def _after_others(
+        self, waiting: Sequence[tuple[threading.Event, Load, Piece]], storage: StorageOptions
+    ) -> None:
+        whole: dict[tuple[Key, int], WholeTile] = {}
+        again: list[Load] = []
+        for event, load, piece in waiting:
+            event.wait()
+            if not self._serve(load, piece, None, [], whole):
+                # It failed over there, or is gone already: here it is read anew.
+                again.append(replace(load, pieces=[piece]))
+        self._decode_whole(list(whole.values()))
+        run_loads(again, storage)
+
+    def _serve(
         self,
         load: Load,
         piece: Piece,
-        mine: dict[Key, WholeTile],
-        others: list[tuple[WholeTile, Load, Piece]],
+        mine: set[Key] | None,
+        waiting: list[tuple[threading.Event, Load, Piece]],
+        whole: dict[tuple[Key, int], WholeTile],
     ) -> bool:
-        """Arrange for one piece; False when it is best read by itself."""
+        """Provide for one piece; False when it must be fetched."""
         source, layout = load.source, load.source.layout
         offset, count = source.tile(piece.row, piece.col)
         rows = min(layout.height, source.height - piece.row * layout.height)
         cols = min(layout.width, source.width - piece.col * layout.width)
         size = rows * cols * np.dtype(layout.dtype).itemsize
-        if count == 0 or size > self.limit // 4:
+        if count == 0 or max(size, count) > self.limit // 4:
             return False
-        key = (source.url, source.etag, offset, count, source.sample)
-        if key in mine:
-            mine[key].users.append((load, piece))
+        key = (source.url, source.etag, offset, count)
+        found = whole.get((key, source.sample))
+        if found is not None:
+            found.users.append((load, piece))
             return True
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            elif key in self._pending:
-                others.append((self._pending[key], load, piece))
-            else:
-                whole = Piece(piece.row, piece.col, (0, rows), (0, cols), 0, 0)
-                found = WholeTile(source, load.band, (whole,), key, self)
-                found.users.append((load, piece))
-                mine[key] = self._pending[key] = found
-        if tile is not None:
-            _give(load, piece, tile)
+        if mine is not None and key in mine:
+            return False
+        held = self._get(key, source.sample)
+        if isinstance(held, bytes):
+            every = Piece(piece.row, piece.col, (0, rows), (0, cols), 0, 0)
+            found = WholeTile(source, load.band, (every,), key, held, [(load, piece)])
+            whole[(key, source.sample)] = found
+        elif held is not None:
+            _give(load, piece, held)
+        elif mine is not None:
+            with self._lock:
+                other = self._pending.get(key)
+                if other is None:
+                    self._pending[key] = threading.Event()
+                    mine.add(key)
+                    return False
+            waiting.append((other, load, piece))
+        else:
+            return False
         return True
+
+    def _get(self, key: Key, sample: int) -> bytes | Array | None:
+        with self._lock:
+            for name in ((*key, sample), key):
+                held = self._held.get(name)
+                if held is not None:
+                    self._held.move_to_end(name)
+                    return held
+        return None
+
+    def _keep(self, name: tuple[Any, ...], value: bytes | Array) -> None:
+        """Keep something, and let go of what was not used for longest."""
+        with self._lock:
+            if name in self._held:
+                return
+            self._held[name] = value
+            self._size += _bytes(value)
+            while self._size > self.limit:
+                _, old = self._held.popitem(last=False)
+                self._size -= _bytes(old)
+
+    def _decode(self, use: TileUse, data: memoryview) -> None:
+        decode_use(use, data)
+        if len(data) <= self.limit // 4:
+            key = (use.source.url, use.source.etag, use.start, use.stop - use.start)
+            self._keep(key, bytes(data))
+
+    def _decode_whole(self, tiles: Sequence[WholeTile]) -> None:
+        team = crew()
+        pending: list[Future[None]] = []
+        try:
+            for tile in tiles:
+                work = partial(self._decode_one, tile)
+                future = team.elsewhere(work)
+                if future is None:
+                    team.here(work)
+                else:
+                    pending.append(future)
+        finally:
+            for future in pending:
+                future.exception()
+        for future in pending:
+            future.result()
+
+    def _decode_one(self, tile: WholeTile) -> None:
+        decode_use(tile.use(), memoryview(tile.data))
+        assert tile.tile is not None
+        self._keep((*tile.key, tile.source.sample), tile.tile)
+        if tile.source.layout.samples == 1:
+            self._drop(tile.key)
+
+    def _drop(self, key: Key) -> None:
+        with self._lock:
+            old = self._held.pop(key, None)
+            if old is not None:
+                self._size -= _bytes(old)
+
+
+def _bytes(value: bytes | Array) -> int:
+    return len(value) if isinstance(value, bytes) else value.nbytes
 
 
 def _give(load: Load, piece: Piece, tile: Array) -> None:
