@@ -15,7 +15,7 @@ from rasteret_dask.index import schema
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
 from rasteret_dask.read.chips import get_numpy
-from rasteret_dask.read.cube import open_cube, plan_cube
+from rasteret_dask.read.cube import decide_grid, open_cube, plan_cube
 from rasteret_dask.read.gather import COLUMNS, is_class_band
 from rasteret_dask.read.request import CubeRequest, area_of, lonlat_bounds, make_request
 
@@ -167,8 +167,8 @@ class Reads:
             "missing": missing,
             "storage": storage,
         }
-        table, request, _, _, _ = _prepare(
-            self, geometries, bands, bbox, geometry_crs, options, filters
+        table, request = prepare_cube(
+            self, geometries, bands, bbox, geometry_crs, {**filters, **options}
         )
         return open_cube(table, request)
 
@@ -296,10 +296,40 @@ def prepare_cube(
     target = known.pop("target_crs", None)
     if target is not None and known.get("crs") is None:
         known["crs"] = target
-    table, request, _, _, _ = _prepare(
+    table, request, areas, bounds, crs = _prepare(
         collection, geometries, bands, bbox, geometry_crs, known, filters
     )
-    return table, request
+    box = lonlat_bounds(bounds, crs)
+    if box is None or areas is not None or request.fixed is not None:
+        return table, request
+    return _with_corners(collection, table, request, box, filters)
+
+
+def _with_corners(
+    collection: Collection,
+    table: pa.Table,
+    request: CubeRequest,
+    box: Bounds,
+    filters: dict[str, Any],
+) -> tuple[pa.Table, CubeRequest]:
+    """Return the rows that the grid touches, which is larger than the lon/lat box where the two are turned against each other."""
+    grid = decide_grid(table, request)
+    request = replace(request, fixed=grid)
+    wider = lonlat_bounds(grid.bounds, grid.crs)
+    if wider is None or _holds(box, wider, slack=1e-9):
+        return table, request
+    chosen = collection.subset(bbox=wider, **filters)
+    if len(chosen) == len(table):
+        return table, request
+    core = frozenset(table.column(schema.ID).to_pylist())
+    return chosen.to_table(table.column_names), replace(request, core=core)
+
+
+def _holds(outer: Bounds, inner: Bounds, slack: float) -> bool:
+    if outer[0] > outer[2] or inner[0] > inner[2] or inner[2] > 180.0:
+        return False
+    low = all(a <= b + slack for a, b in zip(outer[:2], inner[:2]))
+    return low and all(a >= b - slack for a, b in zip(outer[2:], inner[2:]))
 
 
 def _prepare(

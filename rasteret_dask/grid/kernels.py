@@ -155,19 +155,21 @@ def _centre(valid: Bools, samples: Samples) -> Bools:
     """Whether the pixel that holds the coordinate is valid: what is nodata stays nodata, whatever its neighbours are."""
     inside = _inside(samples, valid.shape)
     plane = samples.plane()
-    i = np.clip(np.floor(plane.y).astype(np.int64) - plane.top, 0, valid.shape[0] - 1)
-    j = np.clip(np.floor(plane.x).astype(np.int64) - plane.left, 0, valid.shape[1] - 1)
+    i = np.clip(np.floor(np.round(plane.y, 6)).astype(np.int64) - plane.top, 0, valid.shape[0] - 1)
+    j = np.clip(np.floor(np.round(plane.x, 6)).astype(np.int64) - plane.left, 0, valid.shape[1] - 1)
     found: Bools = inside & valid[i, j]
     return found
 
 
 def _inside(samples: Samples, shape: tuple[int, ...]) -> Bools:
+    # Rounded as for the nearest pixel, so that arithmetic noise does not decide at an edge.
     plane = samples.plane()
+    x, y = np.round(plane.x, 6), np.round(plane.y, 6)
     found: Bools = (
-        (plane.x >= plane.left)
-        & (plane.x < plane.left + shape[1])
-        & (plane.y >= plane.top)
-        & (plane.y < plane.top + shape[0])
+        (x >= plane.left)
+        & (x < plane.left + shape[1])
+        & (y >= plane.top)
+        & (y < plane.top + shape[0])
     )
     return found
 

@@ -149,6 +149,12 @@ def _sampled_plane(
         )
         # As GDAL: the box between the images of a pixel's upper left and lower right corner.
         a, b, p, q = u[:-1, :-1], u[1:, 1:], v[:-1, :-1], v[1:, 1:]
+        # At a pole or a seam a pixel's corners may lie at two ends of the world: it has no box.
+        torn = (np.abs(b - a) > 8.0 * mapped.ratio[0] + 16.0) | (
+            np.abs(q - p) > 8.0 * mapped.ratio[1] + 16.0
+        )
+        x, y = np.where(torn, -1e6, x), np.where(torn, -1e6, y)
+        a, b, p, q = (np.where(torn, k, m) for k, m in ((x, a), (x, b), (y, p), (y, q)))
         samples = Samples(
             x,
             y,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from rasteret_dask.plan.cover import has_gaps
 from rasteret_dask.plan.layout import parse_chunks
 from rasteret_dask.plan.levels import choose_levels, mix_levels, wanted_ratios
 from rasteret_dask.plan.masks import mask_table
+from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, build_table
 from rasteret_dask.read.assemble import assemble
 from rasteret_dask.read.gather import (
@@ -85,8 +87,7 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
         )
     items = arrange(table, request)
     raws = {asked: raw_sources(items, band, request) for asked, band in request.bands}
-    finest = min(raws.values(), key=_pixel_area)
-    grid = request.fixed or choose_grid(source_grids(finest), request.grid)
+    grid = request.fixed or _grid_of(raws.values(), request)
     masks = None
     if request.mask is not None:
         masks = raw_sources(items, request.mask.band, request, mask=True)
@@ -105,6 +106,17 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
         chunks = _chunks(raw, grid, len(items.steps), output, request)
         plans[asked] = _band_plan(raw, masks, grid, chunks, output, request)
     return CubePlan(request, items, grid, plans, nodata, levels)
+
+
+def decide_grid(table: pa.Table, request: CubeRequest) -> Grid:
+    """Return the output grid alone, as :func:`plan_cube` would choose it."""
+    times = TimeSteps(np.arange(len(table)), *(np.zeros(len(table), "datetime64[ns]"),) * 2)
+    items = Items(table, times)
+    return _grid_of([raw_sources(items, band, request) for _, band in request.bands], request)
+
+
+def _grid_of(raws: Iterable[RawSources], request: CubeRequest) -> Grid:
+    return choose_grid(source_grids(min(raws, key=_pixel_area)), request.grid)
 
 
 def _dilate(request: CubeRequest) -> float:

@@ -114,15 +114,35 @@ def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
     orbits = zip(_column(table, schema.ORBIT_STATE), _column(table, schema.RELATIVE_ORBIT))
     # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
     keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
-    steps = group(times, keys)
-    if groupby == "time" and (torn := split_acquisitions(steps, _column(table, schema.DATATAKE))):
+    return group(times, keys)
+
+
+def _warn_of_torn(table: pa.Table, steps: TimeSteps, groupby: Any) -> None:
+    torn = split_acquisitions(steps, _column(table, schema.DATATAKE)) if groupby == "time" else 0
+    if torn:
         warnings.warn(
             f"{torn} acquisitions are spread over several time steps, because their items differ by seconds; "
             "groupby='solar_day' joins them",
             RasteretWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
-    return steps
+
+
+def _core_steps(
+    table: pa.Table, steps: TimeSteps, request: CubeRequest
+) -> tuple[pa.Table, TimeSteps]:
+    """Leave out the time steps that hold none of the items that were asked for.
+
+    A grid is larger than the lon/lat box that it was made for. Items in its corners belong to the picture, but make no step of their own.
+    """
+    if request.core is None:
+        return table, steps
+    core = np.isin(np.array(_column(table, schema.ID)), np.array(sorted(request.core)))
+    kept = np.isin(steps.steps, np.unique(steps.steps[core]))
+    if kept.all():
+        return table, steps
+    table = table.filter(pa.array(kept))
+    return table, make_steps(table, request.groupby)
 
 
 def _solar_days(table: pa.Table, times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.int64]:
@@ -164,7 +184,8 @@ def _other_keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any
 
 def arrange(table: pa.Table, request: CubeRequest) -> Items:
     """Order items by time step and rank, and work out what each one's radiometry needs."""
-    steps = make_steps(table, request.groupby)
+    table, steps = _core_steps(table, make_steps(table, request.groupby), request)
+    _warn_of_torn(table, steps, request.groupby)
     order = np.lexsort((_ranks(table, request), steps.steps))
     table = table.take(pa.array(order))
     steps = replace(steps, steps=steps.steps[order])

@@ -55,6 +55,8 @@ class CubeRequest:
     early_exit : bool
     classes : frozenset of str
         Canonical names of class bands.
+    core : frozenset of str, optional
+        Ids of the items that meet the area; others lie in the corners of the grid alone.
     """
 
     bands: tuple[tuple[str, str], ...]
@@ -80,6 +82,7 @@ class CubeRequest:
     properties: tuple[str, ...] = ()
     early_exit: bool = False
     classes: frozenset[str] = frozenset()
+    core: frozenset[str] | None = None
 
 
 def area_of(
