@@ -1,0 +1,131 @@
+"""A fifth of the answers is 503, one in twenty stalls, one in fifty is cut off, workers die: the same collection, the same pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+from distributed import Client
+
+import rasteret_dask as rd
+from rasteret_dask.cluster.profiles import Local, open_profile
+from rasteret_dask.model import RetryPolicy, StorageOptions
+from rasteret_dask.storage import counters
+from rasteret_dask.testing.catalog import write_demo_catalog
+from rasteret_dask.testing.server import Fault, RangeServer
+
+FAULTS = [
+    Fault("status", match="*.tif", rate=0.20, retry_after=0.05),
+    Fault("stall", match="*.tif", rate=0.05, seed=1),
+    Fault("truncate", match="*.tif", rate=0.02, seed=2),
+    Fault("reset", match="*.tif", rate=0.02, seed=3),
+]
+PATIENT = StorageOptions(retry=RetryPolicy(attempts=12, base=0.01, cap=0.2, stall=0.5))
+CUBE: dict[str, Any] = {
+    "bands": ["red", "nir"],
+    "groupby": "solar_day",
+    "masked": True,
+    "scale": True,
+    "mask": {"band": "scl", "keep": [4, 5, 6, 7]},
+    "chunks": {"time": 1, "y": 128, "x": 128},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_catalog(folder, size=384, blocksize=128)
+    with RangeServer(folder) as found:
+        yield found
+
+
+def build(server: RangeServer, workspace: Path) -> rd.Collection:
+    return rd.build_from_stac(
+        static_catalog=f"{server.url}/catalog.json",
+        name="demo",
+        bands=["red", "nir", "scl"],
+        workspace_dir=workspace,
+        storage=PATIENT,
+    )
+
+
+def digest(folder: Path) -> str:
+    """Of everything that readers of a collection see."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("data/**/*.parquet")):
+        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def calm(server: RangeServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, xr.Dataset]:
+    server.configure(faults=[])
+    workspace = tmp_path_factory.mktemp("calm")
+    cube = build(server, workspace).get_xarray(**CUBE).compute()
+    assert float(cube.red.notnull().mean()) > 0.2
+    return digest(workspace), cube
+
+
+def same(found: xr.Dataset, calm: xr.Dataset) -> None:
+    assert found.identical(calm)
+    for band in calm.data_vars:
+        assert found[band].values.tobytes() == calm[band].values.tobytes()
+
+
+def test_a_build_and_a_cube_are_as_on_a_calm_day(
+    server: RangeServer, calm: tuple[str, xr.Dataset], tmp_path: Path
+) -> None:
+    server.configure(faults=FAULTS)
+    server.reset()
+    before = counters.snapshot()
+    collection = build(server, tmp_path)
+    assert digest(tmp_path) == calm[0]
+    same(collection.get_xarray(**CUBE, storage=PATIENT).compute(), calm[1])
+    spent, seen = counters.snapshot() - before, server.counters()
+    assert seen.statuses[503] > 20
+    assert spent.retries > seen.statuses[503]  # stalls, cuts and resets as well
+    bad_files = {p for p in seen.paths if p.endswith(".tif")}
+    assert len(bad_files) > 10
+
+
+def test_workers_that_die_take_nothing_with_them(
+    server: RangeServer, calm: tuple[str, xr.Dataset], tmp_path: Path
+) -> None:
+    server.configure(faults=[])
+    collection = build(server, tmp_path)
+    server.configure(faults=FAULTS, latency=0.05)
+    profile = Local(kind="local", workers=2, threads=1, allowed_failures=50)
+    try:
+        with open_profile(profile) as client:
+            assert client is not None
+            stop, killed = threading.Event(), []
+            killer = threading.Thread(target=kill_workers, args=(client, stop, killed))
+            killer.start()
+            try:
+                found = collection.get_xarray(**CUBE, storage=PATIENT).compute()
+            finally:
+                stop.set()
+                killer.join()
+    finally:
+        server.configure(latency=0.0)
+    same(found, calm[1])
+    assert killed
+
+
+def kill_workers(client: Client, stop: threading.Event, killed: list[int]) -> None:
+    """SIGKILL one worker now and another soon."""
+    pids = client.run(os.getpid)
+    for pid in list(pids.values()):
+        if stop.wait(0.5):
+            return
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+        time.sleep(1.0)
