@@ -1,0 +1,257 @@
+"""Builds on clusters of real processes, killed by `kill -9`: the same bytes in the end, and only
+what was unfinished is read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import rasteret_dask as rd
+from rasteret_dask.ingest import cut
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import RangeServer
+
+ITEMS, BANDS, ROWS = 48, ("red", "nir"), 4
+SLICES = ITEMS // ROWS
+HEADERS = ROWS * len(BANDS)
+"""Of a slice."""
+
+SCRIPT = """
+import json, sys
+import rasteret_dask as rd
+from distributed import Client
+from rasteret_dask.ingest import cut
+where, address, items = sys.argv[1:]
+cut.slice_rows = lambda count, bands: {rows}
+with Client(address):
+    built = rd.build_from_items(json.load(open(items)), name="c", workspace_dir=where)
+    print(json.dumps([len(built), built.report.requests, built.report.reused]))
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
+    """Two files under the names of many."""
+    folder = tmp_path_factory.mktemp("files")
+    for number, band in enumerate(BANDS):
+        pixels = np.random.default_rng(number).integers(1, 9999, (64, 64), "uint16")
+        corner = (10.0, 0.0, 500000.0, 0.0, -10.0, 5200000.0)
+        make_cog(folder / f"{band}.tif", pixels, transform=corner, crs="EPSG:32633", blocksize=32)
+    aliases = {f"s{k:03d}/{band}.tif": f"{band}.tif" for k in range(ITEMS) for band in BANDS}
+    with RangeServer(folder, aliases=aliases) as running:
+        yield running
+
+
+@pytest.fixture
+def items(server: RangeServer) -> list[dict[str, Any]]:
+    server.reset()
+    return [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": f"s{k:03d}",
+            "bbox": [15.0, 46.9, 15.01, 46.91],
+            "geometry": None,
+            "properties": {"datetime": f"2023-01-01T{k // 60:02d}:{k % 60:02d}:00Z"},
+            "links": [],
+            "assets": {
+                band: {"href": server.url_of(f"s{k:03d}/{band}.tif"), "type": "image/tiff"}
+                for band in BANDS
+            },
+        }
+        for k in range(ITEMS)
+    ]
+
+
+@pytest.fixture
+def calm(
+    server: RangeServer, items: list[dict[str, Any]], tmp_path: Path, monkeypatch: Any
+) -> dict[str, str]:
+    """The bytes of a build that nobody disturbs."""
+    monkeypatch.setattr(cut, "slice_rows", lambda count, bands: ROWS)
+    server.configure(latency=0.0)
+    rd.build_from_items(items, name="c", workspace_dir=tmp_path / "calm")
+    server.configure(latency=0.5)  # a slice takes long enough to be killed
+    server.reset()
+    return hashes(tmp_path / "calm" / "c")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """All lasting files; what a killed writer was writing has a passing name and is not among
+    them."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "drafts" not in path.parts
+    }
+
+
+def parts(where: Path) -> int:
+    return len(list((where / "c" / "_rasteret" / "parts").rglob("*.part")))
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+class Processes(ExitStack):
+    """A scheduler and two workers of one thread, each a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        folder.mkdir()
+        file = folder / "scheduler.json"
+        common = ["--no-dashboard", "--scheduler-file", str(file)]
+        here = ["--host", "127.0.0.1"]
+        self.scheduler = self.start("dask_scheduler", *here, "--port", "0", *common)
+        wait_for(file.exists)
+        self.address: str = json.loads(file.read_text())["address"]
+        one = [self.address, "--no-nanny", "--no-dashboard", "--nthreads", "1", *here]
+        one += ["--local-directory", str(folder)]
+        self.workers = [self.start("dask_worker", *one) for _ in range(2)]
+        with Client(self.address) as client:
+            client.wait_for_workers(2, timeout=60)
+
+    def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.{name}", *options]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.callback(end, process)
+        return process
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    process.kill()
+    process.wait()
+
+
+def client(where: Path, address: str, items: list[dict[str, Any]]) -> subprocess.Popen[str]:
+    file = where.parent / "items.json"
+    file.write_text(json.dumps(items))
+    command = [sys.executable, "-c", SCRIPT.format(rows=ROWS), str(where), address, str(file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> list[int]:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-2000:]
+    found: list[int] = json.loads(out.splitlines()[-1])
+    return found
+
+
+# --- kill -9 -------------------------------------------------------------------------------------
+def test_killed_in_every_way_it_ends_with_the_same_bytes(
+    server: RangeServer, items: list[dict[str, Any]], calm: dict[str, str], tmp_path: Path
+) -> None:
+    where = tmp_path / "ws"
+    with Processes(tmp_path / "dask") as cluster:
+        # The client: the build is gone, what was finished stays.
+        first = client(where, cluster.address, items)
+        wait_for(lambda: parts(where) >= 2)
+        first.kill()
+        first.wait()
+        done = settled(where)
+        assert 2 <= done < SLICES - 4
+        assert not (where / "c" / "data").exists()
+        assert server.counters().requests == done * HEADERS
+        # The scheduler: the client says that it lost the cluster.
+        server.reset()
+        second = client(where, cluster.address, items)
+        wait_for(lambda: parts(where) >= done + 2)
+        cluster.scheduler.kill()
+        _, told = second.communicate(timeout=120)
+        assert second.returncode != 0
+        assert "Error" in told
+        before, done = done, settled(where)
+        assert before < done < SLICES
+        assert server.counters().requests == (done - before) * HEADERS
+    server.reset()
+    with Processes(tmp_path / "again") as cluster:
+        # A worker: the build goes on without it, and reads the slice again that it was at.
+        third = client(where, cluster.address, items)
+        wait_for(lambda: parts(where) > done)
+        cluster.workers[0].send_signal(signal.SIGKILL)
+        assert finish(third)[0] == ITEMS
+    asked = Counter(server.counters().paths.values())
+    assert set(asked) <= {1, 2}
+    assert asked[2] <= HEADERS
+    assert asked[1] + asked[2] == (SLICES - done) * HEADERS
+    assert hashes(where / "c") == calm
+
+
+def settled(where: Path) -> int:
+    """Slices that are finished, once those that were under way have ended."""
+    known, since = parts(where), time.monotonic()
+    while time.monotonic() - since < 1.0:
+        time.sleep(0.05)
+        if parts(where) != known:
+            known, since = parts(where), time.monotonic()
+    return known
+
+
+# --- workers that come and go ---------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "twice"), [("adapt", 0), ("scale", 3)])
+def test_one_worker_then_four_then_one(
+    how: str,
+    twice: int,
+    server: RangeServer,
+    items: list[dict[str, Any]],
+    calm: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """Adaptive scaling lets idle workers go, and nothing is read twice. A busy worker that is told
+    to go is told at once, by Dask: its slice is read again elsewhere."""
+    where, most, over = tmp_path / "ws", [1], threading.Event()
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        workers = cluster.scheduler.workers
+
+        def scale() -> None:
+            wait_for(lambda: parts(where) >= 1)
+            cluster.scale(4)
+            wait_for(lambda: len(workers) == 4 or parts(where) >= SLICES - 4)
+            most.append(len(workers))
+            cluster.scale(1)
+
+        def watch() -> None:
+            while not over.wait(0.02):
+                most.append(len(workers))
+
+        if how == "adapt":
+            cluster.adapt(
+                minimum=1, maximum=4, interval="200ms", wait_count=2, target_duration="1s"
+            )
+        other = threading.Thread(target=watch if how == "adapt" else scale)
+        other.start()
+        built = rd.build_from_items(items, name="c", workspace_dir=where)
+        over.set()
+        other.join()
+        wait_for(lambda: len(workers) == 1)
+    assert len(built) == ITEMS
+    assert max(most) > 1
+    asked = Counter(server.counters().paths.values())
+    assert set(asked) <= {1, 2}
+    assert asked[2] <= twice * HEADERS
+    assert asked[1] + asked[2] == ITEMS * len(BANDS)
+    assert hashes(where / "c") == calm
