@@ -54,6 +54,7 @@ class Reads:
         masked: bool = False,
         scale: bool = False,
         harmonize: str | None = None,
+        offsets: Mapping[str, float] | None = None,
         mask: Mapping[str, Any] | None = None,
         nodata: float | int | None = None,
         fill_value: float | int | None = None,
@@ -78,7 +79,7 @@ class Reads:
         all_touched : bool
             Whether a polygon keeps every pixel that it touches, not those alone whose centre it holds.
         crs, target_crs : optional
-            Of the output: anything that pyproj takes, or ``"native"``; by default that of most intersecting pixels. ``target_crs`` is
+            Of the output: anything that pyproj takes, ``"utm"`` or ``"native"``; by default that of most pixels. ``target_crs`` is
             rasteret's name for it.
         resolution : float or (x, y), optional
             In units of the output CRS; by default that of the finest band.
@@ -114,6 +115,8 @@ class Reads:
             Apply scale and offset; Sentinel-2's own offset rule included. The result is float32.
         harmonize : {"sentinel-2"}, optional
             Take the offset of baseline 04.00 out of Sentinel-2's digital numbers without scaling; int16 with nodata -32768.
+        offsets : mapping of str to float, optional
+            Sentinel-2 offsets (0 or -1000, in digital numbers) by item id, over what the rules would say.
         mask : mapping, optional
             ``{"band": "SCL", "keep": [4, 5, 6, 7]}``, or ``drop``, or ``bits``; applied before items are put together and before warping.
         nodata : number, optional
@@ -161,6 +164,7 @@ class Reads:
             "masked": masked,
             "scale": scale,
             "harmonize": harmonize,
+            "offsets": offsets,
             "mask": mask,
             "nodata": nodata,
             "fill_value": fill_value,
@@ -259,6 +263,7 @@ CUBE_OPTIONS = frozenset(
         "masked",
         "scale",
         "harmonize",
+        "offsets",
         "mask",
         "nodata",
         "fill_value",

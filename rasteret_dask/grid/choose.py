@@ -23,6 +23,9 @@ from rasteret_dask.grid.geobox import (
     turns,
 )
 
+UTM = "utm"
+"""Asks for the UTM zone of the middle of the area."""
+
 Affine6 = tuple[float, float, float, float, float, float]
 
 
@@ -76,7 +79,7 @@ class GridRequest:
     Parameters
     ----------
     crs : str, optional
-        ``EPSG:n`` or WKT2.
+        ``EPSG:n``, WKT2, or :data:`UTM`.
     resolution : tuple of float, optional
         x and y, positive, in units of the output CRS.
     bounds : tuple of float, optional
@@ -127,6 +130,8 @@ def choose_grid(sources: Sequence[SourceGrid], request: GridRequest) -> Grid:
             hint="give crs= or resolution= to have it warped, or read it in pixel space with open_tiff",
         )
     crs = request.crs or _vote([(s.crs, n) for s, n in seen])
+    if crs == UTM:
+        crs = _utm([s for s, _ in seen], request)
     own = [(s, n) for s, n in seen if s.crs == crs]
     xres, yres = request.resolution or _resolution(crs, own, [s for s, _ in seen])
     _plausible(crs, xres, yres, request)
@@ -151,6 +156,17 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
     if top < bottom:
         return 0.0
     return max(1.0, width / xres) * max(1.0, (top - bottom) / yres) * source.items
+
+
+def _utm(sources: Sequence[SourceGrid], request: GridRequest) -> str:
+    """Return the UTM zone of the middle of the area, WGS 84, by the plain six-degree rule."""
+    if request.bounds is not None:
+        west, south, east, north = transform_bounds(request.bounds, request.bounds_crs, CRS84)
+    else:
+        west, south, east, north = _extent(sources, CRS84, request)
+    longitude = ((west + east) / 2.0 + 180.0) % 360.0 - 180.0
+    zone = min(60, int((longitude + 180.0) // 6.0) + 1)
+    return f"EPSG:{(32600 if (south + north) / 2.0 >= 0 else 32700) + zone}"
 
 
 def _vote(votes: Sequence[tuple[str, float]]) -> str:
@@ -256,7 +272,7 @@ def parse_resolution(resolution: float | tuple[float, float] | None) -> tuple[fl
 
 
 def parse_crs(crs: object) -> str | None:
-    """Understand anything that pyproj takes; ``"native"`` and None leave the choice to the sources."""
+    """Understand anything that pyproj takes, and ``"utm"``; ``"native"`` and None leave the choice to the sources."""
     if crs is None or crs == "native":
         return None
-    return crs_text(crs)
+    return UTM if crs == UTM else crs_text(crs)

@@ -192,7 +192,7 @@ def arrange(table: pa.Table, request: CubeRequest) -> Items:
     offsets = None
     if request.harmonize == "sentinel-2" or (request.scale and _is_sentinel2(table)):
         reflectances = [band for _, band in request.bands if is_reflectance(band)]
-        offsets = _sentinel2(table, reflectances[0]) if reflectances else None
+        offsets = _sentinel2(table, reflectances[0], request) if reflectances else None
     return Items(table, steps, offsets)
 
 
@@ -232,7 +232,7 @@ def is_reflectance(band: str) -> bool:
     return _REFLECTANCE.fullmatch(band) is not None
 
 
-def _sentinel2(table: pa.Table, band: str) -> tuple[Offset, ...]:
+def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset, ...]:
     sources = band_sources(table, band)
     declared = dict(zip(sources.rows.tolist(), zip(sources.scales.tolist(), sources.adds.tolist())))
     columns = (schema.ID, schema.COLLECTION, schema.BOA_OFFSET_APPLIED, schema.BASELINE)
@@ -240,6 +240,9 @@ def _sentinel2(table: pa.Table, band: str) -> tuple[Offset, ...]:
     for row, (item, collection, applied, baseline) in enumerate(
         zip(*(_column(table, name) for name in columns))
     ):
+        if item in request.offsets:
+            found.append(Offset(request.offsets[item], "given"))
+            continue
         scale, add = declared.get(row, (None, None))
         try:
             found.append(

@@ -55,6 +55,8 @@ class CubeRequest:
     early_exit : bool
     classes : frozenset of str
         Canonical names of class bands.
+    offsets : mapping of str to float
+        Sentinel-2 offsets, in digital numbers, of items whose own metadata is not to be believed.
     core : frozenset of str, optional
         Ids of the items that meet the area; others lie in the corners of the grid alone.
     """
@@ -83,6 +85,7 @@ class CubeRequest:
     early_exit: bool = False
     classes: frozenset[str] = frozenset()
     core: frozenset[str] | None = None
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
 
 def area_of(
@@ -154,6 +157,7 @@ def make_request(
         mosaic=_mosaic(given.pop("mosaic", "first")),
         properties=_names(given.pop("properties", ())),
         classes=classes,
+        offsets={str(k): float(v) for k, v in (given.pop("offsets", None) or {}).items()},
         areas=areas,
         dtype=None if dtype is None else np.dtype(dtype).name,
         mask=None if mask is None else mask_rule(mask),
