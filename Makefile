@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-all check format matrix bench clean
+.PHONY: setup demo test test-all test-torchgeo check format matrix parity bench bench-quick faults docs newcomer clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(PIP) install --upgrade pip
+	$(PIP) install -e ".[dev]"
 	touch $(STAMP)
 
 demo: setup
@@ -20,9 +21,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not network" tests
 
-test-all: setup
-	$(BIN)/python -m pytest -m "not network" tests
-
+# --- checks -------------------------------------------------------------------
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,12 +32,36 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# --- longer campaigns, each a command of its own ------------------------------
+test-all: setup
+	$(BIN)/python -m pytest -m "not network" tests
+
+test-torchgeo:
+	$(PYTHON) tests/torchgeo/run.py
+
 matrix:
 	$(PYTHON) tests/matrix.py
 
+parity:
+	$(PYTHON) tests/parity/rasteret.py
+
 bench: setup
-	$(BIN)/python -m pip install --quiet -e ".[bench]"
-	$(BIN)/python -m benchmarks.run
+	$(PIP) install -e ".[bench]"
+	$(BIN)/python -m benchmarks.run --page
+
+bench-quick: setup
+	$(PIP) install -e ".[bench]"
+	$(BIN)/python -m benchmarks.quick
+
+faults: setup
+	$(BIN)/python -m benchmarks.faults
+
+docs: setup
+	$(PIP) install -e ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+newcomer:
+	bash tests/newcomer.sh
 
 clean:
-	rm -rf $(VENV) build dist demo-output
+	rm -rf $(VENV) build dist site demo-output
