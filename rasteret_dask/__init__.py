@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rasteret_dask.api import as_collection, build, build_from_items, build_from_stac, load
+    from rasteret_dask.api import build, build_from_items, build_from_stac, build_from_table
     from rasteret_dask.catalog import Catalog
     from rasteret_dask.collection import Collection
     from rasteret_dask.errors import RasteretError
@@ -17,17 +17,32 @@ if TYPE_CHECKING:
         RetryPolicy,
         StorageOptions,
     )
+    from rasteret_dask.opening import (
+        as_collection,
+        concat,
+        list_collections,
+        load,
+        register,
+        register_local,
+        workspace,
+    )
     from rasteret_dask.read.pixels import open_tiff
 
 __version__ = "0.1.0"
 
 # Importing the package imports nothing else: Dask, xarray and pyarrow come with what needs them.
 _WHERE = {
-    "as_collection": "rasteret_dask.api",
+    "as_collection": "rasteret_dask.opening",
     "build": "rasteret_dask.api",
     "build_from_items": "rasteret_dask.api",
     "build_from_stac": "rasteret_dask.api",
-    "load": "rasteret_dask.api",
+    "build_from_table": "rasteret_dask.api",
+    "concat": "rasteret_dask.opening",
+    "list_collections": "rasteret_dask.opening",
+    "load": "rasteret_dask.opening",
+    "register": "rasteret_dask.opening",
+    "register_local": "rasteret_dask.opening",
+    "workspace": "rasteret_dask.opening",
     "open_tiff": "rasteret_dask.read.pixels",
     "Catalog": "rasteret_dask.catalog",
     "Collection": "rasteret_dask.collection",
@@ -52,8 +67,14 @@ __all__ = [
     "build",
     "build_from_items",
     "build_from_stac",
+    "build_from_table",
+    "concat",
+    "list_collections",
     "load",
     "open_tiff",
+    "register",
+    "register_local",
+    "workspace",
 ]
 
 

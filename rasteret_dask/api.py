@@ -1,43 +1,54 @@
-"""The functions people start with: build a collection, load one, wrap a table."""
+"""The functions people start with: build a collection from a catalogue, an API or items."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from rasteret_dask import catalog as catalogs
 from rasteret_dask.catalog import Catalog
-from rasteret_dask.collection import Collection, infos_of
-from rasteret_dask.errors import ArgumentError, CollectionError, UnknownDatasetError
-from rasteret_dask.index import schema
-from rasteret_dask.index.commit import Commit, canonical, digest, read_commit
-from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
+from rasteret_dask.collection import Collection
+from rasteret_dask.errors import ArgumentError
+from rasteret_dask.index.commit import canonical, digest
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.build import Gathered, Order, run_build
 from rasteret_dask.ingest.cells import spread
 from rasteret_dask.ingest.choice import BandChoice
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
+from rasteret_dask.ingest.table import ASSET, TableSource, read_table, table_items
 from rasteret_dask.model import DatasetDescriptor, StorageOptions
+from rasteret_dask.opening import (
+    NAME,
+    WORKSPACE,
+    as_collection,
+    concat,
+    list_collections,
+    load,
+    open_place,
+    register,
+    register_local,
+    workspace,
+)
 
-WORKSPACE = "RASTERET_DASK_WORKSPACE"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def workspace(workspace_dir: str | os.PathLike[str] | None = None) -> str:
-    """Where collections are kept: the argument, else ``$RASTERET_DASK_WORKSPACE``, else
-    ``~/rasteret_workspace``."""
-    chosen = workspace_dir or os.environ.get(WORKSPACE) or Path.home() / "rasteret_workspace"
-    text = os.fspath(chosen)
-    return text if "://" in text else str(Path(text).expanduser())
+__all__ = [
+    "WORKSPACE",
+    "as_collection",
+    "build",
+    "build_from_items",
+    "build_from_stac",
+    "build_from_table",
+    "concat",
+    "list_collections",
+    "load",
+    "register",
+    "register_local",
+    "workspace",
+]
 
 
 def build(
@@ -256,81 +267,95 @@ def build_from_items(
     )
 
 
-def load(
-    path: str | os.PathLike[str],
-    *,
-    workspace_dir: str | os.PathLike[str] | None = None,
-    storage: StorageOptions | None = None,
-    catalog: Catalog | None = None,
-    snapshot: int | None = None,
-) -> Collection:
-    """Open a collection: a name in the workspace, a path or URL, or the id of a published dataset.
-
-    Parameters
-    ----------
-    path : str or path-like
-    workspace_dir, storage, catalog : optional
-        As in `build_from_stac`.
-    snapshot : int, optional
-        An older state, by the number of its commit; the newest by default.
-
-    Raises
-    ------
-    CollectionError
-        There is none, or it cannot be read; `SchemaVersionError` when a newer package wrote it.
-    """
-    text = os.fspath(path)
-    options = storage or StorageOptions()
-    for url in _candidates(text, workspace_dir):
-        place = Place(url, options)
-        commit = read_commit(place, snapshot)
-        if commit is not None:
-            # Without other word, rasters are reached as they were when the headers were read.
-            kept = StorageOptions(options=commit.arguments.get("storage") or {})
-            return _open(place, commit, storage=storage or kept, catalog=catalog)
-    if snapshot is not None:
-        raise CollectionError(f"no snapshot {snapshot} of {text!r}")
-    place = Place(_candidates(text, workspace_dir)[0], options)
-    if "://" in text or (place.is_local and os.path.exists(place.path())):
-        return as_collection(open_parquet(place), name=Path(text).stem, storage=options)
-    known = catalogs.default() if catalog is None else catalog
-    if text in known:
-        published = known[text].parquet
-        if published is None:
-            raise CollectionError(f"{text!r} is not published as a collection", hint="build() it")
-        return load(published, storage=storage)
-    raise CollectionError(f"no collection {text!r}", hint=f"looked in {workspace(workspace_dir)}")
-
-
-def as_collection(
+def build_from_table(
     table: Any,
     *,
-    name: str = "",
+    name: str,
+    column_map: Mapping[str, str] | None = None,
+    href_column: str | None = None,
+    band_index_map: Mapping[str, int] | None = None,
+    url_rewrite_patterns: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
+    filter_expr: Any = None,
+    timezone: str | None = None,
+    bands: Sequence[str] | None = None,
+    band_codes: Sequence[str] | None = None,
+    band_map: Mapping[str, str] | None = None,
+    enrich_cog: bool = True,
+    prefer: str | None = None,
     descriptor: DatasetDescriptor | None = None,
+    workspace_dir: str | os.PathLike[str] | None = None,
     storage: StorageOptions | None = None,
+    first_read: int = FIRST_READ,
+    force: bool = False,
+    single_writer: bool = False,
 ) -> Collection:
-    """Wrap a table that has headers already; reads nothing.
+    """Index the headers of the files that a table links to; for tables that hold headers already there is `as_collection`.
 
     Parameters
     ----------
     table
-        Anything with Arrow's C stream (pyarrow, Polars, DuckDB, pandas), with the columns ``id,
-        datetime, assets`` and one ``{band}_metadata`` at least.
+        Path or URL of Parquet, GeoParquet or STAC GeoParquet; or pyarrow, Polars, DuckDB, pandas, GeoPandas: a table, dataset or reader.
+        It needs ``id``, ``datetime`` (or a year), and ``assets`` or a column of links; ``geometry`` and ``bbox`` when it is to be searched
+        by place.
+    name : str
+        Of the collection.
+    column_map : mapping of str to str, optional
+        Its columns' names → those above.
+    href_column : str, optional
+        The column of links, when there is no ``assets``; one file a row.
+    band_index_map : mapping of str to int, optional
+        Bands of those files, and which band of the file each is, from 0.
+    url_rewrite_patterns : mapping of str to str, optional
+        Beginnings of links → what they become.
+    columns, filter_expr : optional
+        The columns and rows to read; an Arrow expression is pushed down to row groups.
+    timezone : {"UTC"}, optional
+        What times without a zone mean; without it they are refused.
+    bands, band_codes : sequence of str, optional
+        The bands to index (the second is rasteret's name for it).
+    enrich_cog : bool
+        Headers are always read; False is refused.
+    band_map, prefer, descriptor, workspace_dir, storage, first_read, force, single_writer
+        As in `build_from_stac`.
 
     Raises
     ------
-    CollectionError
-        A column is missing.
+    ArgumentError
+        A column is missing, a time has no zone, a footprint is empty, or a row has no link.
+    DuplicateItemError
+        Two different rows have one id.
+    EmptySelectionError
+        There are no rows.
     """
-    view = table if hasattr(table, "dataset") else in_memory(_as_table(table))
-    check_columns(view.schema)
-    document = schema.document(view.schema)
-    return Collection(
-        view,
-        name=name or document.get("name", ""),
-        descriptor=descriptor,
-        infos=infos_of(document) or (() if descriptor is None else descriptor.bands),
-        storage=storage or StorageOptions(),
+    if not enrich_cog:
+        raise ArgumentError(
+            "a collection needs the headers of its files",
+            hint="as_collection wraps a table that has them",
+        )
+    how = TableSource(
+        dict(column_map or {}),
+        href_column,
+        dict(url_rewrite_patterns or {}),
+        columns,
+        filter_expr,
+        timezone,
+    )
+    found = table_items(read_table(table, how, storage or StorageOptions()), how)
+    if href_column is not None and band_map is None:
+        band_map = dict.fromkeys(band_index_map or {ASSET: 0}, ASSET)
+    return _build(
+        lambda: found,
+        name=name,
+        source={"table": digest(sorted(json.dumps(i, sort_keys=True, default=str) for i in found))},
+        choice=BandChoice(
+            bands if bands is not None else band_codes, band_map, band_index_map, descriptor, prefer
+        ),
+        workspace_dir=workspace_dir,
+        storage=storage,
+        first_read=first_read,
+        force=force,
+        single_writer=single_writer,
     )
 
 
@@ -348,7 +373,7 @@ def _build(
     force: bool,
     single_writer: bool,
 ) -> Collection:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ArgumentError(
             f"{name!r} is no name for a collection", hint="use letters, digits, . _ -"
         )
@@ -377,34 +402,7 @@ def _build(
         return Gathered(infos, choice.records(items, infos))
 
     commit, report = run_build(order, gather)
-    return _open(place, commit, storage=storage, report=report, descriptor=descriptor)
-
-
-def _open(
-    place: Place,
-    commit: Commit,
-    *,
-    storage: StorageOptions,
-    report: BuildReport | None = None,
-    descriptor: DatasetDescriptor | None = None,
-    catalog: Catalog | None = None,
-) -> Collection:
-    dataset = commit.document.get("data_source")
-    if descriptor is None and dataset:
-        try:
-            descriptor = (catalogs.default() if catalog is None else catalog)[dataset]
-        except UnknownDatasetError:
-            descriptor = None  # built elsewhere, with a catalogue that is not here
-    return Collection(
-        open_commit(place, commit),
-        name=commit.name,
-        descriptor=descriptor,
-        infos=infos_of(commit.document),
-        storage=storage,
-        place=place,
-        commit=commit,
-        report=report or BuildReport.from_lasting(commit.report),
-    )
+    return open_place(place, commit, storage=storage, report=report, descriptor=descriptor)
 
 
 def _catalog_file(text: str) -> str:
@@ -414,22 +412,3 @@ def _catalog_file(text: str) -> str:
         return text
     path = Path(text).expanduser().absolute()
     return str(path / "catalog.json" if path.is_dir() else path)
-
-
-def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:
-    if "://" in text:
-        return [text]
-    found = [str(Path(text).expanduser())]
-    if _NAME.fullmatch(text):
-        found.append(f"{workspace(workspace_dir).rstrip('/')}/{text}")
-    return found
-
-
-def _as_table(table: Any) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
-    if hasattr(table, "__arrow_c_stream__"):
-        return pa.RecordBatchReader.from_stream(table).read_all()
-    if hasattr(table, "to_table"):
-        return table.to_table()
-    raise ArgumentError(f"{type(table).__name__} is no table that Arrow can read")

@@ -22,6 +22,7 @@ from rasteret_dask.index import query, schema
 from rasteret_dask.index.commit import Commit
 from rasteret_dask.index.dataset import TableView, in_memory, open_commit
 from rasteret_dask.index.geometries import to_geometries
+from rasteret_dask.index.joined import JoinedView
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import resolve
 from rasteret_dask.ingest.report import BuildReport
@@ -30,6 +31,7 @@ from rasteret_dask.ingest.update import append_items, refresh_files, search_agai
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 from rasteret_dask.reads import Reads
 from rasteret_dask.samples import Samples
+from rasteret_dask.tables import Tables
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
 @dataclass(frozen=True, eq=False)  # Arrow expressions have no truth
-class Collection(Reads, Samples):
+class Collection(Reads, Samples, Tables):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
     Made by `build`, `load` or `as_collection`; every query gives a new collection and reads
@@ -45,7 +47,7 @@ class Collection(Reads, Samples):
 
     Parameters
     ----------
-    view : TableView
+    view : TableView or JoinedView
         The rows.
     name : str
     descriptor : DatasetDescriptor, optional
@@ -62,7 +64,7 @@ class Collection(Reads, Samples):
         The account of the build.
     """
 
-    view: TableView
+    view: TableView | JoinedView
     name: str = ""
     descriptor: DatasetDescriptor | None = None
     infos: tuple[BandInfo, ...] = ()

@@ -159,6 +159,27 @@ def plain_crs(crs: Any) -> str:
     return CRS84 if wgs84 else text
 
 
+def plain_table(table: pa.Table) -> pa.Table:
+    """Return a table without views of text and bytes (Polars' own), which few of Arrow's functions take."""
+    fields = [field.with_type(_plain_type(field.type)) for field in table.schema]
+    schema = pa.schema(fields, table.schema.metadata)
+    return table if schema.equals(table.schema) else table.cast(schema)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_plain_type(kind.value_type)))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
+    return kind
+
+
 def check_degrees(bounds: Iterable[float], crs: str) -> None:
     """Refuse coordinates in a geographic CRS that are no degrees.
 
@@ -235,10 +256,11 @@ def _table(given: Any) -> pa.Table | None:
     if isinstance(given, pa.RecordBatchReader):
         return given.read_all()
     if hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns") and not _is_frame(given):
-        return pa.RecordBatchReader.from_stream(given).read_all()
+        return plain_table(pa.RecordBatchReader.from_stream(given).read_all())
     if _is_frame(given) and not hasattr(given, "crs"):
-        kinds = set(map(str, given.dtypes))
-        return None if "object" in kinds else pa.Table.from_pandas(given, preserve_index=False)
+        if any(isinstance(value, BaseGeometry) for value in given.head(1).to_numpy().ravel()):
+            return None
+        return pa.Table.from_pandas(given, preserve_index=False)
     return None
 
 

@@ -106,6 +106,22 @@ class Place:
             return {}
         return {e["name"].rpartition("/")[2]: e["size"] for e in found if e["type"] == "file"}
 
+    def folders(self) -> tuple[str, ...]:
+        """Names of the directories below, sorted; nothing when there is no such place."""
+        try:
+            if self.is_local:
+                with os.scandir(self.path()) as entries:
+                    return tuple(sorted(e.name for e in entries if e.is_dir()))
+            fs = self.filesystem
+            fs.invalidate_cache()
+            found = fs.ls(self.path(), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        names = (
+            e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"
+        )
+        return tuple(sorted(names))
+
     # --- writing -----------------------------------------------------------------------------
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless it is there already; atomic, and of many writers one wins.

@@ -317,9 +317,9 @@ def test_tables_of_polars_and_duckdb(one: rd.Collection) -> None:
     polars = pytest.importorskip("polars")
     duckdb = pytest.importorskip("duckdb")
     expected = one.sample_points(LONLAT, ["v"])["value"].to_pylist()
-    frame = polars.DataFrame({"plot": [1, 2], "lon": LONLAT[:, 0], "lat": LONLAT[:, 1]})
+    frame = polars.DataFrame({"plot": ["a", "b"], "lon": LONLAT[:, 0], "lat": LONLAT[:, 1]})
     found = one.sample_points(frame, ["v"])
-    assert (found["value"].to_pylist(), found["plot"].to_pylist()) == (expected, [1, 2])
+    assert (found["value"].to_pylist(), found["plot"].to_pylist()) == (expected, ["a", "b"])
     relation = duckdb.sql("select 7 as plot, 15.001::double as lon, 46.95::double as lat")
     assert one.sample_points(relation, ["v"])["value"].to_pylist() == expected[:1]
 

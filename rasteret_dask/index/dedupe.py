@@ -1,0 +1,77 @@
+"""One acquisition, processed more than once: which of its items to keep."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_dask.index import schema
+
+WRS_PATH, WRS_ROW, SCENE = "landsat:wrs_path", "landsat:wrs_row", "landsat:scene_id"
+COLUMNS = (
+    schema.ID,
+    schema.COLLECTION,
+    schema.DATETIME,
+    schema.DATATAKE,
+    schema.GRID_CODE,
+    "s2:mgrs_tile",
+    "platform",
+    WRS_PATH,
+    WRS_ROW,
+    schema.BASELINE,
+    schema.GENERATION_TIME,
+    "updated",
+    "created",
+)
+"""What tells acquisitions apart, and versions of one; a table may lack some."""
+
+_LANDSAT = re.compile(r"L[A-Z]0?\d_L\dS[PR]_(\d{6})_(\d{8})_(\d{8})")
+
+
+def superseded(table: pa.Table) -> list[str]:
+    """Ids of the items that a newer version of the same acquisition replaces.
+
+    An acquisition of Sentinel-2 is a datatake and a tile; of Landsat a platform, path, row and day. The newest has the highest processing
+    baseline, then the latest time of generation (else of update or creation), then the highest id. Items that say neither stay.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        With the columns of `COLUMNS` that there are.
+    """
+    columns = {name: _column(table, name) for name in COLUMNS}
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in range(len(table)):
+        key = _acquisition({name: values[row] for name, values in columns.items()})
+        if key is not None:
+            groups.setdefault(key, []).append(row)
+    out = []
+    for rows in groups.values():
+        if len(rows) > 1:
+            best = max(rows, key=lambda r: _version({n: v[r] for n, v in columns.items()}))
+            out += [columns[schema.ID][r] for r in rows if r != best]
+    return sorted(out)
+
+
+def _column(table: pa.Table, name: str) -> list[Any]:
+    return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
+
+
+def _acquisition(row: dict[str, Any]) -> tuple[Any, ...] | None:
+    datatake, tile = row[schema.DATATAKE], row[schema.GRID_CODE] or row["s2:mgrs_tile"]
+    if datatake and tile:
+        # The datatake's own name ends with the baseline that processed it.
+        return "sentinel-2", str(datatake).rpartition("_N")[0], tile
+    if row[WRS_PATH] and row[WRS_ROW] and row[schema.DATETIME] is not None:
+        day = row[schema.DATETIME].date()
+        return "landsat", row["platform"], row[WRS_PATH], row[WRS_ROW], day
+    return None
+
+
+def _version(row: dict[str, Any]) -> tuple[Any, ...]:
+    baseline = [int(n) for n in re.findall(r"\d+", str(row[schema.BASELINE] or ""))]
+    made = row[schema.GENERATION_TIME] or row["updated"] or row["created"] or ""
+    processed = _LANDSAT.match(row[schema.ID])
+    return baseline, processed.group(3) if processed else "", str(made), row[schema.ID]

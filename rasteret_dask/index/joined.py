@@ -1,0 +1,168 @@
+"""Several tables seen as one, with the columns of all: what `concat` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from rasteret_dask.errors import CollectionError
+from rasteret_dask.index import schema as names
+from rasteret_dask.index.dataset import TableView
+from rasteret_dask.index.query import Expression, every
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedView:
+    """Rows of several views; a column that one of them lacks is null there.
+
+    Parameters
+    ----------
+    views : tuple of TableView
+        Every one has all the columns, but for fields of its structs.
+    schema : pyarrow.Schema
+        Of all together.
+    filter : Expression, optional
+        Which rows; all of them without one.
+    """
+
+    views: tuple[TableView, ...]
+    schema: pa.Schema
+    filter: Expression | None = None
+
+    def where(self, expression: Expression | None) -> JoinedView:
+        """The rows that also pass `expression`."""
+        if expression is None:
+            return self
+        views = tuple(view.where(expression) for view in self.views)
+        return replace(self, views=views, filter=every([self.filter, expression]))
+
+    def count(self, expression: Expression | None = None) -> int:
+        """Number of rows (that also pass `expression`)."""
+        return sum(view.count(expression) for view in self.views)
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows in the order (datetime, id)."""
+        wanted = list(self.schema.names if columns is None else columns)
+        keys = [key for key in (names.DATETIME, names.ID) if key in self.schema.names]
+        read = wanted + [key for key in keys if key not in wanted]
+        target = pa.schema([self.schema.field(name) for name in read], self.schema.metadata)
+        table = pa.concat_tables([_fit(view.read(read), target) for view in self.views])
+        if keys and len(table) > 1:
+            table = table.take(pc.sort_indices(table, [(key, "ascending") for key in keys]))
+        return table.select(wanted)
+
+    def head(self, n: int) -> pa.Table:
+        """The first `n` rows in the order (datetime, id)."""
+        tables = [_fit(view.head(n), self.schema) for view in self.views]
+        table = pa.concat_tables(tables)
+        keys = [(names.DATETIME, "ascending"), (names.ID, "ascending")]
+        return table.take(pc.sort_indices(table, keys)[:n])
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows in pieces, one view after the other."""
+        wanted = list(self.schema.names if columns is None else columns)
+        target = pa.schema([self.schema.field(name) for name in wanted], self.schema.metadata)
+        for view in self.views:
+            for batch in view.batches(wanted):
+                yield from _fit(pa.Table.from_batches([batch]), target).to_batches()
+
+
+def join(views: Sequence[TableView | JoinedView], metadata: dict[bytes, bytes]) -> JoinedView:
+    """See several views as one.
+
+    Parameters
+    ----------
+    views : sequence of TableView or JoinedView
+    metadata : mapping
+        Of the schema.
+
+    Raises
+    ------
+    CollectionError
+        If a column has types that do not go together.
+    """
+    flat = [v for view in views for v in (view.views if isinstance(view, JoinedView) else (view,))]
+    fields: dict[str, pa.Field] = {}
+    for view in flat:
+        for field in view.schema:
+            known = fields.get(field.name)
+            kind = field.type if known is None else _common(known.type, field.type, field.name)
+            fields[field.name] = pa.field(field.name, kind)
+    # Headers come last, as in every collection.
+    order = sorted(fields, key=lambda name: name.endswith("_metadata"))
+    schema = pa.schema([fields[name] for name in order], metadata)
+    return JoinedView(tuple(_widen(view, schema) for view in flat), schema)
+
+
+def _common(a: pa.DataType, b: pa.DataType, name: str) -> pa.DataType:
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    if pa.types.is_struct(a) and pa.types.is_struct(b):
+        fields = {field.name: field.type for field in a}
+        for field in b:
+            known = fields.get(field.name)
+            fields[field.name] = (
+                field.type if known is None else _common(known, field.type, f"{name}.{field.name}")
+            )
+        return pa.struct(list(fields.items()))
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return pa.list_(_common(a.value_type, b.value_type, name))
+    try:
+        both = pa.unify_schemas(
+            [pa.schema([("x", a)]), pa.schema([("x", b)])], promote_options="permissive"
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise CollectionError(
+            f"the column {name!r} is {a} in one collection and {b} in another"
+        ) from None
+    return both.field("x").type
+
+
+def _widen(view: TableView, schema: pa.Schema) -> TableView:
+    """Give a view the columns that it lacks, all null, so that filters can name them."""
+    have = view.schema
+    lacking = [field for field in schema if field.name not in have.names]
+    if not lacking:
+        return view
+    wide = have
+    for field in lacking:
+        wide = wide.append(field)
+    dataset = view.dataset
+    if isinstance(dataset, pads.FileSystemDataset):
+        return replace(view, dataset=dataset.replace_schema(wide))
+    table = dataset.to_table()
+    for field in lacking:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return replace(view, dataset=pads.InMemoryDataset(table))
+
+
+def _fit(table: pa.Table, target: pa.Schema) -> pa.Table:
+    columns = [
+        pa.chunked_array(
+            [_cast(chunk, field.type) for chunk in table.column(field.name).chunks], field.type
+        )
+        for field in target
+    ]
+    return pa.Table.from_arrays(columns, schema=target)
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Give structs the fields that they lack; Arrow's own cast does not everywhere."""
+    if array.type == kind:
+        return array
+    if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
+        children = []
+        for field in kind:
+            at = array.type.get_field_index(field.name)
+            child = pa.nulls(len(array), field.type) if at < 0 else array.field(at)
+            children.append(_cast(child, field.type))
+        missing = pa.array(~np.asarray(array.is_valid().to_numpy(zero_copy_only=False)))
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=missing)
+    return array.cast(kind)

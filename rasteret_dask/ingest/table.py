@@ -1,0 +1,265 @@
+"""Tables of items that have no headers yet, as STAC items: STAC GeoParquet, and any table with an id, a time and a link."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import shapely
+from pyproj import Transformer
+
+from rasteret_dask.errors import ArgumentError, CollectionError
+from rasteret_dask.grid.geobox import CRS84
+from rasteret_dask.grid.given import plain_crs, plain_table, understand
+from rasteret_dask.index import schema
+from rasteret_dask.index.place import Place
+from rasteret_dask.model import StorageOptions
+
+ASSET: Final = "data"
+"""What the one file of a row is called when a column links to it."""
+
+_STAC = ("type", "stac_version", "stac_extensions", "links")
+_PLACES = ("xmin", "ymin", "xmax", "ymax")
+_CENTURIES = range(1800, 2201)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """How a table is to be understood.
+
+    Parameters
+    ----------
+    column_map : mapping
+        Its columns' names → ours: ``id``, ``datetime``, ``geometry``, ``bbox``, ``assets``, ``proj:epsg``.
+    href_column : str, optional
+        A column of links, when there is no ``assets``.
+    rewrite : mapping
+        Beginnings of links → what they become.
+    columns : sequence of str, optional
+        The columns to read.
+    where : optional
+        A pyarrow expression: the rows to read.
+    timezone : str, optional
+        What times without a zone mean; only ``UTC``.
+    """
+
+    column_map: Mapping[str, str] = field(default_factory=dict)
+    href_column: str | None = None
+    rewrite: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] | None = None
+    where: Any = None
+    timezone: str | None = None
+
+
+def read_table(source: Any, how: TableSource, storage: StorageOptions) -> pa.Table:
+    """Read a table: a path or URL of Parquet, or anything that Arrow can take over.
+
+    Raises
+    ------
+    CollectionError
+        A path that holds no Parquet.
+    ArgumentError
+        It is no table, or lacks a column.
+    """
+    if hasattr(source, "to_arrow") and hasattr(source, "crs"):  # GeoPandas
+        source = pa.table(source.to_arrow())
+    if isinstance(source, (str, os.PathLike)):
+        source = _open(os.fspath(source), storage)
+    if isinstance(source, pads.Dataset):
+        columns = list(source.schema.names if how.columns is None else how.columns)
+        _known(columns, source.schema.names)
+        return source.to_table(columns=columns, filter=how.where)
+    if isinstance(source, pa.RecordBatch):
+        table = pa.Table.from_batches([source])
+    elif isinstance(source, pa.Table):
+        table = source
+    elif hasattr(source, "__arrow_c_stream__"):
+        table = plain_table(pa.RecordBatchReader.from_stream(source).read_all())
+    else:
+        raise ArgumentError(f"{type(source).__name__} is no table that Arrow can read")
+    if how.where is not None:
+        table = table.filter(how.where)
+    if how.columns is not None:
+        _known(how.columns, table.column_names)
+        table = table.select(list(how.columns))
+    return table
+
+
+def _open(text: str, storage: StorageOptions) -> Any:
+    place = Place(text if "://" in text else os.path.abspath(os.path.expanduser(text)), storage)
+    try:
+        return pads.dataset(
+            place.path(), filesystem=place.arrow(), format="parquet", partitioning="hive"
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise CollectionError(f"no Parquet that can be read: {error}", url=place.url) from None
+
+
+def _known(asked: Sequence[str], names: Sequence[str]) -> None:
+    for name in asked:
+        if name not in names:
+            raise ArgumentError(
+                f"the table has no column {name!r}", hint=f"columns: {', '.join(names)}"
+            )
+
+
+def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
+    """Rows as STAC items.
+
+    Raises
+    ------
+    ArgumentError
+        A column is missing, a time has no zone, a footprint is empty, or a row has no link.
+    """
+    _known([*how.column_map, *([how.href_column] if how.href_column else [])], table.column_names)
+    for old, new in how.column_map.items():
+        if new not in table.column_names:
+            table = table.append_column(new, table.column(old))
+    needed = [schema.ID, *([] if how.href_column else [schema.ASSETS])]
+    for name in needed:
+        if name not in table.column_names:
+            raise ArgumentError(
+                f"the table has no column {name!r}",
+                hint="name it with column_map={'theirs': 'ours'}"
+                + (", or the column of links with href_column=" if name == schema.ASSETS else ""),
+            )
+    if not {schema.DATETIME, schema.START} & set(table.column_names):
+        raise ArgumentError(
+            "the table has no column 'datetime'",
+            hint="name it with column_map={'theirs': 'datetime'}",
+        )
+    _check_zones(table, how)
+    footprints = _footprints(table)
+    plain = [n for n in table.column_names if n not in (schema.GEOMETRY, schema.BBOX)]
+    plain = [n for n in plain if not n.endswith("_metadata") and n not in _STAC]
+    rows = table.select([n for n in plain if not _binary(table.schema.field(n).type)]).to_pylist()
+    boxes = table.column(schema.BBOX).to_pylist() if schema.BBOX in table.column_names else None
+    return [
+        _item(row, footprints[k], None if boxes is None else boxes[k], how)
+        for k, row in enumerate(rows)
+    ]
+
+
+def _binary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return True
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _check_zones(table: pa.Table, how: TableSource) -> None:
+    if how.timezone not in (None, "UTC"):
+        raise ArgumentError(f"timezone={how.timezone!r}; only 'UTC' is understood")
+    for name in (schema.DATETIME, schema.START, schema.END):
+        if name not in table.column_names or how.timezone:
+            continue
+        kind = table.schema.field(name).type
+        if pa.types.is_timestamp(kind) and kind.tz is None:
+            raise ArgumentError(
+                f"the times in {name!r} have no time zone",
+                hint="timezone='UTC' says that they are in UTC",
+            )
+
+
+def _footprints(table: pa.Table) -> list[Any]:
+    if schema.GEOMETRY not in table.column_names:
+        return [None] * len(table)
+    column = table.column(schema.GEOMETRY)
+    present = np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+    out: list[Any] = [None] * len(table)
+    if not present.any():
+        return out
+    found = understand(table.filter(pa.array(present)), schema.GEOMETRY)
+    geometries = found.geometries
+    if found.crs not in (None, CRS84):
+        there = Transformer.from_crs(plain_crs(found.crs), CRS84, always_xy=True)
+        geometries = shapely.transform(
+            geometries, lambda xy: np.column_stack(there.transform(xy[:, 0], xy[:, 1]))
+        )
+    for row, geometry in zip(np.flatnonzero(present).tolist(), geometries):
+        out[row] = geometry
+    return out
+
+
+def _item(row: dict[str, Any], footprint: Any, box: Any, how: TableSource) -> dict[str, Any]:
+    name = row.pop(schema.ID)
+    if name is None:
+        raise ArgumentError("a row has no id")
+    name = str(name)
+    assets = _assets(row, name, how)
+    inner = row.pop(schema.PROPERTIES, None)
+    properties = json.loads(inner) if isinstance(inner, str) else dict(inner or {})
+    properties |= {key: _plain(value) for key, value in row.items() if value is not None}
+    properties |= _times(row)
+    properties.pop(schema.COLLECTION, None)
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "id": name,
+        "collection": row.get(schema.COLLECTION),
+        "properties": properties,
+        "assets": assets,
+        "geometry": None if footprint is None else shapely.geometry.mapping(footprint),
+    }
+    bounds = _bounds(box)
+    if bounds is not None:
+        item["bbox"] = bounds
+    return item
+
+
+def _assets(row: dict[str, Any], name: str, how: TableSource) -> dict[str, Any]:
+    given = row.pop(schema.ASSETS, None)
+    if how.href_column is not None:
+        href = row.pop(how.href_column)
+        if not href:
+            raise ArgumentError("a row has no link", item=name)
+        given = {ASSET: {"href": href, "type": "image/tiff"}}
+    if isinstance(given, str):
+        given = json.loads(given)
+    if isinstance(given, list):  # a map column
+        given = dict(given)
+    assets = {key: _plain(value) for key, value in (given or {}).items() if value}
+    for asset in assets.values():
+        for old, new in how.rewrite.items():
+            if str(asset.get("href", "")).startswith(old):
+                asset["href"] = new + asset["href"][len(old) :]
+    return assets
+
+
+def _times(row: dict[str, Any]) -> dict[str, Any]:
+    """A year as a number is that year; everything else is read as it stands."""
+    value = row.get(schema.DATETIME)
+    if isinstance(value, int) and value in _CENTURIES:
+        return {
+            schema.DATETIME: f"{value}-01-01T00:00:00Z",
+            schema.START: f"{value}-01-01T00:00:00Z",
+            schema.END: f"{value}-12-31T23:59:59.999999Z",
+        }
+    return {}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, without what Arrow's structs fill up with null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return f"{value.isoformat()}T00:00:00Z"
+    return value
+
+
+def _bounds(box: Any) -> list[float] | None:
+    if isinstance(box, Mapping) and all(box.get(name) is not None for name in _PLACES):
+        return [float(box[name]) for name in _PLACES]
+    if isinstance(box, (list, tuple)) and len(box) in (4, 6) and None not in box:
+        return [float(v) for v in box]
+    return None

@@ -1,0 +1,320 @@
+"""Open collections: by name, path, URL or id; wrap tables; join collections; keep ids of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rasteret_dask import catalog as catalogs
+from rasteret_dask.catalog import Catalog
+from rasteret_dask.collection import Collection, infos_of
+from rasteret_dask.errors import (
+    ArgumentError,
+    CollectionError,
+    DuplicateItemError,
+    UnknownDatasetError,
+)
+from rasteret_dask.grid.given import plain_table
+from rasteret_dask.index import schema
+from rasteret_dask.index.commit import Commit, read_commit
+from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
+from rasteret_dask.index.joined import join
+from rasteret_dask.index.place import Place
+from rasteret_dask.ingest.report import BuildReport
+from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
+
+WORKSPACE = "RASTERET_DASK_WORKSPACE"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def workspace(workspace_dir: str | os.PathLike[str] | None = None) -> str:
+    """Where collections are kept: the argument, else ``$RASTERET_DASK_WORKSPACE``, else
+    ``~/rasteret_workspace``."""
+    chosen = workspace_dir or os.environ.get(WORKSPACE) or Path.home() / "rasteret_workspace"
+    text = os.fspath(chosen)
+    return text if "://" in text else str(Path(text).expanduser())
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    workspace_dir: str | os.PathLike[str] | None = None,
+    storage: StorageOptions | None = None,
+    catalog: Catalog | None = None,
+    snapshot: int | None = None,
+) -> Collection:
+    """Open a collection: a name in the workspace, a path or URL, or the id of a published dataset.
+
+    Parameters
+    ----------
+    path : str or path-like
+    workspace_dir, storage, catalog : optional
+        As in `build_from_stac`.
+    snapshot : int, optional
+        An older state, by the number of its commit; the newest by default.
+
+    Raises
+    ------
+    CollectionError
+        There is none, or it cannot be read; `SchemaVersionError` when a newer package wrote it.
+    """
+    text = os.fspath(path)
+    options = storage or StorageOptions()
+    for url in _candidates(text, workspace_dir):
+        place = Place(url, options)
+        commit = read_commit(place, snapshot)
+        if commit is not None:
+            # Without other word, rasters are reached as they were when the headers were read.
+            kept = StorageOptions(options=commit.arguments.get("storage") or {})
+            return open_place(place, commit, storage=storage or kept, catalog=catalog)
+    if snapshot is not None:
+        raise CollectionError(f"no snapshot {snapshot} of {text!r}")
+    place = Place(_candidates(text, workspace_dir)[0], options)
+    if "://" in text or (place.is_local and os.path.exists(place.path())):
+        return as_collection(open_parquet(place), name=Path(text).stem, storage=options)
+    known = catalogs.default() if catalog is None else catalog
+    if text in known:
+        descriptor = known[text]
+        if descriptor.parquet is None:
+            raise CollectionError(f"{text!r} is not published as a collection", hint="build() it")
+        reached = storage or StorageOptions(options=descriptor.storage)
+        found = load(descriptor.parquet, storage=reached)
+        return replace(found, descriptor=descriptor, infos=found.infos or descriptor.bands)
+    raise CollectionError(f"no collection {text!r}", hint=f"looked in {workspace(workspace_dir)}")
+
+
+def as_collection(
+    table: Any,
+    *,
+    name: str = "",
+    descriptor: DatasetDescriptor | None = None,
+    storage: StorageOptions | None = None,
+) -> Collection:
+    """Wrap a table that has headers already; reads nothing.
+
+    Parameters
+    ----------
+    table
+        Anything with Arrow's C stream (pyarrow, Polars, DuckDB, pandas), with the columns ``id,
+        datetime, assets`` and one ``{band}_metadata`` at least.
+
+    Raises
+    ------
+    CollectionError
+        A column is missing.
+    """
+    view = table if hasattr(table, "dataset") else in_memory(_as_table(table))
+    check_columns(view.schema)
+    document = schema.document(view.schema)
+    return Collection(
+        view,
+        name=name or document.get("name", ""),
+        descriptor=descriptor,
+        infos=infos_of(document) or (() if descriptor is None else descriptor.bands),
+        storage=storage or StorageOptions(),
+    )
+
+
+def concat(
+    collections: Iterable[Collection], *, name: str = "", storage: StorageOptions | None = None
+) -> Collection:
+    """Join collections: all their items, and all their bands; an item has a band or has not.
+
+    Parameters
+    ----------
+    collections : iterable of Collection
+        Bands of the same canonical name are one band, as ``red`` of HLS from Landsat and from Sentinel-2.
+    name : str
+    storage : StorageOptions, optional
+        How all the rasters are reached; needed when the collections differ in that.
+
+    Raises
+    ------
+    DuplicateItemError
+        Two of them hold an item of the same id.
+    ArgumentError
+        There is none, or they have no band in common, or they reach rasters differently.
+    """
+    given = list(collections)
+    if not given:
+        raise ArgumentError("no collection was given")
+    shared = set.intersection(*(set(c.bands) for c in given))
+    if not shared:
+        raise ArgumentError(
+            "the collections have no band in common",
+            hint="; ".join(f"{c.name or 'one'}: {', '.join(c.bands)}" for c in given),
+        )
+    if storage is None:
+        if any(c.storage != given[0].storage for c in given):
+            raise ArgumentError(
+                "the collections reach their rasters differently", hint="give storage="
+            )
+        storage = given[0].storage
+    ids = pa.chunked_array(
+        [k for c in given for k in c.to_table([schema.ID])[schema.ID].chunks], pa.string()
+    )
+    if len(ids.unique()) < len(ids):
+        twice = next(v["values"] for v in ids.value_counts().to_pylist() if v["counts"] > 1)
+        raise DuplicateItemError(
+            "two of the collections hold an item of the same id",
+            item=twice,
+            hint="subset() one of them",
+        )
+    infos: dict[str, BandInfo] = {}
+    for info in (info for c in given for info in c.infos):
+        infos.setdefault(info.name, info)
+    descriptor = given[0].descriptor
+    if any(c.descriptor != descriptor for c in given):
+        descriptor = None
+    document = {"schema_version": schema.VERSION, "name": name}
+    metadata = {schema.METADATA_KEY: json.dumps(document).encode()}
+    geo = (given[0].schema.metadata or {}).get(b"geo")
+    if geo:
+        metadata[b"geo"] = geo
+    return Collection(
+        join([c.view for c in given], metadata),
+        name=name or "+".join(c.name for c in given if c.name),
+        descriptor=descriptor,
+        infos=tuple(infos.values()),
+        storage=storage,
+    )
+
+
+def list_collections(workspace_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
+    """What `Collection.describe` says of each collection in the workspace, by name, and its ``url``.
+
+    Folders that hold no collection are passed over.
+    """
+    root = workspace(workspace_dir)
+    place = Place(root)
+    found = []
+    for name in place.folders():
+        try:
+            one = load(place.join(name))
+        except CollectionError:
+            continue
+        found.append({**one.describe(), "name": name, "url": place.join(name)})
+    return found
+
+
+def register(descriptor: DatasetDescriptor, path: str | os.PathLike[str] | None = None) -> Catalog:
+    """Keep a descriptor in the user's own catalogue, in place of one with the same id.
+
+    Parameters
+    ----------
+    descriptor : DatasetDescriptor
+    path : str, optional
+        The file; `rasteret_dask.catalog.user_file` by default.
+
+    Returns
+    -------
+    Catalog
+        The built-in catalogue with the user's, as it is now.
+    """
+    file = catalogs.user_file() if path is None else Path(path)
+    own = catalogs.read(file) if file.exists() else Catalog({})
+    own = own.register(descriptor)
+    own.save(file)
+    return Catalog({**catalogs.built_in().descriptors, **own.descriptors})
+
+
+def register_local(
+    dataset: str,
+    collection: str | os.PathLike[str],
+    *,
+    title: str = "",
+    description: str = "",
+    license: str = "",
+    path: str | os.PathLike[str] | None = None,
+) -> DatasetDescriptor:
+    """Give a collection an id in the user's own catalogue, so that `load` finds it by that.
+
+    Parameters
+    ----------
+    dataset : str
+        The id, as ``mine/orchards``.
+    collection : str
+        Its path, URL, or name in the workspace.
+    title, description, license : str
+    path : str, optional
+        The catalogue's file.
+
+    Raises
+    ------
+    CollectionError
+        There is no such collection.
+    """
+    found = load(collection)
+    if found.place is not None:
+        url = found.place.url
+    else:
+        text = os.fspath(collection)
+        url = text if "://" in text else str(Path(text).expanduser().absolute())
+    if "://" not in url:
+        url = str(Path(url).absolute())
+    named = {info.name: info for info in found.infos}
+    descriptor = DatasetDescriptor(
+        id=dataset,
+        title=title or found.name,
+        description=description,
+        license=license,
+        parquet=url,
+        bands=tuple(named.get(b) or BandInfo(name=b, asset=b) for b in found.bands),
+        storage=dict(found.storage.options),
+    )
+    register(descriptor, path)
+    return descriptor
+
+
+def open_place(
+    place: Place,
+    commit: Commit,
+    *,
+    storage: StorageOptions,
+    report: BuildReport | None = None,
+    descriptor: DatasetDescriptor | None = None,
+    catalog: Catalog | None = None,
+) -> Collection:
+    """The collection of a commit."""
+    dataset = commit.document.get("data_source")
+    if descriptor is None and dataset:
+        try:
+            descriptor = (catalogs.default() if catalog is None else catalog)[dataset]
+        except UnknownDatasetError:
+            descriptor = None  # built elsewhere, with a catalogue that is not here
+    return Collection(
+        open_commit(place, commit),
+        name=commit.name,
+        descriptor=descriptor,
+        infos=infos_of(commit.document),
+        storage=storage,
+        place=place,
+        commit=commit,
+        report=report or BuildReport.from_lasting(commit.report),
+    )
+
+
+def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:
+    if "://" in text:
+        return [text]
+    found = [str(Path(text).expanduser())]
+    if NAME.fullmatch(text):
+        found.append(f"{workspace(workspace_dir).rstrip('/')}/{text}")
+    return found
+
+
+def _as_table(table: Any) -> pa.Table:
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "__arrow_c_stream__"):
+        return plain_table(pa.RecordBatchReader.from_stream(table).read_all())
+    if hasattr(table, "to_table"):
+        return table.to_table()
+    raise ArgumentError(f"{type(table).__name__} is no table that Arrow can read")
