@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+import rioxarray  # noqa: F401  (the accessor .rio)
 import xarray as xr
 import zarr
 from fsspec.implementations.local import LocalFileSystem
+from pyproj import CRS
 from xarray.conventions import encode_cf_variable
 from zarr.storage import MemoryStore
 
@@ -34,6 +36,21 @@ _ROOT = "zarr.json"
 _STALE = ("chunks", "preferred_chunks", "shards", "compressors", "filters", "serializer", "source")
 # Regions in one graph: what a scheduler takes in without a pause that anybody notices.
 _AT_ONCE = 4096
+# https://github.com/zarr-conventions: what a group says of the arrays in it.
+_CONVENTIONS = (
+    {
+        "name": "proj:",
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "schema_url": "https://raw.githubusercontent.com/zarr-experimental/geo-proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-experimental/geo-proj/blob/v1/README.md",
+    },
+    {
+        "name": "spatial:",
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+    },
+)
 # A chunk is what a reader fetches at least; shards hold many of them.
 _CHUNK_SIDES = (512, 256)
 
@@ -63,7 +80,6 @@ def write_zarr(
     overwrite: bool = True,
     resume: bool = False,
     fingerprint: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Compute a cube and write it as a Zarr store, format 3, with CF attributes.
 
@@ -82,8 +98,6 @@ def write_zarr(
     fingerprint : str, optional
         Tells whether a broken-off write was of the same cube; the names of the Dask layers,
         which say what is computed from what, by default.
-    progress : callable, optional
-        Called with the regions that are done and those that there are.
 
     Returns
     -------
@@ -115,7 +129,7 @@ def write_zarr(
     root = files.pop(_ROOT)
     for name, data in files.items():
         _put(fs, f"{path.rstrip('/')}/{name}", data)
-    computed = _write_regions(arrays, store, journal, done, progress)
+    computed = _write_regions(arrays, store, journal, done)
     _put(fs, f"{path.rstrip('/')}/{_ROOT}", root)
     journal.end()
     return Written(os.fspath(url), layout.count, computed)
@@ -139,7 +153,7 @@ def _metadata(prepared: xr.Dataset) -> dict[str, bytes]:
         # Consolidated metadata is not part of format 3 yet; readers that don't know it pass it
         # over.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        prepared.to_zarr(
+        _blank(prepared).to_zarr(
             MemoryStore(stored),
             mode="w",
             zarr_format=3,
@@ -148,6 +162,16 @@ def _metadata(prepared: xr.Dataset) -> dict[str, bytes]:
             encoding=encoding,
         )
     return {name: bytes(buffer.to_bytes()) for name, buffer in stored.items()}
+
+
+def _blank(prepared: xr.Dataset) -> xr.Dataset:
+    """The same without its graph, which xarray would take apart only to hand it back."""
+    blank = prepared.copy()
+    for name, array in prepared.data_vars.items():
+        if array.chunks:
+            zeros = da.zeros(array.shape, dtype=array.dtype, chunks=-1)
+            blank[name] = (array.dims, zeros, array.attrs, array.encoding)
+    return blank
 
 
 def _sharded(block: tuple[int, ...]) -> dict[str, Any]:
@@ -172,7 +196,6 @@ def _write_regions(
     store: str,
     journal: Journal,
     done: frozenset[Key],
-    progress: Callable[[int, int], None] | None,
 ) -> int:
     computed = 0
     for group in _groups(arrays):
@@ -190,8 +213,6 @@ def _write_regions(
         for runs in _batches(missing):
             dask.compute(*(stored.blocks[run] for run in runs))
             computed += sum(run[-1].stop - run[-1].start for run in runs)
-            if progress is not None:
-                progress(computed, len(missing))
     return computed
 
 
@@ -256,6 +277,25 @@ class StoreRegion:
         return np.ones((1,) * len(block_id), np.uint8)
 
 
+def _geo(dataset: xr.Dataset) -> dict[str, Any]:
+    """Where the arrays lie, by the conventions ``proj:`` and ``spatial:`` of GeoZarr."""
+    images = [a for a in dataset.data_vars.values() if {"y", "x"} <= set(a.dims)]
+    if not images or images[0].rio.crs is None or 0 in images[0].shape:
+        return {}
+    rio = images[0].rio
+    authority = CRS.from_user_input(rio.crs.to_wkt()).to_authority()
+    named = {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": rio.crs.to_wkt()}
+    return {
+        "zarr_conventions": [dict(convention) for convention in _CONVENTIONS],
+        **named,
+        "spatial:dimensions": ["y", "x"],
+        "spatial:shape": [int(n) for n in rio.shape],
+        "spatial:transform": [float(v) for v in tuple(rio.transform(recalc=True))[:6]],
+        "spatial:bbox": [float(v) for v in rio.bounds(recalc=True)],
+        "spatial:registration": "pixel",
+    }
+
+
 # --- what may be replaced, and what is written ---------------------------------------------------
 def _make_room(fs: Any, path: str, overwrite: bool) -> None:
     """Remove the store that is there, its root first."""
@@ -283,8 +323,8 @@ def _make_room(fs: Any, path: str, overwrite: bool) -> None:
 def _prepared(dataset: xr.Dataset) -> xr.Dataset:
     """Uniform chunks, CF attributes, and nothing left of where the pixels came from."""
     prepared = dataset.copy()
-    prepared.attrs = {"Conventions": "CF-1.11", **prepared.attrs}
     grid = "spatial_ref" if "spatial_ref" in prepared.coords else None
+    prepared.attrs = {"Conventions": "CF-1.11", **prepared.attrs, **_geo(prepared)}
     for name in prepared.variables:
         variable = prepared[name].variable
         variable.encoding = {k: v for k, v in variable.encoding.items() if k not in _STALE}

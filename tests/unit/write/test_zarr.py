@@ -12,7 +12,7 @@ import zarr
 from affine import Affine
 
 from rasteret_dask.errors import ArgumentError, SchemaVersionError
-from rasteret_dask.write.zarr import write_zarr
+from rasteret_dask.write.zarr import _metadata, write_zarr
 
 
 def test_a_cube_comes_back(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
@@ -96,6 +96,31 @@ def test_large_chunks_become_shards(cube: xr.Dataset, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cube.zarr" / "B08").rglob("c/*/*/*"))) == 3  # one file a date
     read = xr.open_zarr(tmp_path / "cube.zarr", mask_and_scale=False)
     assert np.array_equal(read.B08, padded.B08)
+
+
+def test_where_it_lies_by_geozarr(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
+    write_zarr(cube, tmp_path / "cube.zarr")
+    said = zarr.open_group(str(tmp_path / "cube.zarr"), mode="r").attrs
+    assert said["proj:code"] == "EPSG:32633"
+    assert Affine(*said["spatial:transform"]) == affine
+    assert Affine(*said["spatial:transform"]) * (0.5, 0.5) == (cube.x[0], cube.y[0])
+    assert said["spatial:shape"] == [700, 900]
+    assert said["spatial:bbox"] == [500_000, 5_193_000, 509_000, 5_200_000]
+    assert [c["name"] for c in said["zarr_conventions"]] == ["proj:", "spatial:"]
+    # A store of a store says it once, and of its own grid.
+    part = xr.open_zarr(tmp_path / "cube.zarr", decode_coords="all").isel(x=slice(100, None))
+    write_zarr(part, tmp_path / "part.zarr")
+    again = zarr.open_group(str(tmp_path / "part.zarr"), mode="r").attrs
+    assert again["spatial:transform"][2] == 501_000
+    assert len(again["zarr_conventions"]) == 2
+
+
+def test_metadata_costs_nothing_however_many_regions(tmp_path: Path) -> None:
+    """xarray would take the whole graph apart for it."""
+    blocks = da.zeros((1, 100_000, 100_000), chunks=(1, 10, 10), dtype="uint8")
+    dataset = xr.Dataset({"a": (("time", "y", "x"), blocks)})
+    files = _metadata(dataset)
+    assert set(files) == {"zarr.json", "a/zarr.json"}
 
 
 def counted(
