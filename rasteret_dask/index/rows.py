@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,12 @@ from rasteret_dask.index.sources import BandSources, band_sources
 from rasteret_dask.tiff.model import Affine6, Level, TiffHeader, TileLayout
 
 __all__ = ["BandSources", "band_sources", "header_to_struct", "layout_fields"]
+
+
+_BANDS = attrgetter("samples", "planar")
+_DECODING = attrgetter(
+    *(f.name for f in fields(TileLayout) if f.name not in ("width", "height", "samples"))
+)
 
 
 def header_to_struct(header: TiffHeader, band_index: int = 0) -> dict[str, Any]:
@@ -77,8 +85,8 @@ def _tiles(level: Level, plane: int) -> dict[str, Any]:
         "image_height": level.height,
         "tile_width": level.layout.width,
         "tile_height": level.layout.height,
-        "tile_offsets": level.offsets[tiles].astype(np.int64),
-        "tile_byte_counts": level.counts[tiles].astype(np.int64),
+        "tile_offsets": level.offsets[tiles].view(np.int64),
+        "tile_byte_counts": level.counts[tiles].view(np.int64),
     }
 
 
@@ -115,10 +123,15 @@ def layout_fields(level: Level) -> dict[str, Any]:
 
 
 def _level(level: Level, full: Level, band_index: int) -> dict[str, Any]:
+    return {**_tiles(level, band_index), "layout": _changed_layout(level, full)}
+
+
+def _changed_layout(level: Level, full: Level) -> str | None:
+    if _DECODING(level.layout) == _DECODING(full.layout) and _BANDS(level) == _BANDS(full):
+        return None  # by far the most common
     plain = layout_fields(full)
     changed = {key: v for key, v in layout_fields(level).items() if v != plain[key]}
-    layout = json.dumps(changed, sort_keys=True) if changed else None
-    return {**_tiles(level, band_index), "layout": layout}
+    return json.dumps(changed, sort_keys=True) if changed else None
 
 
 def _masks(header: TiffHeader, full: Level) -> list[dict[str, Any] | None]:
