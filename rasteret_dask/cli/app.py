@@ -33,9 +33,11 @@ from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.reading import build as build_collection
+from rasteret_dask.pipeline.report import page as report_page
 from rasteret_dask.pipeline.run import explain as explain_pipeline
 from rasteret_dask.pipeline.run import run as run_pipeline
 from rasteret_dask.pipeline.sources import Build
+from rasteret_dask.write.target import put_bytes
 
 app = typer.Typer(
     name="rasteret-dask",
@@ -143,6 +145,18 @@ def validate(
         shape = check(what)
         kind = "a table" if shape.table else "a cube" if shape.time else "an image"
         typer.echo(f"{what.name}: fine; {kind} of {', '.join(shape.variables)}")
+
+
+@app.command()
+def report(
+    record: Annotated[str, typer.Argument(help="The record of a run, as out.zarr.run.json.")],
+    output: Annotated[str | None, typer.Option(help="The page; beside the record.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run as one HTML page that needs nothing else."""
+    with reported(debug):
+        target = output or f"{record.removesuffix('.json')}.html"
+        typer.echo(put_bytes(report_page(record).encode(), target))
 
 
 @app.command()

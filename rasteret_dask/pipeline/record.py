@@ -68,7 +68,12 @@ def begin(url: str, pipeline: Pipeline, collection: Collection, digest: str, ite
         digest=digest,
         pipeline=unsigned(pipeline.model_dump(mode="json", exclude_none=True)),
         versions={"python": platform.python_version(), **{n: version(n) for n in _PACKAGES}},
-        collection={"name": collection.name, "snapshot": snapshot, "items": items},
+        collection={
+            "name": collection.name,
+            "url": None if collection.place is None else unsigned(collection.place.url),
+            "snapshot": snapshot,
+            "items": items,
+        },
         outputs=[],
     )
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
@@ -107,6 +108,33 @@ def test_a_plan_is_what_the_run_then_does(call, small, tmp_path):
     once_more = json.loads(call("run", account["record"], "--json").stdout)
     assert once_more["bytes"] == account["bytes"]
     assert (tmp_path / "ndvi.tif").exists()
+
+
+def test_a_run_as_one_page(call, small, tmp_path):
+    outputs = "outputs=[{png: ndvi.png}, {zarr: ndvi.zarr}]"
+    account = json.loads(call("run", *small, "--set", outputs, "--json").stdout)
+    plan = json.loads(call("explain", *small, "--json").stdout)
+    said = call("report", account["record"])
+    assert said.stdout == "ndvi.png.run.html\n", said.stderr
+    page = (tmp_path / "ndvi.png.run.html").read_text()
+    assert (
+        f"<td class='n'>{plan['requests']:,}</td><td class='n'>{account['requests']:,}</td>" in page
+    )
+    assert account["requests"] == plan["requests"] + account["headers"]
+    png = base64.b64encode((tmp_path / "ndvi.png").read_bytes()).decode()
+    assert png in page
+    assert page.count("<path") == 2
+    assert page.count("<circle") == 2
+    links = set(re.findall(r"(?:src|href)='([^']{9})", page))
+    assert links == {"data:imag"}  # nothing from elsewhere
+    # What is gone is missed, not fatal.
+    call("collections", "delete", "ndvi-median", "--yes")
+    (tmp_path / "ndvi.png").unlink()
+    assert call("report", account["record"], "--output", "again.html").exit_code == 0
+    again = (tmp_path / "again.html").read_text()
+    assert "no plan to compare with" in again
+    assert "is not shown" in again
+    assert call("report", "nothing.json").exit_code == 1
 
 
 def test_collections_of_the_workspace(call, small):
