@@ -89,6 +89,9 @@ def child(options: argparse.Namespace) -> None:
 
     from rasteret_dask.integrations.chiploader import ChipLoader
 
+    # Imports are nobody's work.
+    for module in ("rasteret_dask.api", "rasteret_dask.integrations.torchgeo", "rasterio.merge"):
+        importlib.import_module(module)
     library, _, how = options.child.partition("-")
     made = named(options.variant, options.scenes)
     asked = chips(made, options.chips, options.size)

@@ -47,6 +47,8 @@ _CUBE = frozenset(
 )
 """What of ``get_xarray`` means something for chips."""
 
+_MOMENT = np.timedelta64(1, "us")
+
 _SEGMENTS = 20
 """Parts of each side of a footprint that is moved to another CRS."""
 
@@ -220,7 +222,8 @@ def make_index(source: Source, spans: Spans) -> gpd.GeoDataFrame:
     if source.areas is not None:
         shapes, members = _cut(shapes, members, source.areas.to_crs(crs), source.one_area)
     first = np.array([spans.first[m].min() for m in members]).astype("datetime64[ns]")
-    last = np.array([spans.last[m].max() for m in members]).astype("datetime64[ns]")
+    # TorchGeo's own datasets find nothing for a span of no length, which is what a moment is.
+    last = np.array([spans.last[m].max() for m in members]).astype("datetime64[ns]") + _MOMENT
     when = pd.IntervalIndex.from_arrays(
         pd.DatetimeIndex(first), pd.DatetimeIndex(last), closed="both", name="datetime"
     )

@@ -36,6 +36,10 @@ class _Pair:
 
     def samples(self, queries: Sequence[Any]) -> list[Sample | None]:
         """Return several samples; None for those that are not found."""
+        lead = _collection_of(self)
+        if lead is not None:
+            # The others are asked for the very pixels that the first one has, which need not be those of the query.
+            queries = [lead.snapped(query) for query in queries]
         columns = [_samples(dataset, queries) for dataset in self.datasets]
         out: list[Sample | None] = []
         for parts in zip(*columns):

@@ -17,7 +17,7 @@ import torch
 from torchgeo.datasets import GeoDataset
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.geobox import TOLERANCE, crs_text
+from rasteret_dask.grid.geobox import TOLERANCE, Grid, crs_text
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.integrations import chipindex
 from rasteret_dask.integrations.labels import PolygonLabels
@@ -34,7 +34,7 @@ Sample = dict[str, Any]
 Transforms = Callable[[Sample], Sample]
 
 CACHE = 256 * 1024 * 1024
-"""Bytes of decoded tiles that each process keeps, unless told otherwise."""
+"""Bytes of tiles that each process keeps, unless told otherwise."""
 
 _TENSOR_BOUNDS = hasattr(GeoDataset, "_slice_to_tensor")
 """TorchGeo from 0.9: samples hold tensors alone."""
@@ -207,21 +207,33 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         found: tuple[slice, slice, slice] = self._disambiguate_slice(query)
         return found
 
-    def _chip(self, query: tuple[slice, slice, slice]) -> tuple[Windows, Chip, slice] | None:
-        x, y, t = query
+    def snapped(self, query: Any) -> tuple[slice, slice, slice]:
+        """Return a query moved to the pixels that its chip has, for a dataset that is read beside this one."""
+        x, y, t = self._whole(query)
+        windows, window = self._place(x, y)
+        across, down = _bounds(windows.grid, window)
+        return slice(*across, x.step), slice(*down, y.step), t
+
+    def _place(self, x: slice, y: slice) -> tuple[Windows, Window]:
         own = self.res
         step = (own[0] if x.step is None else x.step, own[1] if y.step is None else y.step)
         near = all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(step, own))
         windows = self.windows if near else self._windows((float(step[0]), float(step[1])))
+        return windows, _window(windows.grid, x, y, self.chip_size)
+
+    def _chip(self, query: tuple[slice, slice, slice]) -> tuple[Windows, Chip, slice] | None:
+        x, y, t = query
+        if t.step not in (None, 1):
+            raise ArgumentError(f"a query has a step of {t.step} in time; chips take every date")
+        windows, window = self._place(x, y)
         first, last = (pd.Timestamp(v).value for v in (t.start, t.stop))
-        chip = windows.chip(_window(windows.grid, x, y, self.chip_size), first, last)
+        chip = windows.chip(window, first, last)
         return None if chip is None else (windows, chip, t)
 
     def _sample(self, windows: Windows, chip: Chip, array: Any, t: slice) -> Sample:
-        grid, (r0, r1, c0, c1) = windows.grid, chip.window
-        left, top = grid.left + c0 * grid.xres, grid.top - r0 * grid.yres
-        x = slice(left, left + (c1 - c0) * grid.xres, grid.xres)
-        y = slice(top - (r1 - r0) * grid.yres, top, grid.yres)
+        grid = windows.grid
+        (left, right), (bottom, top) = _bounds(grid, chip.window)
+        x, y = slice(left, right, grid.xres), slice(bottom, top, grid.yres)
         sample: Sample
         if _TENSOR_BOUNDS:
             affine = (grid.xres, 0.0, left, 0.0, -grid.yres, top, 0.0, 0.0, 1.0)
@@ -270,7 +282,14 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         return draw(sample, rgb, gaps, show_titles, suptitle)
 
 
-def _window(grid: Any, x: slice, y: slice, chip_size: tuple[int, int] | None) -> Window:
+def _bounds(grid: Grid, window: Window) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return where a window lies: left and right, bottom and top."""
+    r0, r1, c0, c1 = window
+    left, top = grid.left + c0 * grid.xres, grid.top - r0 * grid.yres
+    return (left, left + (c1 - c0) * grid.xres), (top - (r1 - r0) * grid.yres, top)
+
+
+def _window(grid: Grid, x: slice, y: slice, chip_size: tuple[int, int] | None) -> Window:
     """Return the pixels of a query: each takes the value of the source pixel in which its centre falls."""
     height, width = chip_size or (
         max(1, round((y.stop - y.start) / grid.yres)),
@@ -305,6 +324,7 @@ def to_torchgeo_dataset(
     is_image: bool = True,
     transforms: Transforms | None = None,
     cache_bytes: int = CACHE,
+    on_error: str = "raise",
     **options: Any,
 ) -> CollectionDataset:
     """Return the dataset; see :meth:`rasteret_dask.Collection.to_torchgeo_dataset`.
@@ -338,7 +358,9 @@ def to_torchgeo_dataset(
     transforms : callable, optional
         Of each sample.
     cache_bytes : int
-        Decoded tiles kept by each process. 0 keeps none, and decodes no more of a tile than a batch needs.
+        Tiles kept by each process; 0 keeps none.
+    on_error : {"raise"}
+        A chip that cannot be read raises, with item, band, URL and tile.
     **options
         Of :meth:`~rasteret_dask.Collection.get_xarray`: ``groupby``, ``mosaic``, ``sortby``, ``resampling``, ``overviews``, ``dtype``,
         ``masked``, ``scale``, ``harmonize``, ``mask``, ``nodata``, ``fill_value``, ``missing``, ``storage``. Others are filters of
@@ -349,6 +371,10 @@ def to_torchgeo_dataset(
     ArgumentError
         If CRSs or resolutions differ and nothing says what to do about it, or ``label_field`` is no column.
     """
+    if on_error != "raise":
+        raise ArgumentError(
+            f"on_error={on_error!r} is not to be had for chips, which have no place to be repaired in"
+        )
     if isinstance(chip_size, int):
         chip_size = (chip_size, chip_size)
     if chip_size is not None and min(chip_size) < 1:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+import shapely
 import torch
 import torchgeo
 from conftest import Demo
 from packaging.version import Version
+from rasterio.windows import Window
 from torch.utils.data import DataLoader
-from torchgeo.datasets import IntersectionDataset, UnionDataset, stack_samples
+from torchgeo.datasets import (
+    IntersectionDataset,
+    RasterDataset,
+    UnionDataset,
+    VectorDataset,
+    stack_samples,
+)
 from torchgeo.samplers import GridGeoSampler, PreChippedGeoSampler, RandomGeoSampler
 from vision import Sent
 
@@ -116,10 +127,15 @@ def test_samplers(zone33: Any, make: Any) -> None:
 def test_patch_samplers(zone33: Any) -> None:
     from torchgeo.samplers import GriddedPatchSampler, RandomPatchSampler  # noqa: PLC0415
 
-    dataset = to_torchgeo_dataset(zone33, ["red"])
-    for sampler in (RandomPatchSampler(dataset, 64, length=5), GriddedPatchSampler(dataset, 256)):
+    dataset = to_torchgeo_dataset(zone33, ["red"], time_series=True)
+    grid = GriddedPatchSampler(dataset, size=256)
+    assert len(grid) == 4
+    for sampler in (RandomPatchSampler(dataset, size=64, length=5), grid):
         loader = DataLoader(dataset, sampler=sampler, batch_size=2, collate_fn=stack_samples)
-        assert sum(len(batch["image"]) for batch in loader) == len(sampler)
+        shapes = [batch["image"].shape for batch in loader]
+        assert sum(shape[0] for shape in shapes) == len(sampler)
+        # They say nothing of time, so every date is there.
+        assert all(shape[1:3] == (3, 1) for shape in shapes)
 
 
 def test_batch_sampler(zone33: Any) -> None:
@@ -222,6 +238,44 @@ def test_intersection_across_zones(demo: Demo, zone33: Any, zone32: Any) -> None
     np.testing.assert_array_equal(
         sample["image"][1].numpy(), cube.red.values[0, r0 : r0 + 64, c0 : c0 + 64]
     )
+
+
+def test_with_a_vector_dataset(demo: Demo, zone33: Any, tmp_path: Path) -> None:
+    """Queries that start between pixels give image and polygons of one place."""
+    images = to_torchgeo_dataset(zone33, ["red"])
+    grid = images.windows.grid
+    left, top = grid.left + 1003.0, grid.top - 1004.0
+    field = shapely.box(left, top - 2000, left + 2000, top)
+    frame = gpd.GeoDataFrame({"crop": [4]}, geometry=[field], crs="EPSG:32633")
+    frame.to_file(tmp_path / "fields.geojson", driver="GeoJSON")
+    fields = VectorDataset(
+        str(tmp_path / "fields.geojson"), crs=images.crs, res=(10.0, 10.0), label_name="crop"
+    )
+    both = images & fields
+    t = images.index.index[0]
+    asked = (slice(left, left + 640), slice(top - 640, top), slice(t.left, t.right))
+    [sample] = both.__getitems__([asked])
+    assert sample["image"].shape == (1, 64, 64)
+    with rasterio.open(demo.path(demo.items("33TTN")[0], "red")) as image:
+        expected = image.read(1, window=Window(100, 100, 64, 64))
+    np.testing.assert_array_equal(sample["image"][0].numpy(), expected)
+    # The polygon's edge at 0.3 and 0.4 of a pixel leaves the centres of the first row and column inside.
+    assert (sample["mask"] == 4).all()
+    sampler = RandomGeoSampler(both, 32, length=4)
+    loader = DataLoader(both, sampler=sampler, batch_size=4, collate_fn=stack_samples)
+    assert next(iter(loader))["mask"].shape == (4, 32, 32)
+
+
+def test_with_a_raster_dataset(demo: Demo, zone33: Any) -> None:
+    images = to_torchgeo_dataset(zone33, ["red"], dtype="float32")
+    other = RasterDataset(str(demo.path(demo.items("33TTN")[0], "nir")))
+    both = images & other
+    alone = to_torchgeo_dataset(zone33, ["red", "nir"], dtype="float32")
+    asked = [q for q in queries(both, 12, 40) if q[2].start == images.index.index[0].left]
+    for sample, query in zip(both.__getitems__(asked), asked):
+        assert torch.equal(sample["image"], alone[query]["image"])
+    either = images | other
+    assert either[queries(either, 1, 40)[0]]["image"].shape == (1, 40, 40)
 
 
 def test_union(zone33: Any, zone32: Any) -> None:

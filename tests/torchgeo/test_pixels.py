@@ -219,6 +219,17 @@ def test_nothing_there(zone33: Any) -> None:
         dataset[x, y, slice(pd.Timestamp("1999-01-01"), pd.Timestamp("1999-02-01"))]
 
 
+def test_what_means_nothing_is_said(zone33: Any) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    x, y, t = query(dataset, 0, 0, 32)
+    with pytest.raises(ArgumentError, match="step of 2"):
+        dataset[x, y, slice(t.start, t.stop, 2)]
+    with pytest.raises(ArgumentError, match="chip_size"):
+        to_torchgeo_dataset(zone33, ["red"], chip_size=0)
+    with pytest.raises(ArgumentError, match="on_error"):
+        to_torchgeo_dataset(zone33, ["red"], on_error="record")
+
+
 def test_no_value_for_gaps_is_an_error(tmp_path: Any) -> None:
     import rasteret_dask as rd  # noqa: PLC0415
     from rasteret_dask.testing.cog import make_cog  # noqa: PLC0415
