@@ -114,6 +114,22 @@ class StorageOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where reads write down what failed, instead of raising.
+
+    Parameters
+    ----------
+    url : str
+        A directory; it holds no secret.
+    run : str
+        Id of the run, fresh for each cube, so that a hole that was kept is never taken for an equal read.
+    """
+
+    url: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
 class BandInfo:
     """What a catalogue says of one band.
 

@@ -59,6 +59,8 @@ class Reads:
         nodata: float | int | None = None,
         fill_value: float | int | None = None,
         missing: str = "raise",
+        on_error: str = "raise",
+        ledger: str | None = None,
         early_exit: bool = False,
         like: Any = None,
         storage: Any = None,
@@ -125,6 +127,11 @@ class Reads:
             What the result holds where there is nothing.
         missing : {"raise", "nodata"}
             What to do about items that lack a band.
+        on_error : {"raise", "record"}
+            What to do about tiles that cannot be had or decoded. ``"record"``: they become nodata, and rows of the ledger, which are stored
+            before the pixels are given out; see :func:`rasteret_dask.read.ledger.read_ledger`.
+        ledger : str, optional
+            Directory or URL of the ledger; the cube's attribute ``rasteret_run`` names its run there.
         early_exit : bool
             Read the items of a step one after the other, and leave out those that come after every pixel of a chunk is filled. It saves
             bytes where items overlap much, and costs a latency for each item.
@@ -169,6 +176,8 @@ class Reads:
             "nodata": nodata,
             "fill_value": fill_value,
             "missing": missing,
+            "on_error": on_error,
+            "ledger": ledger,
             "storage": storage,
         }
         table, request = prepare_cube(
@@ -268,6 +277,8 @@ CUBE_OPTIONS = frozenset(
         "nodata",
         "fill_value",
         "missing",
+        "on_error",
+        "ledger",
         "storage",
     }
 )

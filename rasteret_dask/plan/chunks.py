@@ -14,7 +14,7 @@ from rasteret_dask.grid.kernels import reach
 from rasteret_dask.grid.masks import MaskRule
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.grid.warp import AxisMap, CrsMap
-from rasteret_dask.model import StorageOptions
+from rasteret_dask.model import Ledger, StorageOptions
 from rasteret_dask.plan.sources import Ints, Number, SourceRead, SourceTable, source_read
 
 Chunks = tuple[tuple[int, ...], ...]
@@ -84,6 +84,10 @@ class ReadPlan:
         How polygons take pixels on their border.
     kin : tuple, optional
         Token of the cube, index of the chunk, and the cube's bands: who else reads this very chunk.
+    first_step : int
+        Time step of the cube that is the chunk's first.
+    ledger : Ledger, optional
+        Tiles that fail become gaps, and are written down there.
     """
 
     shape: tuple[int, int, int]
@@ -95,6 +99,8 @@ class ReadPlan:
     shapes: bytes | None = None
     all_touched: bool = False
     kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None = None
+    first_step: int = 0
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +124,8 @@ class BandPlan:
         As in :class:`ReadPlan`.
     kin : tuple, optional
         Token of the cube and its bands.
+    ledger : Ledger, optional
+        As in :class:`ReadPlan`.
     """
 
     chunks: Chunks
@@ -130,6 +138,7 @@ class BandPlan:
     shapes: bytes | None = None
     all_touched: bool = False
     kin: tuple[str, tuple[str, ...]] | None = None
+    ledger: Ledger | None = None
 
     @property
     def numblocks(self) -> tuple[int, int, int]:
@@ -202,6 +211,8 @@ class BandPlan:
             self.shapes,
             self.all_touched,
             kin,
+            t0,
+            self.ledger,
         )
 
     def source(

@@ -294,6 +294,7 @@ def _band_plan(
         table=placed,
         output=output,
         storage=request.storage,
+        ledger=request.ledger,
         masks=None if masks is None else mask_table(placed, raw, masks, _dilate(request)),
         mask=request.mask,
         extents=extents,
@@ -310,6 +311,8 @@ def _check_gaps(
     why = None
     if request.mask is not None or request.areas is not None:
         why = "masked pixels"
+    elif request.ledger is not None:
+        why = "tiles that may fail, as on_error='record' allows,"
     elif has_gaps(placed, (steps, grid.height, grid.width)):
         why = "pixels that no item covers"
     if why is not None:
@@ -331,6 +334,8 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
         name = f"rasteret-{asked}-{tokens[asked]}"
         arrays[asked] = to_dask(replace(band_plan, kin=kin), name)
     dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request, plan.levels)
+    if request.ledger is not None:
+        dataset.attrs["rasteret_run"] = request.ledger.run
     return dataset.compute() if request.chunks is None else dataset
 
 
@@ -346,6 +351,9 @@ def token(plan: BandPlan) -> str:
         sorted(plan.storage.options.items()),
         repr(plan.storage.retry),
         repr(plan.storage.rate),
+        plan.storage.auth,
+        sorted(plan.storage.auth_options.items()),
+        repr(plan.ledger),
     )
     return str(
         tokenize(

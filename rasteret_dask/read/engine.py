@@ -160,6 +160,12 @@ class Loading:
         Nobody waits for these yet: fetch only what fits the budget for such reads, and the rest when :meth:`finish` is called.
     decode : callable, optional
         What is done with each tile's bytes, on several threads at once; :func:`decode_use` by default.
+    recording : bool
+        A tile that fails is kept in `failures`, and the others go on; its users' pixels are left as they are.
+
+    Attributes
+    ----------
+    failures : list of (TileUse, RasteretError)
     """
 
     def __init__(
@@ -169,10 +175,14 @@ class Loading:
         *,
         ahead: bool = False,
         decode: Decode | None = None,
+        recording: bool = False,
     ) -> None:
+        self.failures: list[tuple[TileUse, RasteretError]] = []
         self._decode = decode or decode_use
+        if recording:
+            self._decode = partial(_try, self._decode, self.failures)
         self._requests, self._answers = requests_for(tile_uses(loads))
-        self._fetch = Fetch(self._requests, storage, ahead=ahead)
+        self._fetch = Fetch(self._requests, storage, ahead=ahead, raising=not recording)
 
     def finish(self) -> None:
         """Decode everything as it arrives; return when every array is complete.
@@ -186,6 +196,11 @@ class Loading:
         pending: list[Future[None]] = []
         try:
             for number, data in self._fetch:
+                if isinstance(data, RasteretError):
+                    self.failures += [
+                        (use, data.located(**_whereabouts(use))) for use in self._answers[number]
+                    ]
+                    continue
                 start = self._requests[number].start
                 for use in self._answers[number]:
                     part = memoryview(data)[use.start - start : use.stop - start]
@@ -253,6 +268,27 @@ def decode_use(use: TileUse, data: memoryview) -> None:
         r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
         load.take(piece, tile[r : r + h, c : c + w, load.source.sample])
+
+
+def _try(
+    decode: Decode, failures: list[tuple[TileUse, RasteretError]], use: TileUse, data: memoryview
+) -> None:
+    """Decode a tile, and keep the error if that fails; appending to a list is atomic."""
+    try:
+        decode(use, data)
+    except RasteretError as error:
+        failures.append((use, error))
+
+
+def _whereabouts(use: TileUse) -> dict[str, Any]:
+    load, piece = use.users[0]
+    return {
+        "item": use.source.item,
+        "band": load.band,
+        "url": public(use.source.url),
+        "tile": (piece.row, piece.col),
+        "range": (use.start, use.stop),
+    }
 
 
 def _located(error: RasteretError, answers: list[list[TileUse]]) -> RasteretError:

@@ -16,7 +16,8 @@ from rasteret_dask.grid.geobox import CRS84, Bounds, Grid, from_geobox, transfor
 from rasteret_dask.grid.kernels import METHODS
 from rasteret_dask.grid.masks import MaskRule, mask_rule
 from rasteret_dask.grid.mosaic import METHODS as MOSAICS
-from rasteret_dask.model import StorageOptions
+from rasteret_dask.model import Ledger, StorageOptions
+from rasteret_dask.read.ledger import new_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class CubeRequest:
         Canonical names of class bands.
     offsets : mapping of str to float
         Sentinel-2 offsets, in digital numbers, of items whose own metadata is not to be believed.
+    ledger : Ledger, optional
+        Where tiles that fail are written down; without one they raise.
     core : frozenset of str, optional
         Ids of the items that meet the area; others lie in the corners of the grid alone.
     """
@@ -86,6 +89,7 @@ class CubeRequest:
     classes: frozenset[str] = frozenset()
     core: frozenset[str] | None = None
     offsets: Mapping[str, float] = field(default_factory=dict)
+    ledger: Ledger | None = None
 
 
 def area_of(
@@ -145,6 +149,7 @@ def make_request(
     missing = given.pop("missing", "raise")
     if missing not in ("raise", "nodata"):
         raise ArgumentError(f"missing must be 'raise' or 'nodata', not {missing!r}")
+    ledger = _ledger(given.pop("on_error", "raise"), given.pop("ledger", None), given)
     harmonize = given.pop("harmonize", None)
     if harmonize not in (None, "sentinel-2"):
         raise ArgumentError(f"harmonize={harmonize!r} is unknown; there is 'sentinel-2'")
@@ -162,10 +167,26 @@ def make_request(
         dtype=None if dtype is None else np.dtype(dtype).name,
         mask=None if mask is None else mask_rule(mask),
         missing=missing,
+        ledger=ledger,
         harmonize=harmonize,
         storage=given.pop("storage", None) or StorageOptions(),
         **given,
     )
+
+
+def _ledger(on_error: str, url: str | None, given: Mapping[str, Any]) -> Ledger | None:
+    if on_error not in ("raise", "record"):
+        raise ArgumentError(f"on_error must be 'raise' or 'record', not {on_error!r}")
+    if (on_error == "record") != (url is not None):
+        raise ArgumentError(
+            "on_error='record' and ledger= go together",
+            hint="ledger= is a directory or URL where the tiles that fail are written down",
+        )
+    if url is None:
+        return None
+    if given.get("early_exit"):
+        raise ArgumentError("early_exit and on_error='record' exclude each other")
+    return new_run(str(url))
 
 
 def _fixed(geobox: Any, like: Any) -> Grid | None:

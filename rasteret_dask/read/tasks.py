@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, neede
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
+from rasteret_dask.read.holes import note_failures
 from rasteret_dask.storage.urls import public
 
 Array = npt.NDArray[Any]
@@ -28,7 +30,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One source of one task: where its pixels are read to, and where they go."""
+    """One source of one task: where its pixels are read to, where they go, and the boxes (rows, columns) of both that could not be read."""
 
     source: SourceRead
     where: Resolved
@@ -36,6 +38,8 @@ class Job:
     direct: bool
     mask_where: Resolved | None = None
     mask_pixels: Array | None = None
+    holes: list[tuple[slice, slice]] = field(default_factory=list)
+    mask_holes: list[tuple[slice, slice]] = field(default_factory=list)
 
 
 class Reading:
@@ -70,7 +74,8 @@ class Reading:
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
         loads = [load for job in jobs for load in loads_of(plan, job)]
-        self._loading = Loading(loads, plan.storage, ahead=ahead)
+        recording = plan.ledger is not None
+        self._loading = Loading(loads, plan.storage, ahead=ahead, recording=recording)
 
     def finish(self) -> Array:
         """Return the window.
@@ -87,6 +92,8 @@ class Reading:
         """
         plan, out = self._plan, self._out
         self._loading.finish()
+        if self._loading.failures:
+            note_failures(plan, self._jobs, self._loading.failures)
         if self._early:
             layer = partial(_layer, plan, window=self._window)
             fill_in_turn(plan, self._jobs, out, self._first, loads_of, layer)
@@ -296,6 +303,11 @@ def _converted(
 def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | None]:
     """Return a source's values and their validity on the output pixels of its target window."""
     valid = valid_pixels(job.pixels, job.source.nodata)
+    if job.holes and valid is None:
+        valid = np.ones(job.pixels.shape, dtype=bool)
+    for hole in job.holes:
+        assert valid is not None
+        valid[hole] = False
     if plan.mask is not None:
         kept = _kept(plan, job)
         valid = kept if valid is None else valid & kept
@@ -335,6 +347,13 @@ def _kept(plan: ReadPlan, job: Job) -> npt.NDArray[np.bool_]:
         return kept
     mask = job.source.mask
     classes = plan.mask.apply(job.mask_pixels, mask.nodata, mask.radius)
+    for rows, cols in job.mask_holes:
+        # What is not known is as bad as what is dropped, and reaches as far.
+        down, across = (math.ceil(r) for r in mask.radius)
+        classes[
+            max(0, rows.start - down) : rows.stop + down,
+            max(0, cols.start - across) : cols.stop + across,
+        ] = False
     where = job.mask_where
     r0, r1, c0, c1 = where.target
     top, left = job.where.pixels[0], job.where.pixels[2]

@@ -37,6 +37,8 @@ class Fetch:
         How, and the limits.
     ahead : bool
         Nobody waits yet: only what fits the budget for such reads is fetched now, the rest when iteration begins.
+    raising : bool
+        False: a range that cannot be had gives its error in place of its bytes, and the others go on.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Fetch:
         options: StorageOptions | None = None,
         *,
         ahead: bool = False,
+        raising: bool = True,
     ) -> None:
         self._requests = requests
+        self._raising = raising
         self._options = options or DEFAULT
         self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._local: list[tuple[int, str]] = []
@@ -133,12 +137,18 @@ class Fetch:
         for number, path in self._local:
             request = self._requests[number]
             self._local_read += 1
-            response = read_local(path, request.start, request.stop)
-            check_response(request, response)
-            yield number, response.data
+            try:
+                response = read_local(path, request.start, request.stop)
+                check_response(request, response)
+            except RasteretError as error:
+                if self._raising:
+                    raise
+                yield number, error
+            else:
+                yield number, response.data
         for _ in range(self._remote):
             number, found = self._arrived.get()
-            if isinstance(found, RasteretError):
+            if isinstance(found, RasteretError) and self._raising:
                 raise found
             yield number, found
 

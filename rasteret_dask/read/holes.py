@@ -1,0 +1,80 @@
+"""Tiles that failed: gaps in the result, and rows of the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rasteret_dask.errors import RasteretError
+from rasteret_dask.grid.tiles import Piece
+from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.read import ledger
+from rasteret_dask.read.engine import Load, TileUse
+
+if TYPE_CHECKING:
+    from rasteret_dask.read.tasks import Job
+
+
+def note_failures(
+    plan: ReadPlan, jobs: Sequence[Job], failures: Sequence[tuple[TileUse, RasteretError]]
+) -> None:
+    """Make holes where tiles are missing, and write them down before anybody sees the result.
+
+    Parameters
+    ----------
+    plan : ReadPlan
+        With a ledger.
+    jobs : sequence of Job
+        Their pixels and holes are changed in place.
+    failures : sequence of (TileUse, RasteretError)
+    """
+    assert plan.ledger is not None
+    by_array = {id(job.pixels): (job, job.holes) for job in jobs}
+    by_array |= {
+        id(job.mask_pixels): (job, job.mask_holes) for job in jobs if job.mask_pixels is not None
+    }
+    rows: list[dict[str, Any]] = []
+    for use, error in failures:
+        for load, piece in use.users:
+            assert isinstance(load, Load)
+            assert isinstance(piece, Piece)
+            found = by_array.get(id(load.out))
+            if found is None:  # neither pixels nor a mask that we know how to do without
+                raise error
+            job, holes = found
+            hole = _box(piece)
+            holes.append(hole)
+            # What lies there is whatever the memory held.
+            nodata = load.source.nodata
+            load.out[hole] = plan.output.gap if job.direct else 0 if nodata is None else nodata
+            rows.append(_row(plan, job, load, piece, use, error))
+    ledger.write_part(plan.ledger, rows)
+
+
+def _box(piece: Piece) -> tuple[slice, slice]:
+    h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
+    return slice(piece.top, piece.top + h), slice(piece.left, piece.left + w)
+
+
+def _row(
+    plan: ReadPlan, job: Job, load: Load, piece: Piece, use: TileUse, error: RasteretError
+) -> dict[str, Any]:
+    row0, row1, col0, col1 = job.where.target
+    return {
+        "band": plan.output.band,
+        "source_band": load.band,
+        "item": load.source.item,
+        "url": error.url,
+        "level": load.source.level,
+        "tile_row": piece.row,
+        "tile_col": piece.col,
+        "start": use.start,
+        "stop": use.stop,
+        "error": type(error).__name__,
+        "message": error.message,
+        "step": plan.first_step + job.source.step,
+        "row0": row0,
+        "row1": row1,
+        "col0": col0,
+        "col1": col1,
+    }
