@@ -22,10 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from pyproj import Transformer
-
-from rasteret_dask.testing.cog import make_cog
 
 SIDE = 10980
 BANDS = ("B02", "B03", "B04", "B08")
@@ -64,6 +61,9 @@ def pixels(number: int, side: int = SIDE) -> np.ndarray:
 
 def generate(root: Path, variants: tuple[str, ...] = tuple(VARIANTS), side: int = SIDE) -> None:
     """Write what is not there yet."""
+    # Not at the top: processes that measure a peer, some in an environment of its own, need none of it.
+    from rasteret_dask.testing.cog import make_cog
+
     root.mkdir(parents=True, exist_ok=True)
     for number in range(max(VARIANTS[variant] for variant in variants)):
         missing = [
@@ -224,6 +224,8 @@ class Level:
 
 def level(path: Path) -> Level:
     """Read by tifffile: what the floor knows beforehand."""
+    import tifffile
+
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         assert isinstance(page, tifffile.TiffPage)

@@ -6,15 +6,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from benchmarks import floor
+from benchmarks import floor, peers_async
 from benchmarks.data import Scene
-from benchmarks.workloads import Workload, reduce_median
-
-Job = Callable[[], Any]
+from benchmarks.workloads import Job, Unable, Workload, reduce_median
 
 GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -25,10 +24,6 @@ GDAL: dict[str, Any] = {
     "VSI_CACHE": "TRUE",
     "GDAL_CACHEMAX": 512,
 }
-
-
-class Unable(Exception):
-    """This library cannot do this work."""
 
 
 # --- rasterio ------------------------------------------------------------------------------------
@@ -220,10 +215,131 @@ def rioxarray_dask(work: Workload, root: str) -> Job:
     return windows
 
 
+# --- clusters ------------------------------------------------------------------------------------
+def _warm_worker(work: Workload, root: str) -> None:
+    odc_threads(work, root)()
+
+
+def odc_cluster(work: Workload, root: str) -> Job:
+    """odc-stac on a LocalCluster of two processes with four threads each; its start is not measured."""
+    import dask
+    import odc.stac
+    from odc.loader import configure_rio
+
+    if work.kind == "headers":
+        raise Unable("odc-stac keeps no index")
+    client = two_processes()
+    configure_rio(cloud_defaults=True, client=client, **GDAL)
+    items = _items(work, root)
+    if work.name.endswith("-warm"):
+        # Each worker once, by itself; then once through Dask.
+        client.run(_warm_worker, work, root)
+
+    def cube(window: tuple[int, int, int, int], side: int) -> Any:
+        return odc.stac.load(
+            items,
+            bands=list(work.bands),
+            geobox=_geobox(work, window),
+            chunks={"x": side, "y": side},
+            groupby="time",
+        )
+
+    def windows() -> Any:
+        cubes = dask.compute(*[cube(window, 2048) for window in work.windows])
+        stacks = [np.stack([c[band].values for band in work.bands], axis=1) for c in cubes]
+        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+
+    def median() -> Any:
+        lazy = cube(work.windows[0], 1024)
+        lazy = lazy.chunk(time=-1)
+        red, nir = lazy.B04.astype("float32"), lazy.B08.astype("float32")
+        visible = (lazy.B02.astype("uint32") + lazy.B03).sum("time", dtype="uint32")
+        ndvi, visible = dask.compute(
+            ((nir - red) / (nir + red)).median("time", skipna=False), visible
+        )
+        return {"ndvi": ndvi.values, "visible": visible.values}
+
+    def points() -> Any:
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+        window = (int(r0), int(c0), int(r1 - r0), int(c1 - c0))
+        block = cube(window, 1024)[work.bands[0]]
+        # Only the points' pixels come to the client.
+        rows, columns = work.points[:, 0] - r0, work.points[:, 1] - c0
+        return block.data.vindex[:, rows, columns].T.compute()
+
+    job = {"median": median, "points": points}.get(work.kind, windows)
+    job.keep = client  # type: ignore[attr-defined]  # a cluster lives as long as its job
+    return job
+
+
+@cache
+def two_processes() -> Any:
+    from distributed import Client, LocalCluster
+
+    return Client(
+        LocalCluster(
+            n_workers=2, threads_per_worker=4, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        )
+    )
+
+
+# --- stackstac -----------------------------------------------------------------------------------
+def stackstac_threads(work: Workload, root: str) -> Job:
+    """Lazy cubes on 16 of Dask's threads."""
+    import dask
+    import stackstac
+
+    if work.kind == "headers":
+        raise Unable("stackstac keeps no index")
+    items = [scene.stac(root) for scene in work.scenes]
+    env = stackstac.DEFAULT_GDAL_ENV.updated(
+        always={name: value for name, value in GDAL.items() if name != "GDAL_CACHEMAX"}
+    )
+
+    def cube(window: tuple[int, int, int, int]) -> Any:
+        return stackstac.stack(
+            items,
+            assets=list(work.bands),
+            epsg=32633,
+            resolution=10,
+            bounds=work.bounds(window),
+            snap_bounds=False,
+            dtype=np.dtype("uint16"),
+            fill_value=np.uint16(0),
+            rescale=False,
+            chunksize=1024 if work.kind in ("median", "points") else 2048,
+            gdal_env=env,
+            properties=False,
+            band_coords=False,
+            sortby_date="asc",
+            xy_coords="topleft",
+        )
+
+    def computed(*lazy: Any) -> Any:
+        with dask.config.set(scheduler="threads", num_workers=16):
+            return dask.compute(*lazy)
+
+    def windows() -> Any:
+        stacks = [c.values for c in computed(*[cube(window) for window in work.windows])]
+        if work.kind == "median":
+            return reduce_median(stacks[0])
+        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+
+    def points() -> Any:
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+        (block,) = computed(cube((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0].data)
+        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+
+    return points if work.kind == "points" else windows
+
+
 TOOLS: dict[str, Callable[[Workload, str], Job]] = {
     "floor": floor.prepare,
     "rasterio-serial": rasterio_serial,
     "rasterio-16": rasterio_threads,
     "rioxarray": rioxarray_dask,
     "odc-stac": odc_threads,
+    "odc-stac-cluster": odc_cluster,
+    "stackstac": stackstac_threads,
+    **peers_async.TOOLS,
 }

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from benchmarks.data import BANDS, CORNERS, SIDE, Scene, scenes
 
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns
+Job = Callable[[], Any]
+
+
+class Unable(Exception):
+    """This library cannot do this work."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,222 @@
+"""Peers that read without GDAL, each happiest in an environment of its own (``--python TOOL=INTERPRETER``).
+
+Everything is imported when asked for, so that these environments need no more than the peer, ``imagecodecs`` and ``psutil``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data import CORNERS, Scene
+from benchmarks.workloads import Job, Unable, Workload, reduce_median
+
+
+def _stacked(work: Workload, stacks: list[np.ndarray]) -> Any:
+    """`stacks`: for each window (scenes, bands, rows, columns); what the workload wants of them."""
+    if work.kind == "median":
+        return reduce_median(stacks[0])
+    return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+
+
+# --- async-geotiff ---------------------------------------------------------------------------------
+def async_geotiff(work: Workload, root: str) -> Job:
+    """Every file opened once, all reads awaited together; decoding goes on in its own threads."""
+    from async_geotiff import GeoTIFF, Window
+    from obstore.store import HTTPStore
+
+    if work.kind == "warp":
+        raise Unable("async-geotiff does not reproject")
+    store = HTTPStore(root, client_options={"allow_http": True})
+    gate = asyncio.Semaphore(64)
+
+    async def opened(scene: Scene, band: str) -> Any:
+        async with gate:
+            return await GeoTIFF.open(scene.paths[band], store=store)
+
+    async def every() -> list[Any]:
+        pairs = [(scene, band) for scene in work.scenes for band in work.bands]
+        return await asyncio.gather(*[opened(*pair) for pair in pairs])
+
+    async def pixels(windows: tuple[tuple[int, int, int, int], ...]) -> np.ndarray:
+        shape = (len(windows), len(work.scenes), len(work.bands), *windows[0][2:])
+        stack = np.empty(shape, "uint16")
+        flat = stack.reshape(len(windows), -1, *windows[0][2:])
+        # Parts of a large window: the same tiles, but never two copies of everything.
+        step = 1024 if windows[0][2] > 4096 else windows[0][2]
+
+        async def read(image: Any, n: int, w: int, first: int) -> None:
+            row, column, rows, columns = windows[w]
+            part = Window(column, row + first, columns, min(step, rows - first))
+            async with gate:
+                got = await image.read(window=part)
+            flat[w, n, first : first + step] = got.data[0]
+
+        async def file(n: int, scene: Scene, band: str) -> None:
+            image = await opened(scene, band)
+            parts = [(w, f) for w, v in enumerate(windows) for f in range(0, v[2], step)]
+            await asyncio.gather(*[read(image, n, w, f) for w, f in parts])
+
+        pairs = [(scene, band) for scene in work.scenes for band in work.bands]
+        await asyncio.gather(*[file(n, *pair) for n, pair in enumerate(pairs)])
+        return stack
+
+    def windows() -> Any:
+        return _stacked(work, list(asyncio.run(pixels(work.windows))))
+
+    def points() -> Any:
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+        block = asyncio.run(pixels(((int(r0), int(c0), int(r1 - r0), int(c1 - c0)),)))[0, :, 0]
+        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+
+    def headers() -> Any:
+        return np.array(len(asyncio.run(every())))
+
+    return {"points": points, "headers": headers}.get(work.kind, windows)
+
+
+# --- rasteret --------------------------------------------------------------------------------------
+def _rasteret_table(work: Workload, root: str) -> Any:
+    import pyarrow as pa
+    import shapely
+
+    items = [scene.stac(root) for scene in work.scenes]
+    shapes = [shapely.geometry.shape(item["geometry"]) for item in items]
+    return pa.table(
+        {
+            "id": [item["id"] for item in items],
+            "datetime": pa.array([scene.when for scene in work.scenes], pa.timestamp("us")),
+            "geometry": pa.array([shapely.to_wkb(shape) for shape in shapes], pa.binary()),
+            "assets": [
+                {band: {"href": item["assets"][band]["href"]} for band in work.bands}
+                for item in items
+            ],
+            "proj:epsg": pa.array([scene.epsg for scene in work.scenes], pa.int32()),
+        }
+    )
+
+
+def rasteret(work: Workload, root: str) -> Job:
+    """rasteret 0.4.1 with its index built beforehand; building is W6."""
+    import pyarrow as pa
+    import rasteret as ras
+    from rasteret.fetch import cog
+    from shapely import box
+
+    # It refuses plain HTTP, which is all that the server speaks without TLS.
+    cog._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+
+    def built() -> Any:
+        return ras.build_from_table(
+            _rasteret_table(work, root),
+            name=f"{work.name}-{os.getpid()}",
+            workspace_dir=scratch.name,
+            enrich_cog=True,
+            band_codes=list(work.bands),
+            force=True,
+        )
+
+    scratch = tempfile.TemporaryDirectory()
+    if work.kind == "headers":
+
+        def headers() -> Any:
+            made = built()
+            return np.array(len(work.bands) * made.dataset.count_rows())
+
+        return headers
+    collection = built()
+    bands = list(work.bands)
+
+    def windows() -> Any:
+        stacks = []
+        for window in work.windows:
+            area = box(*work.bounds(window))
+            if work.kind == "warp":
+                cube = collection.get_xarray(
+                    area, bands, geometry_crs=32633, target_crs=32633, max_concurrent=100
+                )
+                stacks.append(cube[bands[0]].values[:, None])
+                continue
+            got = collection.get_numpy(area, bands, geometry_crs=32633, max_concurrent=100)
+            stacks.append(got if got.ndim == 4 else got[:, None])
+        return _stacked(work, stacks)
+
+    def points() -> Any:
+        left, top = CORNERS[32633]
+        x, y = left + (work.points[:, 1] + 0.5) * 10, top - (work.points[:, 0] + 0.5) * 10
+        got = collection.sample_points(
+            pa.table({"x": x, "y": y}), bands, x_column="x", y_column="y",
+            geometry_crs=32633, max_concurrent=100,
+        )  # fmt: skip
+        got = got.sort_by([("datetime", "ascending"), ("point_index", "ascending")])
+        return got["value"].to_numpy().reshape(len(work.scenes), -1).astype("uint16")
+
+    return points if work.kind == "points" else windows
+
+
+# --- lazycogs --------------------------------------------------------------------------------------
+def _duckdb(scratch: str) -> Any:
+    """A client that finds the extensions which PyPI carries, laid out as DuckDB wants them."""
+    import importlib.util
+
+    from rustac import DuckdbClient
+
+    for name in ("spatial", "icu", "parquet"):
+        found = importlib.util.find_spec(f"duckdb_extension_{name}")
+        if found is None or not found.submodule_search_locations:
+            raise Unable(f"lazycogs needs duckdb-extension-{name}")
+        for file in Path(found.submodule_search_locations[0]).rglob("*.duckdb_extension"):
+            target = Path(scratch, file.parent.name, "linux_amd64", file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file)
+    return DuckdbClient(extension_directory=scratch, install_extensions=False)
+
+
+def lazycogs(work: Workload, root: str) -> Job:
+    """Its own lazy arrays, loaded whole; the list of items is written beforehand."""
+    import lazycogs as lazy
+    import rustac
+
+    if work.kind == "headers":
+        raise Unable("lazycogs keeps no index")
+    scratch = tempfile.TemporaryDirectory()
+    client = _duckdb(scratch.name)
+    listed = f"{scratch.name}/items.parquet"
+    items = [scene.stac(root) for scene in work.scenes]
+    asyncio.run(rustac.write(listed, items))
+
+    def cube(window: tuple[int, int, int, int]) -> np.ndarray:
+        array = lazy.open(
+            listed,
+            bbox=work.bounds(window),
+            crs="EPSG:32633",
+            resolution=10.0,
+            bands=list(work.bands),
+            time_period=None if work.kind == "warp" else "P1D",
+            duckdb_client=client,
+        )
+        return np.asarray(array.transpose("time", "band", "y", "x").values)
+
+    def windows() -> Any:
+        assert scratch
+        return _stacked(work, [cube(window) for window in work.windows])
+
+    def points() -> Any:
+        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+        block = cube((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0]
+        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+
+    return points if work.kind == "points" else windows
+
+
+TOOLS: dict[str, Callable[[Workload, str], Job]] = {
+    "async-geotiff": async_geotiff,
+    "lazycogs": lazycogs,
+    "rasteret": rasteret,
+}
