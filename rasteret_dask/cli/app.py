@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet
 import typer
 from distributed import Client
 
@@ -33,11 +34,12 @@ from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.reading import build as build_collection
+from rasteret_dask.pipeline.reading import read_vector
 from rasteret_dask.pipeline.report import page as report_page
 from rasteret_dask.pipeline.run import explain as explain_pipeline
 from rasteret_dask.pipeline.run import run as run_pipeline
 from rasteret_dask.pipeline.sources import Build
-from rasteret_dask.write.target import put_bytes
+from rasteret_dask.write.target import put_bytes, put_file, scratch_file
 
 app = typer.Typer(
     name="rasteret-dask",
@@ -249,6 +251,40 @@ def append(
                 progress.stage("headers that changed")
                 now = now.refresh()
         show({**facts(now, as_json), "added": len(now) - len(before)}, as_json=as_json)
+
+
+@app.command()
+def export(
+    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    target: Annotated[str, typer.Argument(help="A folder, or URL of one, that holds nothing yet.")],
+    partition_by: Annotated[
+        list[str] | None, typer.Option(help="A column that becomes folders, as year.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a collection as plain GeoParquet that every reader opens."""
+    with reported(debug):
+        typer.echo(api.load(path).export(target, partition_by=partition_by or ()))
+
+
+@app.command()
+def sample(
+    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    points: Annotated[str, typer.Argument(help="A vector file of points, or GeoParquet.")],
+    output: Annotated[str, typer.Argument(help="A Parquet file.")],
+    band: Annotated[list[str] | None, typer.Option(help="A band; all by default.")] = None,
+    cluster: Cluster = None,
+    debug: Debug = False,
+) -> None:
+    """Read the pixels under points, of every item."""
+    with reported(debug):
+        frame = read_vector(points, "points")
+        with _computing(cluster), progress_shown() as progress:
+            progress.stage("points")
+            table = api.load(path).sample_points(frame, band)
+        with scratch_file(".parquet") as scratch:
+            pyarrow.parquet.write_table(table, scratch, compression="zstd")
+            typer.echo(put_file(scratch, output))
 
 
 @app.command()

@@ -6,7 +6,11 @@ import base64
 import json
 import re
 
+import geopandas
+import pyarrow.dataset
+import pyarrow.parquet
 import pytest
+import shapely
 import typer
 from typer.testing import CliRunner
 
@@ -156,6 +160,18 @@ def test_append(call, small, tmp_path):
     said = json.loads(call("append", "ndvi-median", "--refresh", "--json").stdout)
     assert (said["added"], said["items"]) == (2, 4)
     assert json.loads(call("info", "ndvi-median", "--json").stdout)["items"] == 4
+
+
+def test_export_and_sample(call, small, tmp_path):
+    call("run", *small)
+    call("export", "ndvi-median", "plain", "--partition-by", "year")
+    rows = pyarrow.dataset.dataset(tmp_path / "plain", partitioning="hive").to_table()
+    assert rows.num_rows == 2
+    points = geopandas.GeoSeries([shapely.Point(12.0, 47.2)], crs="EPSG:4326")
+    points.to_file(tmp_path / "p.geojson", driver="GeoJSON")
+    said = call("sample", "ndvi-median", "p.geojson", "s.parquet", "--band", "B04")
+    assert said.stdout == "s.parquet\n", said.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "s.parquet").num_rows == 2
 
 
 def test_a_catalogue_of_ones_own(call, tmp_path, monkeypatch):
