@@ -215,6 +215,7 @@ def write_commit(place: Place, commit: Commit) -> Commit:
                 hint="build again: what was fetched is kept and will be used",
             )
     publish(place, commit)
+    place.sweep()
     return commit
 
 

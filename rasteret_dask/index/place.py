@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import stores
 from rasteret_dask.storage.urls import Location, locate
+
+_DRAFTS = "_rasteret/drafts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ class Place:
 
     def _written(self, target: Path, data: bytes) -> _Draft:
         target.parent.mkdir(parents=True, exist_ok=True)
-        drafts = Path(self.path("_rasteret/drafts"))
+        drafts = Path(self.path(_DRAFTS))
         drafts.mkdir(parents=True, exist_ok=True)
         return _Draft(drafts / f"{os.getpid()}-{secrets.token_hex(8)}", data)
 
@@ -199,6 +202,25 @@ class Place:
                 os.replace(draft, target)
         else:
             self.filesystem.pipe_file(self.path(name), data)
+
+    def sweep(self, age: float = 86400.0) -> None:
+        """Remove what killed writers left half written, once nobody can still be at it.
+
+        Parameters
+        ----------
+        age : float
+            Seconds.
+        """
+        if not self.is_local:
+            return  # stores show nothing before it is whole
+        before = time.time() - age
+        try:
+            with os.scandir(self.path(_DRAFTS)) as entries:
+                old = [e.path for e in entries if e.stat().st_mtime < before]
+        except FileNotFoundError:
+            return
+        for path in old:
+            Path(path).unlink(missing_ok=True)
 
     def share(self, source: str, target: str) -> None:
         """Make a file appear under a second name, whole or not at all; nothing when it is there."""

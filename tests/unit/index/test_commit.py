@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,34 @@ def test_what_is_no_commit_is_refused() -> None:
     for data in (b"", b"[]", b'{"format": "other"}', b"\xff"):
         with pytest.raises(CollectionError):
             parse_commit(data, "u")
+
+
+def test_what_a_killed_writer_left_is_swept_away_after_a_day(tmp_path: Path) -> None:
+    place = with_part(Place(str(tmp_path)))
+    drafts = tmp_path / "_rasteret" / "drafts"
+    for name, age in (("old", 90_000), ("new", 60)):
+        (drafts / name).write_bytes(b"half")
+        moment = time.time() - age
+        os.utime(drafts / name, (moment, moment))
+    write_commit(place, commit())
+    assert os.listdir(drafts) == ["new"]
+
+
+def test_a_pointer_that_an_older_commit_moved_back_is_moved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second builder commits and publishes between the first one's look and its move."""
+    place = with_part(Place(str(tmp_path)))
+    replace = Place.replace
+    raced: list[int] = []
+
+    def slow(self: Place, name: str, data: bytes) -> None:
+        if not raced:
+            raced.append(1)
+            write_commit(place, commit(2, directory="data/00000002"))
+        replace(self, name, data)
+
+    monkeypatch.setattr(Place, "replace", slow)
+    write_commit(place, commit())
+    assert b"data/00000002" in (place.read("_rasteret/current.json") or b"")
+    assert (tmp_path / "data" / "00000002" / "000000-abc-def.parquet").exists()
