@@ -31,6 +31,7 @@ class _Band(documents.Strict):
     aliases: tuple[str, ...] = ()
     categorical: bool = False
     nodata: float | None = None
+    decode: str | None = None
     scale: float | None = None
     offset: float | None = None
 
@@ -48,6 +49,7 @@ class _Dataset(documents.Strict):
     harmonize: str | None = None
     requires_auth: str | None = None
     storage: dict[str, str] = {}  # noqa: RUF012
+    prefer: str | None = None
     example_bbox: tuple[float, float, float, float] | None = None
     example_dates: tuple[str, str] | None = None
 

@@ -149,6 +149,8 @@ class BandInfo:
         A class map: never interpolated.
     nodata, scale, offset : float, optional
         Used where the file is silent.
+    decode : str, optional
+        How stored numbers become values where that is no straight line (:data:`rasteret_dask.grid.radiometry.DECODERS`).
     """
 
     name: str
@@ -160,6 +162,7 @@ class BandInfo:
     nodata: float | None = None
     scale: float | None = None
     offset: float | None = None
+    decode: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,8 @@ class DatasetDescriptor:
         The credential recipe that workers need.
     storage : mapping of str to str
         Store options without secrets.
+    prefer : str, optional
+        Which of an asset's alternate links to take, as ``s3``.
     example_bbox : tuple of float, optional
         lon/lat bounds of a small area that has data.
     example_dates : tuple of str, optional
@@ -205,5 +210,6 @@ class DatasetDescriptor:
     harmonize: str | None = None
     requires_auth: str | None = None
     storage: Mapping[str, str] = field(default_factory=dict)
+    prefer: str | None = None
     example_bbox: tuple[float, float, float, float] | None = None
     example_dates: tuple[str, str] | None = None

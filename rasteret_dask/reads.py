@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rasteret_dask.errors import EmptySelectionError
+from rasteret_dask.errors import ArgumentError, EmptySelectionError
 from rasteret_dask.grid.aoi import Areas
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
@@ -55,6 +55,7 @@ class Reads:
         scale: bool = False,
         harmonize: str | None = None,
         offsets: Mapping[str, float] | None = None,
+        decode: bool = False,
         mask: Mapping[str, Any] | None = None,
         nodata: float | int | None = None,
         fill_value: float | int | None = None,
@@ -119,6 +120,9 @@ class Reads:
             Take the offset of baseline 04.00 out of Sentinel-2's digital numbers without scaling; int16 with nodata -32768.
         offsets : mapping of str to float, optional
             Sentinel-2 offsets (0 or -1000, in digital numbers) by item id, over what the rules would say.
+        decode : bool
+            Turn stored numbers into values where the dataset's descriptor says how and that is no straight line (AlphaEarth's
+            embeddings); float32 with NaN for nothing, before anything is warped.
         mask : mapping, optional
             ``{"band": "SCL", "keep": [4, 5, 6, 7]}``, or ``drop``, or ``bits``; applied before items are put together and before warping.
         nodata : number, optional
@@ -172,6 +176,7 @@ class Reads:
             "scale": scale,
             "harmonize": harmonize,
             "offsets": offsets,
+            "decode": decode,
             "mask": mask,
             "nodata": nodata,
             "fill_value": fill_value,
@@ -273,6 +278,7 @@ CUBE_OPTIONS = frozenset(
         "scale",
         "harmonize",
         "offsets",
+        "decode",
         "mask",
         "nodata",
         "fill_value",
@@ -348,6 +354,21 @@ def _holds(outer: Bounds, inner: Bounds, slack: float) -> bool:
     return low and all(a >= b - slack for a, b in zip(outer[2:], inner[2:]))
 
 
+def _decoders(collection: Collection, names: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Return the decoder of each band that has one, by the spelling that was asked for."""
+    found = {
+        asked: info.decode
+        for asked, band in names
+        if (info := collection.band_info(band)).decode is not None
+    }
+    if not found:
+        raise ArgumentError(
+            "decode=True, and no descriptor says how these bands are decoded",
+            hint="scale=True applies scales and offsets",
+        )
+    return {asked: name for asked, name in found.items() if name is not None}
+
+
 def _prepare(
     collection: Collection,
     geometries: Any,
@@ -362,10 +383,12 @@ def _prepare(
     areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
     if options.get("storage") is None:
         options["storage"] = collection.storage
+    decoders = _decoders(collection, names) if options.pop("decode", False) else {}
     classes = frozenset(c for _, c in names if is_class_band(collection.band_info(c)))
     request = make_request(
         names, areas=areas, bounds=bounds, bounds_crs=crs, options=options, classes=classes
     )
+    request = replace(request, decoders=decoders)
     wanted = [canonical for _, canonical in names]
     if request.mask is not None:
         canonical = collection.resolve_bands([request.mask.band])[0][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,19 @@ def valid_pixels(values: npt.NDArray[Any], nodata: Number) -> npt.NDArray[np.boo
     if floating:
         valid &= ~np.isnan(values)
     return valid
+
+
+def _alpha_earth(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """AlphaEarth's embeddings: sign(v) · (v / 127.5)², from int8 to [-1, 1] (the dataset's own documentation)."""
+    scaled = values.astype(np.float32) / np.float32(127.5)
+    decoded: npt.NDArray[np.float32] = np.sign(scaled) * scaled * scaled
+    return decoded
+
+
+DECODERS: Mapping[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]] = {
+    "alphaearth": _alpha_earth
+}
+"""What ``decode=True`` applies to stored numbers, by the name that a descriptor gives; before anything is warped or fused."""
 
 
 def masked_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from typing import Any
 
@@ -39,6 +39,8 @@ class Output:
         How sources are resampled (:data:`rasteret_dask.grid.kernels.METHODS`).
     mosaic : str or callable
         How the sources of one time step become one (:data:`rasteret_dask.grid.mosaic.METHODS`).
+    decode : str, optional
+        How stored numbers become values (:data:`rasteret_dask.grid.radiometry.DECODERS`).
     early : bool
         Leave out sources that come after all pixels of a chunk are filled.
     """
@@ -50,6 +52,7 @@ class Output:
     method: str = "nearest"
     mosaic: Any = "first"
     early: bool = False
+    decode: str | None = None
 
     @property
     def gap(self) -> float | int:
@@ -117,6 +120,8 @@ class BandPlan:
     masks : SourceTable, optional
         The mask band of each source, row by row beside ``table``; its maps lead from the source's pixels.
     mask : MaskRule, optional
+    inner : SourceTable, optional
+        The internal mask of each source, row by row beside ``table``; a row without tiles for a file that has none.
     extents : dict of int to (int, int, ndarray), optional
         For each map between two CRSs: first chunk row and column it touches, and source windows of the chunks from there, shape
         ``(rows, columns, 4)``. They are computed once where PROJ is at hand, so that cutting a chunk out needs none.
@@ -134,6 +139,7 @@ class BandPlan:
     storage: StorageOptions
     masks: SourceTable | None = None
     mask: MaskRule | None = None
+    inner: SourceTable | None = None
     extents: dict[int, tuple[int, int, Ints]] | None = None
     shapes: bytes | None = None
     all_touched: bool = False
@@ -257,7 +263,11 @@ class BandPlan:
             down, across = (math.ceil(r) for r in radius)
             wide = (e[0] - down, e[1] + down, e[2] - across, e[3] + across)
             mask = source_read(self.masks, k, step=step, window=clipped, pixels=wide)
-        return source_read(self.table, k, step=step, window=window, pixels=pixels, mask=mask)
+        read = source_read(self.table, k, step=step, window=window, pixels=pixels, mask=mask)
+        if read is None or self.inner is None:
+            return read
+        inner = source_read(self.inner, k, step=step, window=window, pixels=pixels)
+        return replace(read, inner=inner)
 
 
 def axis_extent(mapped: AxisMap, window: Window, method: str = "nearest") -> Window:

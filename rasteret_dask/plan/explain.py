@@ -14,7 +14,7 @@ import numpy as np
 from rasteret_dask.grid.tiles import Piece, Window
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.plan.coalesce import coalesce
-from rasteret_dask.plan.resolve import Coordinates, mask_window, needed_pieces, resolve
+from rasteret_dask.plan.resolve import Coordinates, inner_needs, mask_window, needed_pieces, resolve
 from rasteret_dask.plan.sources import Ints, SourceRead
 
 
@@ -186,8 +186,8 @@ class Tiles:
 Pattern = tuple[Ints, Ints, Ints] | None
 """Rows, columns and used pixels of the tiles that a window touches."""
 
-Patterns = dict[tuple[Any, ...], tuple[Pattern, Pattern]]
-"""What sources on one grid need for one window, and what their masks need: the dates of a tile share it."""
+Patterns = dict[tuple[Any, ...], tuple[Pattern, Pattern, Pattern]]
+"""What sources on one grid need for one window, and what their mask bands and internal masks need: the dates of a tile share it."""
 
 
 def block_tiles(
@@ -215,8 +215,8 @@ def block_tiles(
     for source in block.sources:
         if not steps.start <= source.step < steps.stop:
             continue
-        own, under = _patterns(source, window, block.output.method, patterns, cache)
-        for read, pattern in ((source, own), (source.mask, under)):
+        own, under, inner = _patterns(source, window, block.output.method, patterns, cache)
+        for read, pattern in ((source, own), (source.mask, under), (source.inner, inner)):
             if read is not None and pattern is not None:
                 parts[read.url].append(_tiles(read, pattern))
     return {url: _distinct(found) for url, found in parts.items()}
@@ -224,16 +224,19 @@ def block_tiles(
 
 def _patterns(
     source: SourceRead, window: Window, method: str, patterns: Patterns, cache: Coordinates
-) -> tuple[Pattern, Pattern]:
+) -> tuple[Pattern, Pattern, Pattern]:
     mask = source.mask
     about = None if mask is None else (mask.map, mask.height, mask.width, mask.layout, mask.radius)
-    key = (source.map, source.height, source.width, source.layout, source.window, window, about)
+    inner = source.inner
+    own = (source.map, source.height, source.width, source.layout, source.window)
+    key = (*own, window, about, None if inner is None else inner.layout)
     if key not in patterns:
         where = resolve(source, window, cache, method)
         under = None if where is None else mask_window(source, where)
         patterns[key] = (
             None if where is None else _pattern(needed_pieces(source, where)),
             None if under is None or mask is None else _pattern(needed_pieces(mask, under)),
+            None if where is None or inner is None else _pattern(inner_needs(inner, where)),
         )
     return patterns[key]
 

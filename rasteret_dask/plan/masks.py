@@ -18,7 +18,12 @@ Affine6 = tuple[float, float, float, float, float, float]
 
 
 def mask_table(
-    table: SourceTable, raw: RawSources, masks: RawSources, dilate: float = 0.0
+    table: SourceTable,
+    raw: RawSources,
+    masks: RawSources,
+    dilate: float = 0.0,
+    *,
+    optional: bool = False,
 ) -> SourceTable:
     """Return the masks of a table's sources, row by row.
 
@@ -32,6 +37,8 @@ def mask_table(
         The mask band of the same items.
     dilate : float
         Metres by which what the mask drops is dilated.
+    optional : bool
+        Items without a mask get a row without tiles.
 
     Raises
     ------
@@ -48,6 +55,9 @@ def mask_table(
     radii: list[tuple[float, float]] = []
     for k, item in enumerate(table.items):
         m = by_item.get(item)
+        if m is None and optional:
+            radii.append((0.0, 0.0))
+            continue
         if m is None:
             raise GridError(
                 "the item has no mask band", item=item, hint="leave it out, or read without mask"
@@ -61,6 +71,8 @@ def mask_table(
         radii.append(radius)
         rects[k] = _rect(table, k, mapped, masks, m, radius)
     windows = np.zeros((len(table), 4), dtype=np.int64)
+    if not maps:
+        maps.append(AxisMap(1.0, 0.0, 1.0, 0.0))
     cut = cut_table(masks, kept, tuple(maps), map_ids, windows, rects)
     return replace(cut, radii=tuple(radii) if dilate else ())
 

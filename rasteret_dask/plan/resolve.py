@@ -216,6 +216,11 @@ def needed_pieces(source: SourceRead, resolved: Resolved) -> list[Piece]:
     return [piece for piece, hit in zip(found, resolved.tiles.ravel().tolist()) if hit]
 
 
+def inner_needs(inner: SourceRead, resolved: Resolved) -> list[Piece]:
+    """Return the pieces of a source's internal mask, whose tiles need not be cut as the image's are."""
+    return pieces(resolved.pixels, inner.layout.height, inner.layout.width)
+
+
 def mask_window(source: SourceRead, resolved: Resolved) -> Resolved | None:
     """Return what the source's mask band must give for the source pixels that are read (nearest, always)."""
     if source.mask is None:

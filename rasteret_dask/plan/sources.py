@@ -106,6 +106,8 @@ class SourceRead:
         Of a mask band: how far what it drops is dilated, in rows and columns of its pixels.
     level : int
         Which level of the file it is.
+    inner : SourceRead, optional
+        The file's own internal mask, pixel for pixel: where it is 0 there is nothing.
     """
 
     url: str
@@ -127,6 +129,7 @@ class SourceRead:
     mask: SourceRead | None = None
     radius: tuple[float, float] = (0.0, 0.0)
     level: int = 0
+    inner: SourceRead | None = None
 
     def tile(self, row: int, col: int) -> tuple[int, int]:
         """Return offset and count of one tile."""

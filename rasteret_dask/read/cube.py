@@ -14,16 +14,17 @@ import xarray as xr
 from dask.base import tokenize
 from dask.utils import parse_bytes
 
-from rasteret_dask.errors import EmptySelectionError, GridError, NodataError
+from rasteret_dask.errors import ArgumentError, EmptySelectionError, GridError, NodataError
 from rasteret_dask.grid.choose import choose_grid
 from rasteret_dask.grid.geobox import Grid
-from rasteret_dask.grid.radiometry import Number, masked_dtype
+from rasteret_dask.grid.radiometry import DECODERS, Number, masked_dtype
 from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
 from rasteret_dask.plan.cover import has_gaps
 from rasteret_dask.plan.layout import parse_chunks
 from rasteret_dask.plan.levels import choose_levels, mix_levels, wanted_ratios
 from rasteret_dask.plan.masks import mask_table
+from rasteret_dask.plan.sources import SourceTable
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, build_table
 from rasteret_dask.read.assemble import assemble
@@ -104,7 +105,8 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
             early=request.early_exit,
         )
         chunks = _chunks(raw, grid, len(items.steps), output, request)
-        plans[asked] = _band_plan(raw, masks, grid, chunks, output, request)
+        inner = inner_masks(items, band, raw, levels[asked], request)
+        plans[asked] = _band_plan(raw, masks, inner, grid, chunks, output, request)
     return CubePlan(request, items, grid, plans, nodata, levels)
 
 
@@ -162,6 +164,28 @@ def at_levels(
     return mix_levels(raws, by_item), tuple(sorted(set(chosen.tolist())))
 
 
+def inner_masks(
+    items: Items, band: str, raw: RawSources, levels: tuple[int, ...], request: CubeRequest
+) -> RawSources | None:
+    """Return the internal masks of a band's sources at the levels that are read; None when no file has any."""
+    own = {level: raw_sources(items, band, request, level=level, inner=True) for level in levels}
+    chosen = dict(zip(raw.items, raw.levels.tolist()))
+    having = [
+        (level, found)
+        for level, found in own.items()
+        if any(chosen.get(i) == level for i in found.items)
+    ]
+    if not having:
+        return None
+    if len(having) > 1:
+        raise GridError(
+            "files with internal masks would be read at different levels",
+            band=band,
+            hint="give overviews=",
+        )
+    return having[0][1]
+
+
 def _sizes(full: RawSources, level: RawSources) -> Any:
     """Return the sizes of a level's pixels in pixels of full resolution; inf where a source lacks the level."""
     own = {item: abs(float(a[0])) + abs(float(a[1])) for item, a in zip(level.items, level.affines)}
@@ -202,6 +226,15 @@ def choose_output(
         if native.kind == "f" and request.fill_value is None:
             scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
             return Output(asked, native.name, float("nan"), scaled), float("nan")
+    decoder = request.decoders.get(asked)
+    if decoder is not None:
+        if decoder not in DECODERS:
+            raise ArgumentError(
+                f"no decoder {decoder!r}; there is {', '.join(DECODERS)}", band=asked
+            )
+        fill = float("nan") if request.fill_value is None else request.fill_value
+        dtype = np.dtype(request.dtype or np.float32)
+        return Output(asked, dtype.name, fill, decode=decoder), fill
     nodata = next((n for n in raw.nodata if n is not None), None)
     harmonised = items.offsets is not None and is_reflectance(band)
     scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
@@ -279,6 +312,7 @@ def natural_tile(raw: RawSources, grid: Grid) -> tuple[tuple[int, int], tuple[in
 def _band_plan(
     raw: RawSources,
     masks: RawSources | None,
+    inner: RawSources | None,
     grid: Grid,
     chunks: Chunks,
     output: Output,
@@ -288,7 +322,7 @@ def _band_plan(
     shapes = None
     if request.areas is not None:
         shapes = pixel_shapes(request.areas.to_crs(grid.crs).geometries, grid)
-    _check_gaps(placed.windows, placed, grid, sum(chunks[0]), output, request)
+    _check_gaps(placed, inner, grid, sum(chunks[0]), output, request)
     return BandPlan(
         chunks=chunks,
         table=placed,
@@ -297,6 +331,7 @@ def _band_plan(
         ledger=request.ledger,
         masks=None if masks is None else mask_table(placed, raw, masks, _dilate(request)),
         mask=request.mask,
+        inner=None if inner is None else mask_table(placed, raw, inner, optional=True),
         extents=extents,
         shapes=shapes,
         all_touched=request.all_touched,
@@ -304,12 +339,17 @@ def _band_plan(
 
 
 def _check_gaps(
-    windows: Any, placed: Any, grid: Grid, steps: int, output: Output, request: CubeRequest
+    placed: SourceTable,
+    inner: RawSources | None,
+    grid: Grid,
+    steps: int,
+    output: Output,
+    request: CubeRequest,
 ) -> None:
     if output.fill is not None:
         return
     why = None
-    if request.mask is not None or request.areas is not None:
+    if request.mask is not None or request.areas is not None or inner is not None:
         why = "masked pixels"
     elif request.ledger is not None:
         why = "tiles that may fail, as on_error='record' allows,"
@@ -341,7 +381,7 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
 
 def token(plan: BandPlan) -> str:
     """Return the same text for equal plans, in every process."""
-    tables = [t for t in (plan.table, plan.masks) if t is not None]
+    tables = [t for t in (plan.table, plan.masks, plan.inner) if t is not None]
     parts = [
         [getattr(t, name) for name in t.__slots__ if name not in ("maps", "layouts")]
         + [repr(t.maps), repr(t.layouts)]

@@ -269,9 +269,17 @@ def overview_methods(items: Items, band: str) -> dict[str, str | None]:
 
 
 def raw_sources(
-    items: Items, band: str, request: CubeRequest, *, mask: bool = False, level: int = 0
+    items: Items,
+    band: str,
+    request: CubeRequest,
+    *,
+    mask: bool = False,
+    level: int = 0,
+    inner: bool = False,
 ) -> RawSources:
     """Return one band's sources at one level, in the order of the items; those without that level are left out.
+
+    ``inner`` asks for the files' internal masks instead of their pixels, as far as they have any; ``mask`` for a mask band.
 
     Raises
     ------
@@ -280,9 +288,10 @@ def raw_sources(
     GridError
         If a file has no CRS or no affine georeference.
     """
-    found = band_sources(items.table, band, level)
+    found = band_sources(items.table, band, level, mask=inner)
     if (
         level == 0
+        and not inner
         and len(found) < len(items.table)
         and (request.missing == "raise" or not len(found))
     ):
@@ -301,7 +310,7 @@ def raw_sources(
                 url=found.urls[k],
                 hint="read it in pixel space with open_tiff",
             )
-    scales, adds = _scaling(found, items, request, band, mask)
+    scales, adds = _scaling(found, items, request, band, mask or inner)
     nodata = found.nodata if request.nodata is None or mask else (request.nodata,) * len(found)
     normal = {crs: crs_text(crs) for crs in set(found.crs)}
     return RawSources(
@@ -317,7 +326,8 @@ def raw_sources(
         tile_ptr=found.tile_ptr,
         offsets=found.offsets,
         counts=found.counts,
-        samples=np.where(found.planar == 2, 0, found.band_index),
+        # A mask has one sample, whatever the band's place among the image's.
+        samples=np.where((found.planar == 2) | inner, 0, found.band_index),
         nodata=nodata,
         scales=scales,
         adds=adds,

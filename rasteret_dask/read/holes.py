@@ -33,6 +33,9 @@ def note_failures(
     by_array |= {
         id(job.mask_pixels): (job, job.mask_holes) for job in jobs if job.mask_pixels is not None
     }
+    by_array |= {
+        id(job.inner_pixels): (job, job.holes) for job in jobs if job.inner_pixels is not None
+    }
     rows: list[dict[str, Any]] = []
     for use, error in failures:
         for load, piece in use.users:

@@ -60,6 +60,8 @@ class CubeRequest:
         Sentinel-2 offsets, in digital numbers, of items whose own metadata is not to be believed.
     ledger : Ledger, optional
         Where tiles that fail are written down; without one they raise.
+    decoders : mapping of str to str
+        How the stored numbers of a band become values, by the spelling that was asked for.
     core : frozenset of str, optional
         Ids of the items that meet the area; others lie in the corners of the grid alone.
     """
@@ -88,6 +90,7 @@ class CubeRequest:
     early_exit: bool = False
     classes: frozenset[str] = frozenset()
     core: frozenset[str] | None = None
+    decoders: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, float] = field(default_factory=dict)
     ledger: Ledger | None = None
 

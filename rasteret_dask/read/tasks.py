@@ -14,11 +14,18 @@ import numpy.typing as npt
 from rasteret_dask.errors import ArgumentError, NodataError
 from rasteret_dask.grid.kernels import resample
 from rasteret_dask.grid.mosaic import Layer, merge, place_first
-from rasteret_dask.grid.radiometry import convert, valid_pixels
+from rasteret_dask.grid.radiometry import DECODERS, convert, valid_pixels
 from rasteret_dask.grid.shapes import outside
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.plan.chunks import ReadPlan
-from rasteret_dask.plan.resolve import Coordinates, Resolved, mask_window, needed_pieces, resolve
+from rasteret_dask.plan.resolve import (
+    Coordinates,
+    Resolved,
+    inner_needs,
+    mask_window,
+    needed_pieces,
+    resolve,
+)
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
@@ -38,6 +45,7 @@ class Job:
     direct: bool
     mask_where: Resolved | None = None
     mask_pixels: Array | None = None
+    inner_pixels: Array | None = None
     holes: list[tuple[slice, slice]] = field(default_factory=list)
     mask_holes: list[tuple[slice, slice]] = field(default_factory=list)
 
@@ -196,7 +204,8 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
         mask_pixels = None
         if source.mask is not None and mask_where is not None:
             mask_pixels = _buffer(source.mask, mask_where)
-        jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels))
+        inner_pixels = None if source.inner is None else _buffer(source.inner, where)
+        jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels, inner_pixels))
     return jobs
 
 
@@ -209,7 +218,14 @@ def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
     output = plan.output
     if output.mosaic not in _KEEPS_ONE:
         return False
-    if not where.direct or plan.mask is not None or source.layout.dtype != output.dtype:
+    if (
+        not where.direct
+        or plan.mask is not None
+        or source.inner is not None
+        or source.layout.dtype != output.dtype
+    ):
+        return False
+    if output.decode is not None:
         return False
     if output.scaled and (source.scale != 1.0 or source.add != 0.0):
         return False
@@ -237,6 +253,9 @@ def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:
         assert plan.mask is not None
         mask_pieces = needed_pieces(job.source.mask, job.mask_where)
         loads.append(Load(job.source.mask, mask_pieces, job.mask_pixels, plan.mask.band))
+    if job.source.inner is not None and job.inner_pixels is not None:
+        inner_pieces = inner_needs(job.source.inner, job.where)
+        loads.append(Load(job.source.inner, inner_pieces, job.inner_pixels, plan.output.band))
     return loads
 
 
@@ -308,19 +327,25 @@ def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | Non
     for hole in job.holes:
         assert valid is not None
         valid[hole] = False
+    if job.inner_pixels is not None:
+        shown = job.inner_pixels != 0
+        valid = shown if valid is None else valid & shown
     if plan.mask is not None:
         kept = _kept(plan, job)
         valid = kept if valid is None else valid & kept
     where = job.where
+    pixels = job.pixels
+    if plan.output.decode is not None:
+        pixels = DECODERS[plan.output.decode](pixels)
     if where.direct:
-        return job.pixels, valid
+        return pixels, valid
     if where.samples is not None:
         found, good = resample(
-            job.pixels, valid, where.samples, plan.output.method, job.source.map.ratio
+            pixels, valid, where.samples, plan.output.method, job.source.map.ratio
         )
-        return _rounded(found, job.pixels.dtype, job.source.nodata), good
+        return _rounded(found, pixels.dtype, job.source.nodata), good
     index = np.ix_(where.rows, where.cols) if where.rows.ndim == 1 else (where.rows, where.cols)
-    values = job.pixels[index]
+    values = pixels[index]
     taken = None if valid is None else valid[index]
     if where.inside is not None:
         taken = where.inside if taken is None else taken & where.inside

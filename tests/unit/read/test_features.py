@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +254,49 @@ def test_cubes_go_where_xarray_goes(dates: rd.Collection, tmp_path: Path) -> Non
     cube.drop_vars("spatial_ref").to_zarr(tmp_path / "v.zarr", consolidated=False)
     again = xr.open_zarr(tmp_path / "v.zarr", consolidated=False, mask_and_scale=False)
     assert np.array_equal(again.v.values, cube.v.values)
+
+
+# --- internal masks ------------------------------------------------------------------------------
+@pytest.mark.parametrize("chunks", ["auto", {"y": 50, "x": 61}])
+@pytest.mark.parametrize("how", [{}, {"resolution": 20}, {"crs": "EPSG:3035", "resolution": 10}])
+def test_an_internal_mask_hides_what_gdal_hides(
+    tmp_path: Path, how: dict[str, Any], chunks: Any
+) -> None:
+    rng = np.random.default_rng(9)
+    values = rng.integers(0, 4000, (300, 300)).astype(np.uint16)
+    shown = np.ones(values.shape, dtype=bool)
+    shown[40:140, 100:210] = False
+    file = cog(tmp_path, "v", values, nodata=None, mask=np.where(shown, 255, 0).astype(np.uint8))
+    bare = cog(tmp_path, "w", values, nodata=None)
+    both = collect(Scene("a", {"v": file}), Scene("b", {"v": bare}, "2023-07-05T10:00:00"))
+    cube = both.get_xarray(bands=["v"], masked=True, chunks=chunks, **how)
+    got = cube.v.values[0]
+    if not how:
+        assert np.array_equal(np.isnan(got), ~shown)
+        assert np.array_equal(got[shown], values[shown])
+        assert np.array_equal(cube.v.values[1], values)
+    assert 0.08 < np.isnan(got[np.isfinite(cube.v.values[1])]).mean() < 0.16
+    seen = np.isfinite(got)
+    assert np.array_equal(got[seen], cube.v.values[1][seen])
+    with pytest.raises(rd.RasteretError, match="nodata"):
+        both.get_xarray(bands=["v"], **how)
+
+
+# --- decoders that are no straight line ----------------------------------------------------------
+def test_embeddings_are_decoded_before_they_are_warped(tmp_path: Path) -> None:
+    values = np.random.default_rng(10).integers(-127, 128, (200, 200)).astype(np.int8)
+    values[:20, :20] = -128
+    file = cog(tmp_path, "v", values, nodata=-128, overviews=0)
+    plain = collect(Scene("a", {"v": file}))
+    info = rd.BandInfo("v", "v", decode="alphaearth")
+    embeddings = replace(plain, infos=(info,))
+    expected = np.sign(values) * (values.astype(np.float64) / 127.5) ** 2
+    expected[:20, :20] = np.nan
+    cube = embeddings.get_xarray(bands=["v"], decode=True)
+    assert cube.v.dtype == np.float32
+    np.testing.assert_allclose(cube.v.values[0], expected, rtol=1e-6, equal_nan=True)
+    coarse = embeddings.get_xarray(bands=["v"], decode=True, resolution=20, resampling="average")
+    blocks = expected.reshape(100, 2, 100, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(coarse.v.values[0], blocks, atol=1e-6, equal_nan=True)
+    with pytest.raises(rd.RasteretError, match="decode"):
+        plain.get_xarray(bands=["v"], decode=True)
