@@ -32,6 +32,7 @@ from rasteret_dask.opening import (
     open_place,
     register,
     register_local,
+    storage_of,
     workspace,
 )
 
@@ -100,6 +101,7 @@ def build(
         stac_api, static_catalog = descriptor.stac_api, descriptor.static_catalog
     if stac_api is None and static_catalog is None:
         raise ArgumentError(f"{descriptor.id} cannot be searched", hint="load() it instead")
+    options.setdefault("prefer", descriptor.prefer)
     return build_from_stac(
         stac_api=stac_api,
         static_catalog=static_catalog,
@@ -379,9 +381,11 @@ def _build(
         )
     descriptor = choice.descriptor
     if storage is None:
-        storage = StorageOptions(options={} if descriptor is None else descriptor.storage)
+        storage = storage_of(descriptor)
     place = Place(f"{workspace(workspace_dir).rstrip('/')}/{name}", storage, single_writer)
     arguments = {"source": source, **choice.describe(), "storage": dict(storage.options)}
+    if storage.auth is not None:
+        arguments |= {"auth": storage.auth, "auth_options": dict(storage.auth_options)}
     order = Order(
         name=name,
         place=place,

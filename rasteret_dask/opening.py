@@ -42,6 +42,19 @@ def workspace(workspace_dir: str | os.PathLike[str] | None = None) -> str:
     return text if "://" in text else str(Path(text).expanduser())
 
 
+def storage_of(descriptor: DatasetDescriptor | None) -> StorageOptions:
+    """How a dataset's rasters are reached, as the catalogue says."""
+    if descriptor is None:
+        return StorageOptions()
+    options = dict(descriptor.storage)
+    # Said beside the region, but they are the recipe's.
+    ours: dict[str, str] = {
+        name: options.pop(name) for name in ("unsigned", "requester_pays") if name in options
+    }
+    auth = descriptor.requires_auth or ("aws" if ours else None)
+    return StorageOptions(options=options, auth=auth, auth_options=ours)
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -72,7 +85,11 @@ def load(
         commit = read_commit(place, snapshot)
         if commit is not None:
             # Without other word, rasters are reached as they were when the headers were read.
-            kept = StorageOptions(options=commit.arguments.get("storage") or {})
+            kept = StorageOptions(
+                options=commit.arguments.get("storage") or {},
+                auth=commit.arguments.get("auth"),
+                auth_options=commit.arguments.get("auth_options") or {},
+            )
             return open_place(place, commit, storage=storage or kept, catalog=catalog)
     if snapshot is not None:
         raise CollectionError(f"no snapshot {snapshot} of {text!r}")
@@ -84,7 +101,7 @@ def load(
         descriptor = known[text]
         if descriptor.parquet is None:
             raise CollectionError(f"{text!r} is not published as a collection", hint="build() it")
-        reached = storage or StorageOptions(options=descriptor.storage)
+        reached = storage or storage_of(descriptor)
         found = load(descriptor.parquet, storage=reached)
         return replace(found, descriptor=descriptor, infos=found.infos or descriptor.bands)
     raise CollectionError(f"no collection {text!r}", hint=f"looked in {workspace(workspace_dir)}")
@@ -267,7 +284,8 @@ def register_local(
         license=license,
         parquet=url,
         bands=tuple(named.get(b) or BandInfo(name=b, asset=b) for b in found.bands),
-        storage=dict(found.storage.options),
+        requires_auth=found.storage.auth,
+        storage={**found.storage.options, **found.storage.auth_options},
     )
     register(descriptor, path)
     return descriptor

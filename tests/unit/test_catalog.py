@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rasteret_dask import catalog
 from rasteret_dask.errors import ConfigError, UnknownDatasetError
+from rasteret_dask.ingest.bands import find_asset
 from rasteret_dask.model import BandInfo, DatasetDescriptor
+from rasteret_dask.opening import storage_of
+from rasteret_dask.storage.recipes import make_recipe
 
 
 def test_what_ships_is_whole() -> None:
@@ -24,6 +28,62 @@ def test_what_ships_is_whole() -> None:
         assert one.stac_api or one.static_catalog or one.parquet
         assert len({b.name for b in one.bands}) == len(one.bands) > 0
         assert one.example_bbox is not None
+
+
+RASTERET = [
+    "aef/v1-annual",
+    *(f"earthsearch/{n}" for n in ("sentinel-2-l2a", "landsat-c2-l2", "naip")),
+    *(f"earthsearch/cop-dem-glo-{n}" for n in (30, 90)),
+    *(f"pc/{n}" for n in ("sentinel-2-l2a", "io-lulc-annual-v02", "alos-dem", "nasadem")),
+    *(f"pc/{n}" for n in ("esa-worldcover", "usda-cdl")),
+]
+MORE = [
+    "earthsearch/sentinel-2-c1-l2a",
+    *(f"lpdaac/{n}" for n in ("hlsl30", "hlss30")),
+    *(f"pc/{n}" for n in ("sentinel-1-rtc", "landsat-c2-l2", "modis-09A1-061", "modis-13A1-061")),
+]
+
+
+def test_the_ids_that_people_know() -> None:
+    found = catalog.built_in()
+    assert sorted([*RASTERET, *MORE]) == list(found)
+    naip = found["earthsearch/naip"]
+    assert [(b.name, b.asset, b.index) for b in naip.bands] == [
+        ("R", "image", 0), ("G", "image", 1), ("B", "image", 2), ("NIR", "image", 3),
+    ]  # fmt: skip
+    aef = found["aef/v1-annual"]
+    assert [(b.name, b.index) for b in aef.bands] == [(f"A{k:02d}", k) for k in range(64)]
+    l30, s30 = ({b.name for b in found[f"lpdaac/{k}"].bands} for k in ("hlsl30", "hlss30"))
+    assert {"red", "nir", "swir16", "Fmask"} <= l30 & s30
+    for key, one in found.items():
+        if storage_of(one).auth is not None:
+            make_recipe(storage_of(one))
+        assert one.requires_auth in (None, "planetary-computer", "earthdata", "aws"), key
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "lacking"),
+    [
+        ("pc/landsat-c2-l2", "stac-utils+stac-geoparquet/tests/data/landsat-c2-l2-pc.json", {"cloud_qa"}),
+        ("pc/sentinel-2-l2a", "stac-utils+stac-geoparquet/tests/data/sentinel-2-l2a-pc.json", set()),
+        ("earthsearch/naip", "stac-utils+stac-geoparquet/tests/data/naip-pc.json", set()),
+        ("earthsearch/cop-dem-glo-30", "stac-utils+stac-geoparquet/tests/data/cop-dem-glo-30-pc.json", set()),
+    ],
+)  # fmt: skip
+def test_bands_are_found_in_items(corpus: Path, dataset: str, path: str, lacking: set[str]) -> None:
+    text = (corpus / path).read_text() if (corpus / path).exists() else None
+    if text is None:
+        pytest.skip("no such items in the corpus")
+    items = json.loads(text)
+    items = items["features"] if isinstance(items, dict) and "features" in items else items
+    items = items if isinstance(items, list) else [items]
+    found = {
+        band.name
+        for band in catalog.built_in()[dataset].bands
+        for item in items
+        if find_asset(item["assets"], band) is not None
+    }
+    assert {b.name for b in catalog.built_in()[dataset].bands} - found == lacking
 
 
 def test_a_catalogue_comes_back_from_its_file(tmp_path: Path) -> None:
