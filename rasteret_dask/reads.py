@@ -388,7 +388,8 @@ def _prepare(
     request = make_request(
         names, areas=areas, bounds=bounds, bounds_crs=crs, options=options, classes=classes
     )
-    request = replace(request, decoders=decoders)
+    infos = {c: collection.band_info(c) for _, c in names}
+    request = replace(request, decoders=decoders, infos=infos)
     wanted = [canonical for _, canonical in names]
     if request.mask is not None:
         canonical = collection.resolve_bands([request.mask.band])[0][1]

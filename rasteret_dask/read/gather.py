@@ -311,7 +311,10 @@ def raw_sources(
                 hint="read it in pixel space with open_tiff",
             )
     scales, adds = _scaling(found, items, request, band, mask or inner)
-    nodata = found.nodata if request.nodata is None or mask else (request.nodata,) * len(found)
+    nodata = found.nodata
+    told = _told_nodata(band, request)
+    if told is not None and not (mask or inner):
+        nodata = (told,) * len(found)
     normal = {crs: crs_text(crs) for crs in set(found.crs)}
     return RawSources(
         urls=found.urls,
@@ -335,6 +338,16 @@ def raw_sources(
     )
 
 
+def _told_nodata(band: str, request: CubeRequest) -> float | int | None:
+    """Return what the caller, or else the descriptor, calls nodata; both stand above the file."""
+    if request.nodata is not None:
+        return request.nodata
+    info = request.infos.get(band)
+    if info is None or info.nodata is None:
+        return None
+    return int(info.nodata) if float(info.nodata).is_integer() else info.nodata
+
+
 def _report_missing(table: pa.Table, found: BandSources, band: str) -> None:
     lacking = np.setdiff1d(np.arange(len(table)), found.rows)
     names = [table.column(schema.ID)[int(k)].as_py() for k in lacking[:3]]
@@ -353,8 +366,16 @@ def _scaling(
     ones, zeros = np.ones(len(found)), np.zeros(len(found))
     if mask:
         return ones, zeros
-    scales = np.where(np.isnan(found.scales), 1.0, found.scales) if request.scale else ones
-    adds = np.where(np.isnan(found.adds), 0.0, found.adds) if request.scale else zeros
+    scales, adds = ones, zeros
+    if request.scale:
+        # The descriptor speaks where neither the file nor STAC does, for both numbers at once.
+        info = request.infos.get(band)
+        silent = np.isnan(found.scales) & np.isnan(found.adds)
+        scale, add = (info.scale, info.offset) if info is not None else (None, None)
+        scales = np.where(
+            silent, 1.0 if scale is None else scale, np.nan_to_num(found.scales, nan=1.0)
+        )
+        adds = np.where(silent, 0.0 if add is None else add, np.nan_to_num(found.adds, nan=0.0))
     if items.offsets is not None and is_reflectance(band):
         if request.scale:
             scales = np.where(np.isnan(found.scales), S2_SCALE, found.scales)

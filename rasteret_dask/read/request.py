@@ -16,7 +16,7 @@ from rasteret_dask.grid.geobox import CRS84, Bounds, Grid, from_geobox, transfor
 from rasteret_dask.grid.kernels import METHODS
 from rasteret_dask.grid.masks import MaskRule, mask_rule
 from rasteret_dask.grid.mosaic import METHODS as MOSAICS
-from rasteret_dask.model import Ledger, StorageOptions
+from rasteret_dask.model import BandInfo, Ledger, StorageOptions
 from rasteret_dask.read.ledger import new_run
 
 
@@ -62,6 +62,8 @@ class CubeRequest:
         Where tiles that fail are written down; without one they raise.
     decoders : mapping of str to str
         How the stored numbers of a band become values, by the spelling that was asked for.
+    infos : mapping of str to BandInfo
+        What the descriptor says of the bands, by canonical name.
     core : frozenset of str, optional
         Ids of the items that meet the area; others lie in the corners of the grid alone.
     """
@@ -90,6 +92,7 @@ class CubeRequest:
     early_exit: bool = False
     classes: frozenset[str] = frozenset()
     core: frozenset[str] | None = None
+    infos: Mapping[str, BandInfo] = field(default_factory=dict)
     decoders: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, float] = field(default_factory=dict)
     ledger: Ledger | None = None

@@ -300,3 +300,23 @@ def test_embeddings_are_decoded_before_they_are_warped(tmp_path: Path) -> None:
     np.testing.assert_allclose(coarse.v.values[0], blocks, atol=1e-6, equal_nan=True)
     with pytest.raises(rd.RasteretError, match="decode"):
         plain.get_xarray(bands=["v"], decode=True)
+
+
+def test_the_descriptor_stands_above_the_file_for_nodata_and_below_it_for_scale(
+    tmp_path: Path,
+) -> None:
+    values = np.random.default_rng(11).integers(0, 5, (128, 128)).astype(np.uint16)
+    plain = collect(Scene("a", {"v": cog(tmp_path, "v", values, nodata=0, overviews=0)}))
+    told = replace(plain, infos=(rd.BandInfo("v", "v", nodata=3, scale=0.5, offset=1.0),))
+    cube = told.get_xarray(bands=["v"], masked=True, scale=True)
+    expected = np.where(values == 3, np.nan, values * 0.5 + 1.0)
+    np.testing.assert_allclose(cube.v.values[0], expected, equal_nan=True)
+    user = told.get_xarray(bands=["v"], masked=True, nodata=2)
+    assert np.array_equal(np.isnan(user.v.values[0]), values == 2)
+    declared = {"v": {"scale": 2.0, "offset": 0.0}}
+    file = cog(tmp_path, "w", values, nodata=0, overviews=0)
+    spoken = collect(Scene("a", {"v": file}, declared=declared))
+    spoken = replace(spoken, infos=(rd.BandInfo("v", "v", scale=0.5, offset=1.0),))
+    scaled = spoken.get_xarray(bands=["v"], masked=True, scale=True)
+    known = values != 0
+    np.testing.assert_allclose(scaled.v.values[0][known], 2.0 * values[known])
