@@ -194,7 +194,7 @@ def timeline_svg(items: pa.Table) -> str:
         return height - _PAD - cloud / 100 * (height - 2 * _PAD)
 
     parts = [_line(_PAD, y(level), width - _PAD, y(level)) for level in (0, 50, 100)]
-    parts += [_text(_PAD - 3, y(level) + 3, f"{level} %", "end") for level in (0, 100)]
+    parts += [_text(_PAD - 3, y(level) + 3, f"{level}%", "end") for level in (0, 100)]
     for time, cloud in sorted(points, key=lambda point: point[0]):
         known = cloud is not None
         fill = _shade(cloud) if known else "none"

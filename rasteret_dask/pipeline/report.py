@@ -21,6 +21,17 @@ from rasteret_dask.write.target import resolve
 
 # Pictures larger than this are named, not shown.
 _MAX_PICTURE = 8 * 2**20
+_COUNTERS = (
+    "items",
+    "headers",
+    "requests",
+    "bytes",
+    "retries",
+    "tasks",
+    "seconds",
+    "regions",
+    "computed",
+)
 _STYLE = (
     "body{font-family:sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
     "table{border-collapse:collapse;margin:.5rem 0}td,th{text-align:left;padding:.15rem .8rem .15rem 0;"
@@ -118,9 +129,8 @@ def _against(planned: Mapping[str, int], counters: Mapping[str, Any]) -> str:
     if not counters:
         return "<p>It has not come to its end: nothing was counted.</p>"
     rows = []
-    for key, value in counters.items():
-        if key == "pipeline":
-            continue
+    for key in (key for key in _COUNTERS if counters.get(key) is not None):
+        value = counters[key]
         plan = f"{planned[key]:,}" if key in planned else ""
         happened = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
         rows.append(

@@ -20,6 +20,7 @@ from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
+_NO_COUNTERS = ("pipeline", "outputs", "record", "reused")
 
 
 def run(
@@ -103,7 +104,7 @@ def run(
         reused=finished,
     )
     if not finished:
-        counters = {k: v for k, v in account.as_dict().items() if k not in ("outputs", "record")}
+        counters = {k: v for k, v in account.as_dict().items() if k not in _NO_COUNTERS}
         record.end(noted, "done", counters=counters)
     return account
 

@@ -85,7 +85,7 @@ def test_validate_and_schema(call):
 @pytest.fixture
 def small(call, tmp_path):
     """Arguments that run the shipped pipeline on generated scenes."""
-    scenes = write_demo_catalog(tmp_path / "scenes", size=64, dates=("2023-07-03",), blocksize=32)
+    scenes = write_demo_catalog(tmp_path / "scenes", size=64, dates=("2023-07-03",), blocksize=128)
     sets = [
         f"collection.build.static_catalog={scenes}",
         "collection.build.bbox=null",
@@ -156,7 +156,7 @@ def test_append(call, small, tmp_path):
     call("run", *small)
     assert json.loads(call("append", "ndvi-median", "--json").stdout)["added"] == 0
     dates = ("2023-07-03", "2023-07-08")
-    write_demo_catalog(tmp_path / "scenes", size=64, dates=dates, blocksize=32)
+    write_demo_catalog(tmp_path / "scenes", size=64, dates=dates, blocksize=128)
     said = json.loads(call("append", "ndvi-median", "--refresh", "--json").stdout)
     assert (said["added"], said["items"]) == (2, 4)
     assert json.loads(call("info", "ndvi-median", "--json").stdout)["items"] == 4

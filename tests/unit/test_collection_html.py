@@ -119,7 +119,7 @@ def test_a_large_collection_is_drawn_in_part():
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     root = tmp_path_factory.mktemp("html")
-    catalog = write_demo_catalog(root / "scenes", size=64, dates=("2023-07-03",), blocksize=32)
+    catalog = write_demo_catalog(root / "scenes", size=64, dates=("2023-07-03",), blocksize=128)
     return api.build(
         "earthsearch/sentinel-2-l2a", name="c", static_catalog=catalog, workspace_dir=root
     )

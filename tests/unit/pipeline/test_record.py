@@ -1,0 +1,120 @@
+"""Records of runs: no secret in them, no newer one misread, nothing taken for done that is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rasteret_dask import api
+from rasteret_dask.documents import parse
+from rasteret_dask.errors import PipelineError, RasteretError, SchemaVersionError
+from rasteret_dask.pipeline import config, record
+from rasteret_dask.pipeline.run import run
+from rasteret_dask.testing.catalog import write_demo_catalog
+
+DATES = ("2023-07-03", "2023-07-08", "2023-07-13")
+
+
+@pytest.fixture
+def scenes(tmp_path) -> Path:
+    return write_demo_catalog(tmp_path / "scenes", size=64, dates=DATES[:2], blocksize=128)
+
+
+@pytest.fixture
+def collection(scenes, tmp_path):
+    return api.build(
+        "earthsearch/sentinel-2-l2a", name="c", static_catalog=scenes, workspace_dir=tmp_path
+    )
+
+
+@pytest.fixture
+def make(collection, tmp_path):
+    """A pipeline over the collection; call it with keys to change."""
+
+    def pipeline(**changes) -> config.Pipeline:
+        text = f"""
+        version: 1
+        collection: {{load: {tmp_path}/c}}
+        cube: {{bands: [B04], crs: EPSG:32633, groupby: solar_day}}
+        steps: [{{reduce: {{how: mean}}}}]
+        outputs: [{{cog: {tmp_path}/out.tif}}]
+        """
+        return config.from_mapping({**parse(text), **changes})
+
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://a.blob/x.tif?sig=SECRET&se=1", "https://a.blob/x.tif"),
+        ("https://user:SECRET@host:81/x", "https://host:81/x"),
+        ("s3://bucket/key", "s3://bucket/key"),
+        ("where(B04 > 1, 2, 3) ? no URL", "where(B04 > 1, 2, 3) ? no URL"),
+        ({"a": ["https://h/x#SECRET", 3, None]}, {"a": ["https://h/x", 3, None]}),
+    ],
+)
+def test_urls_are_unsigned(given, kept):
+    assert record.unsigned(given) == kept
+
+
+def test_what_a_record_says(make, tmp_path):
+    account = run(make())
+    said = json.loads(Path(account.record).read_text())
+    assert account.record == f"{tmp_path}/out.tif.run.json"
+    assert (said["format"], said["version"], said["state"]) == ("rasteret-dask run", 1, "done")
+    assert said["counters"]["requests"] == account.requests > 0
+    assert "reused" not in said["counters"]
+    assert said["collection"]["items"] == 4
+    assert said["collection"]["snapshot"]["commit"] == 1
+    assert said["outputs"] == [{"kind": "cog", "url": f"{tmp_path}/out.tif"}]
+    assert {"python", "dask", "rasteret-dask"} <= set(said["versions"])
+    elsewhere = run(make(record=f"{tmp_path}/records/r.json"))
+    assert (tmp_path / "records" / "r.json").exists()
+    assert elsewhere.record == f"{tmp_path}/records/r.json"
+
+
+def test_resume_leaves_only_what_is_the_same(make, scenes, collection):
+    run(make())
+    assert run(make(), resume=True).reused
+    assert run(make(name="another name"), resume=True).reused
+    assert not run(make()).reused  # without resume it is done again
+    median = [{"reduce": {"how": "median"}}]
+    assert not run(make(steps=median), resume=True).reused
+    assert run(make(steps=median), resume=True).reused
+    # A new snapshot is another input.
+    write_demo_catalog(scenes.parent, size=64, dates=DATES, blocksize=128)
+    collection.append().refresh()
+    again = run(make(steps=median), resume=True)
+    assert (again.reused, again.items) == (False, 6)
+
+
+def test_a_failure_is_recorded_and_is_not_done(make, tmp_path, scenes):
+    bad = next(scenes.parent.glob("*20230703*")) / "B04.tif"
+    bad.rename(tmp_path / "away.tif")
+    with pytest.raises(RasteretError, match="B04"):
+        run(make())
+    said = json.loads((tmp_path / "out.tif.run.json").read_text())
+    assert said["state"] == "failed"
+    assert "B04" in said["error"]
+    (tmp_path / "away.tif").rename(bad)
+    assert not run(make(), resume=True).reused
+
+
+def test_nothing_else_is_replaced_and_newer_records_are_refused(make, tmp_path):
+    mine = tmp_path / "out.tif.run.json"
+    mine.write_text('{"my": "thesis"}')
+    with pytest.raises(PipelineError, match="is no record"):
+        run(make())
+    assert mine.read_text() == '{"my": "thesis"}'
+    mine.write_text('{"format": "rasteret-dask run", "version": 2}')
+    with pytest.raises(SchemaVersionError, match="version 2"):
+        run(make())
+
+
+def test_without_a_commit_the_ids_tell_one_selection_from_another(collection):
+    one, two = collection.head(1), collection.head(2)
+    assert record.snapshot_of(one) != record.snapshot_of(two)
+    assert record.snapshot_of(one) == record.snapshot_of(collection.head(1))
