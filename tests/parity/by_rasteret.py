@@ -1,0 +1,52 @@
+"""What rasteret reads from a collection: run in an interpreter of its own, which has rasteret 0.4.1.
+
+The first argument is the folder of the collection, the second a JSON file of questions, the third where the answers go (a pickle of
+plain values and arrays).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def answer(collection: Any, question: dict[str, Any]) -> Any:
+    """The answer to one question; an error is an answer too."""
+    import shapely  # noqa: PLC0415
+
+    how = dict(question["how"])
+    if "wkt" in how:
+        how[question["what"]] = shapely.from_wkt(how.pop("wkt"))
+    if "bbox" in how:
+        how["geometries"] = tuple(how.pop("bbox"))
+    if "points" in how:
+        how["points"] = [shapely.Point(p) for p in how["points"]]
+    try:
+        found = getattr(collection, question["method"])(**how)
+    except Exception as error:  # noqa: BLE001 -- whatever it raises is the answer
+        return {"error": f"{type(error).__name__}: {error}"}
+    if isinstance(found, np.ndarray):
+        return found
+    if hasattr(found, "to_pylist"):
+        return found.to_pylist()
+    plain = found.drop(columns=["geometry"])
+    rows = plain.to_dict("records")
+    return [{k: tuple(v)[:6] if k == "transform" else v for k, v in row.items()} for row in rows]
+
+
+def main(folder: str, questions: str, answers: str) -> None:
+    import rasteret  # noqa: PLC0415
+
+    collection = rasteret.load(folder)
+    asked = json.loads(Path(questions).read_text())
+    found = {name: answer(collection, question) for name, question in asked.items()}
+    Path(answers).write_bytes(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
