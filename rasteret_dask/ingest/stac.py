@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urljoin
 
 import pystac
@@ -23,6 +24,9 @@ from rasteret_dask.index.times import Range, format_range, parse_instant, parse_
 from rasteret_dask.storage.urls import public
 
 Json = Mapping[str, Any]
+
+_DOCUMENTS: Final = 16
+"""Documents of a static catalogue under way at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +223,13 @@ def _walk(url: str, collection: str | None) -> Iterator[dict[str, Any]]:
                     f"no collection {collection!r} in the catalogue", hint=f"collections: {names}"
                 )
             root = inner[0]
-        for item in root.get_items(recursive=True):
-            item.make_asset_hrefs_absolute()
-            yield item.to_dict(include_self_link=False, transform_hrefs=False)
+        links = [link for one, _, _ in root.walk() for link in one.get_item_links()]
+        # One document an item, each a request of its own where the catalogue is far away.
+        with ThreadPoolExecutor(_DOCUMENTS) as pool:
+            for link in pool.map(lambda one: one.resolve_stac_object(root=root), links):
+                item = link.target
+                item.make_asset_hrefs_absolute()
+                yield item.to_dict(include_self_link=False, transform_hrefs=False)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, pystac.STACError) as error:
         raise SourceError(f"the STAC catalogue cannot be read: {error}", url=public(url)) from None
 

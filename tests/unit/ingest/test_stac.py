@@ -24,8 +24,9 @@ from rasteret_dask.errors import (
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
 from rasteret_dask.ingest.records import make_record, unsigned
-from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api
+from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api, search_static
 from rasteret_dask.model import BandInfo
+from rasteret_dask.testing.server import RangeServer
 
 
 class Api(ThreadingHTTPServer):
@@ -313,3 +314,13 @@ def test_items_in_every_form(items: list[dict[str, Any]], tmp_path: Path) -> Non
             read_items(wrong)
     with pytest.raises(RasteretError, match="no items"):
         read_items([])
+
+
+def test_documents_of_a_far_catalogue_come_side_by_side(austria: Path) -> None:
+    with RangeServer(austria, latency=0.05) as server:
+        found = search_static(server.url + "/catalog.json", Search())
+        seen = server.counters()
+    assert len(found) == 10
+    assert set(seen.paths.values()) == {1}
+    assert seen.requests == len([path for path in seen.paths if path.endswith(".json")])
+    assert seen.peak_in_flight > 4
