@@ -43,6 +43,8 @@ _CUBE = frozenset(
         "fill_value",
         "missing",
         "storage",
+        "on_error",
+        "ledger",
     )
 )
 """What of ``get_xarray`` means something for chips."""

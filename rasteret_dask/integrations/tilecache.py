@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasteret_dask.errors import RasteretError
 from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import crew
-from rasteret_dask.read.engine import Load, Loading, TileUse, decode_use, run_loads
+from rasteret_dask.read.engine import Load, Loading, Part, TileUse, Wanted, decode_use
 
 Array = npt.NDArray[Any]
+Failure = tuple[TileUse, RasteretError]
 Key = tuple[str, str | None, int, int]
 """URL, version, first byte, number of bytes."""
 
@@ -98,8 +100,15 @@ class TileCache:
         """Bytes held."""
         return self._size
 
-    def load(self, loads: Sequence[Load], storage: StorageOptions) -> None:
+    def load(
+        self, loads: Sequence[Load], storage: StorageOptions, *, recording: bool = False
+    ) -> list[Failure]:
         """Complete every array: from what is held, from what another thread is fetching, or from the files.
+
+        Returns
+        -------
+        list of (TileUse, RasteretError)
+            When ``recording``: what failed, whose pixels are left as they are. Otherwise it is empty.
 
         Raises
         ------
@@ -115,21 +124,26 @@ class TileCache:
             if left:
                 fetched.append(replace(load, pieces=left))
         # These are under way while what is held is decoded.
-        loading = Loading(fetched, storage, decode=self._decode)
+        loading = Loading(fetched, storage, decode=self._decode, recording=recording)
         try:
-            self._decode_whole(list(whole.values()))
+            failures = self._decode_whole(list(whole.values()), recording)
             loading.finish()
         finally:
             loading.close()
             with self._lock:
                 for key in mine:
                     self._pending.pop(key).set()
+        failures += loading.failures
         if waiting:
-            self._after_others(waiting, storage)
+            failures += self._after_others(waiting, storage, recording)
+        return failures
 
     def _after_others(
-        self, waiting: Sequence[tuple[threading.Event, Load, Piece]], storage: StorageOptions
-    ) -> None:
+        self,
+        waiting: Sequence[tuple[threading.Event, Load, Piece]],
+        storage: StorageOptions,
+        recording: bool,
+    ) -> list[Failure]:
         whole: dict[tuple[Key, int], WholeTile] = {}
         again: list[Load] = []
         for event, load, piece in waiting:
@@ -137,8 +151,10 @@ class TileCache:
             if not self._serve(load, piece, None, [], whole):
                 # It failed over there, or is gone already: here it is read anew.
                 again.append(replace(load, pieces=[piece]))
-        self._decode_whole(list(whole.values()))
-        run_loads(again, storage)
+        failures = self._decode_whole(list(whole.values()), recording)
+        loading = Loading(again, storage, recording=recording)
+        loading.finish()
+        return failures + loading.failures
 
     def _serve(
         self,
@@ -208,25 +224,30 @@ class TileCache:
             key = (use.source.url, use.source.etag, use.start, use.stop - use.start)
             self._keep(key, bytes(data))
 
-    def _decode_whole(self, tiles: Sequence[WholeTile]) -> None:
+    def _decode_whole(self, tiles: Sequence[WholeTile], recording: bool) -> list[Failure]:
         team = crew()
         pending: list[Future[None]] = []
-        try:
-            for tile in tiles:
-                work = partial(self._decode_one, tile)
-                future = team.elsewhere(work)
-                if future is None:
-                    team.here(work)
-                else:
-                    pending.append(future)
-        finally:
-            for future in pending:
-                future.exception()
+        failures: list[Failure] = []
+        for tile in tiles:
+            work = partial(self._decode_one, tile, failures)
+            future = team.elsewhere(work)
+            if future is None:
+                team.here(work)
+            else:
+                pending.append(future)
         for future in pending:
             future.result()
+        if failures and not recording:
+            raise failures[0][1]
+        return failures
 
-    def _decode_one(self, tile: WholeTile) -> None:
-        decode_use(tile.use(), memoryview(tile.data))
+    def _decode_one(self, tile: WholeTile, failures: list[Failure]) -> None:
+        try:
+            decode_use(tile.use(), memoryview(tile.data))
+        except RasteretError as error:
+            users = list[tuple[Wanted, Part]](tile.users)
+            failures.append((replace(tile.use(), users=users), error))
+            return
         assert tile.tile is not None
         self._keep((*tile.key, tile.source.sample), tile.tile)
         if tile.source.layout.samples == 1:

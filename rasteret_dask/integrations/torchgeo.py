@@ -112,6 +112,12 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         return tuple(asked for asked, _ in self._source.request.bands)
 
     @property
+    def run(self) -> str | None:
+        """With ``on_error="record"``: the run's name in the ledger; steps and pixels there are those of ``windows.grid``."""
+        ledger = self._source.request.ledger
+        return None if ledger is None else ledger.run
+
+    @property
     def crs(self) -> Any:
         """Of the index and of the chips; setting it moves both (``&`` and ``|`` do)."""
         return self.index.crs
@@ -324,7 +330,6 @@ def to_torchgeo_dataset(
     is_image: bool = True,
     transforms: Transforms | None = None,
     cache_bytes: int = CACHE,
-    on_error: str = "raise",
     **options: Any,
 ) -> CollectionDataset:
     """Return the dataset; see :meth:`rasteret_dask.Collection.to_torchgeo_dataset`.
@@ -359,22 +364,16 @@ def to_torchgeo_dataset(
         Of each sample.
     cache_bytes : int
         Tiles kept by each process; 0 keeps none.
-    on_error : {"raise"}
-        A chip that cannot be read raises, with item, band, URL and tile.
     **options
         Of :meth:`~rasteret_dask.Collection.get_xarray`: ``groupby``, ``mosaic``, ``sortby``, ``resampling``, ``overviews``, ``dtype``,
-        ``masked``, ``scale``, ``harmonize``, ``mask``, ``nodata``, ``fill_value``, ``missing``, ``storage``. Others are filters of
-        ``subset``.
+        ``masked``, ``scale``, ``harmonize``, ``mask``, ``nodata``, ``fill_value``, ``missing``, ``storage``, ``on_error`` and
+        ``ledger``. Others are filters of ``subset``.
 
     Raises
     ------
     ArgumentError
         If CRSs or resolutions differ and nothing says what to do about it, or ``label_field`` is no column.
     """
-    if on_error != "raise":
-        raise ArgumentError(
-            f"on_error={on_error!r} is not to be had for chips, which have no place to be repaired in"
-        )
     if isinstance(chip_size, int):
         chip_size = (chip_size, chip_size)
     if chip_size is not None and min(chip_size) < 1:

@@ -15,12 +15,13 @@ from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.grid.warp import AxisMap
 from rasteret_dask.index import schema
-from rasteret_dask.integrations.tilecache import TileCache
+from rasteret_dask.integrations.tilecache import Failure, TileCache
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.read.cube import CubePlan, plan_cube
 from rasteret_dask.read.engine import Load
 from rasteret_dask.read.gather import item_times, make_steps
+from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.tasks import Job, fuse, loads_of, plan_jobs
 
@@ -45,12 +46,15 @@ class Chip:
         Whose pixels may be in it.
     times : ndarray of datetime64[ns], shape (steps,)
         Labels of the time steps; empty without a time axis.
+    steps : ndarray of int64
+        Which steps of the collection the chip's are.
     """
 
     window: Window
     plans: tuple[ReadPlan, ...]
     items: tuple[str, ...]
     times: npt.NDArray[np.datetime64]
+    steps: Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +147,7 @@ class Windows:
         if not items:
             return None
         times = self.cube.items.steps.labels[seen] if self.series else np.zeros(0, "datetime64[ns]")
-        return Chip(window, tuple(plans), tuple(items), times)
+        return Chip(window, tuple(plans), tuple(items), times, seen)
 
     def read(self, chips: Sequence[Chip], cache: TileCache) -> list[Array]:
         """Read chips together: all their tiles are under way at once, and each is decoded once.
@@ -170,12 +174,41 @@ class Windows:
                 jobs = plan_jobs(plan, out, chip.window, range(steps))
                 loads += [load for job in jobs for load in loads_of(plan, job)]
                 open_.append((plan, jobs, out, chip.window))
-        cache.load(loads, self.bands[0].storage)
+        recording = self.bands[0].ledger is not None
+        failures = cache.load(loads, self.bands[0].storage, recording=recording)
+        if failures:
+            for chip, plans in zip(chips, _by_chip(open_, len(self.bands))):
+                self._note(chip, plans, failures)
         for plan, jobs, out, window in open_:
             fuse(plan, jobs, out, window, 0)
         for target, found in later:
             target[...] = found
         return arrays
+
+    def _note(
+        self,
+        chip: Chip,
+        plans: Sequence[tuple[ReadPlan, list[Job], Array, Window]],
+        failures: Sequence[Failure],
+    ) -> None:
+        """Write down what a chip lacks, by the steps of the cube that the dataset's grid and dates make."""
+        for plan, jobs, _, _ in plans:
+            for step in range(plan.shape[0]):
+                own = [job for job in jobs if job.source.step == step]
+                arrays = {id(job.pixels) for job in own}
+                arrays |= {id(job.mask_pixels) for job in own if job.mask_pixels is not None}
+                lost = [
+                    (replace(use, users=users), error)
+                    for use, error in failures
+                    if (users := [u for u in use.users if id(getattr(u[0], "out", None)) in arrays])
+                ]
+                if lost:
+                    real = int(chip.steps[step]) if self.series else 0
+                    note_failures(replace(plan, first_step=real - step), own, lost)
+
+
+def _by_chip(flat: Sequence[Any], bands: int) -> list[Sequence[Any]]:
+    return [flat[k : k + bands] for k in range(0, len(flat), bands)]
 
 
 def _one_step(table: pa.Table) -> list[int]:
@@ -225,7 +258,15 @@ def cut(plan: BandPlan, rows: Ints, steps: Ints, count: int, window: Window) -> 
     shape = (count, r1 - r0, c1 - c0)
     if plan.output.fill is None:
         _check_whole(plan, sources, shape, window)
-    return ReadPlan(shape, (r0, c0), tuple(sources), plan.output, plan.storage, plan.mask)
+    return ReadPlan(
+        shape,
+        (r0, c0),
+        tuple(sources),
+        plan.output,
+        plan.storage,
+        plan.mask,
+        ledger=plan.ledger,
+    )
 
 
 def _check_whole(

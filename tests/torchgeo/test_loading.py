@@ -32,6 +32,7 @@ from rasteret_dask.errors import RasteretError, SourceError, TileReadError
 from rasteret_dask.integrations.chiploader import ChipLoader
 from rasteret_dask.integrations.pairs import Intersection
 from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
+from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.testing.server import Fault
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -322,6 +323,38 @@ def test_errors_come_out_of_a_worker(demo: Demo, zone33: Any) -> None:
     finally:
         demo.server.configure(faults=[])
     assert dataset.__getitems__(bad)
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_failures_are_recorded(demo: Demo, zone33: Any, tmp_path: Path, series: bool) -> None:
+    item = demo.items("33TTN")[1]
+    options = {"time_series": series, "on_error": "record", "ledger": str(tmp_path)}
+    dataset = to_torchgeo_dataset(zone33, ["red", "nir"], **options)
+    whole = to_torchgeo_dataset(zone33, ["red", "nir"], time_series=series)
+    t = dataset.index.index[-1] if series else dataset.index.index[1]
+    asked = [(*q[:2], slice(t.left, t.right)) for q in queries(dataset, 4)]
+    demo.server.configure(faults=[Fault("status", match=f"{item}/B04.tif", status=404)])
+    try:
+        found = dataset.__getitems__(asked)
+        again = dataset.__getitems__(asked)
+    finally:
+        demo.server.configure(faults=[])
+    rows = read_ledger(str(tmp_path), dataset.run)
+    assert set(rows.column("item").to_pylist()) == {item}
+    assert set(rows.column("band").to_pylist()) == {"red"}
+    assert set(rows.column("step").to_pylist()) == ({1} if series else {0})
+    boxes = set(zip(*(rows.column(n).to_pylist() for n in ("row0", "row1", "col0", "col1"))))
+    grid = dataset.windows.grid
+    for sample, repeated, expected, (x, y, _) in zip(
+        found, again, whole.__getitems__(asked), asked
+    ):
+        image, complete = sample["image"], expected["image"].clone()
+        assert torch.equal(image, repeated["image"])
+        (complete[1, 0] if series else complete[0])[...] = 0
+        assert torch.equal(image, complete)
+        row, col = round((grid.top - y.stop) / 10), round((x.start - grid.left) / 10)
+        assert (row, row + 48, col, col + 48) in boxes
+    assert (dataset.__getitems__(asked)[0]["image"] != 0).all()
 
 
 def test_a_damaged_tile_is_named(demo: Demo, zone33: Any) -> None:

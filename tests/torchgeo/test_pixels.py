@@ -227,7 +227,7 @@ def test_what_means_nothing_is_said(zone33: Any) -> None:
     with pytest.raises(ArgumentError, match="chip_size"):
         to_torchgeo_dataset(zone33, ["red"], chip_size=0)
     with pytest.raises(ArgumentError, match="on_error"):
-        to_torchgeo_dataset(zone33, ["red"], on_error="record")
+        to_torchgeo_dataset(zone33, ["red"], on_error="ignore")
 
 
 def test_no_value_for_gaps_is_an_error(tmp_path: Any) -> None:
