@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import rasterio
@@ -285,13 +286,17 @@ def test_jpeg_xl_against_tifffile(dtype: str, bands: int, tmp_path: Path) -> Non
     if dtype == "float32":
         array = array / np.abs(array).max()
     path = tmp_path / "x.tif"
-    tifffile.imwrite(
-        path,
-        np.moveaxis(array, 0, -1) if bands > 1 else array[0],
-        compression="jpegxl",
-        photometric="rgb" if bands == 3 else "minisblack",
-        tile=(16, 32),
-    )
+    try:
+        tifffile.imwrite(
+            path,
+            np.moveaxis(array, 0, -1) if bands > 1 else array[0],
+            compression="jpegxl",
+            photometric="rgb" if bands == 3 else "minisblack",
+            tile=(16, 32),
+        )
+    except imagecodecs.JpegxlError as error:
+        # Some builds of the encoder refuse floats of several bands; there is no file to read then.
+        pytest.skip(f"the encoder does not write {bands} bands of {dtype}: {error}")
     found = tifffile.imread(path)
     check(path, np.moveaxis(found, -1, 0) if bands > 1 else found[None])
 
