@@ -95,7 +95,16 @@ def load(
         raise CollectionError(f"no snapshot {snapshot} of {text!r}")
     place = Place(_candidates(text, workspace_dir)[0], options)
     if "://" in text or (place.is_local and os.path.exists(place.path())):
-        return as_collection(open_parquet(place), name=Path(text).stem, storage=options)
+        view = open_parquet(place)
+        # Ours and rasteret both say of which dataset the rows are.
+        source = (view.schema.metadata or {}).get(b"data_source", b"").decode()
+        described = (catalogs.default() if catalog is None else catalog).get(source)
+        return as_collection(
+            view,
+            name=Path(text).stem,
+            descriptor=described,
+            storage=storage or storage_of(described),
+        )
     known = catalogs.default() if catalog is None else catalog
     if text in known:
         descriptor = known[text]

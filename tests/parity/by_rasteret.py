@@ -1,7 +1,7 @@
 """What rasteret reads from a collection: run in an interpreter of its own, which has rasteret 0.4.1.
 
 The first argument is the folder of the collection, the second a JSON file of questions, the third where the answers go (a pickle of
-plain values and arrays).
+plain values and arrays). The fourth is a static catalogue, and the fifth a folder for what rasteret builds of it.
 """
 
 from __future__ import annotations
@@ -39,12 +39,23 @@ def answer(collection: Any, question: dict[str, Any]) -> Any:
     return [{k: tuple(v)[:6] if k == "transform" else v for k, v in row.items()} for row in rows]
 
 
-def main(folder: str, questions: str, answers: str) -> None:
+def main(folder: str, questions: str, answers: str, catalogue: str, built: str) -> None:
     import rasteret  # noqa: PLC0415
 
     collection = rasteret.load(folder)
     asked = json.loads(Path(questions).read_text())
     found = {name: answer(collection, question) for name, question in asked.items()}
+    rasteret.build_from_stac(
+        name="theirs",
+        stac_api=catalogue,
+        static_catalog=True,
+        collection="sentinel-2-l2a",
+        data_source="earthsearch/sentinel-2-l2a",
+        band_map={"B04": "red", "SCL": "scl"},
+        bbox=(14, 45, 17, 48),
+        date_range=("2023-08-01", "2023-08-31"),
+        workspace_dir=built,
+    )
     Path(answers).write_bytes(pickle.dumps(found))
 
 

@@ -44,8 +44,10 @@ def ours(austria: Path, tmp_path_factory: pytest.TempPathFactory) -> rd.Collecti
 
 
 @pytest.fixture(scope="module")
-def theirs(ours: rd.Collection, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Everything that rasteret is asked, in one process of its own."""
+def theirs(
+    ours: rd.Collection, austria: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Everything that rasteret is asked, in one process of its own; and the folder that it built a collection in."""
     folder = tmp_path_factory.mktemp("rasteret")
     geometry = {"wkt": SHAPE.wkt, "bands": BANDS}
     points = {"points": POINTS.tolist(), "bands": BANDS, "geometry_crs": 4326}
@@ -61,6 +63,7 @@ def theirs(ours: rd.Collection, tmp_path_factory: pytest.TempPathFactory) -> dic
     target = folder / "collection"
     ours.export(target)
     files = [HERE / "by_rasteret.py", target, folder / "questions.json", folder / "answers"]
+    files += [austria / "catalog.json", folder / "built"]
     command = [str(INTERPRETER), *map(str, files)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -68,7 +71,7 @@ def theirs(ours: rd.Collection, tmp_path_factory: pytest.TempPathFactory) -> dic
     answers: dict[str, Any] = pickle.loads((folder / "answers").read_bytes())
     for name, found in answers.items():
         assert not (isinstance(found, dict) and "error" in found), (name, found)
-    return answers
+    return {**answers, "folder": next((folder / "built").iterdir())}
 
 
 def test_arrays(ours: rd.Collection, theirs: dict[str, Any]) -> None:
@@ -131,3 +134,16 @@ def test_latest(ours: rd.Collection, theirs: dict[str, Any]) -> None:
             assert other["value"] == row["value"]
             both += 1
     assert both > 0.9 * len(theirs["latest"])
+
+
+def test_what_rasteret_wrote_opens(ours: rd.Collection, theirs: dict[str, Any]) -> None:
+    found = rd.load(theirs["folder"])
+    assert (len(found), found.bands) == (10, ["B04", "SCL"])
+    assert found.resolve_bands(["red"]) == [("red", "B04")]
+    assert np.array_equal(found.get_numpy(SHAPE, ["B04"]), ours.get_numpy(SHAPE, ["B04"]))
+    box = {"bbox": BOX, "bands": ["B04", "SCL"], "date_range": "2023-08-15"}
+    assert found.get_xarray(**box).equals(ours.get_xarray(**box))
+    assert found.sample_points(POINTS, ["B04"])["value"].equals(
+        ours.sample_points(POINTS, ["B04"])["value"]
+    )
+    assert len(found.subset(cloud_cover_lt=30)) == len(ours.subset(cloud_cover_lt=30))
