@@ -182,14 +182,20 @@ def lazycogs(work: Workload, root: str) -> Job:
     """Its own lazy arrays, loaded whole; the list of items is written beforehand."""
     import lazycogs as lazy
     import rustac
+    from obstore.store import HTTPStore
 
     if work.kind == "headers":
         raise Unable("lazycogs keeps no index")
     scratch = tempfile.TemporaryDirectory()
     client = _duckdb(scratch.name)
+    store = HTTPStore(root, client_options={"allow_http": True})
     listed = f"{scratch.name}/items.parquet"
     items = [scene.stac(root) for scene in work.scenes]
-    asyncio.run(rustac.write(listed, items))
+
+    async def write() -> None:
+        await rustac.write(listed, items)
+
+    asyncio.run(write())
 
     def cube(window: tuple[int, int, int, int]) -> np.ndarray:
         array = lazy.open(
@@ -200,6 +206,8 @@ def lazycogs(work: Workload, root: str) -> Job:
             bands=list(work.bands),
             time_period=None if work.kind == "warp" else "P1D",
             duckdb_client=client,
+            store=store,
+            path_from_href=lambda href: href.removeprefix(f"{root}/"),
         )
         return np.asarray(array.transpose("time", "band", "y", "x").values)
 

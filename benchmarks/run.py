@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,38 +28,40 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 Key = tuple[str, str, int]  # variant, workload, latency in ms
 
 
-def measure(
-    server: RangeServer,
-    tool: str,
-    name: str,
-    variant: str,
-    keep: Path | None,
-    limit: float,
-    python: str,
-) -> dict[str, Any] | str:
-    """One measurement in a fresh process; a string says why there is none."""
-    child = subprocess.Popen(
-        [
-            python,
-            "-m",
-            "benchmarks.child",
-            tool,
-            name,
-            variant,
-            server.url,
-            str(keep or "-"),
-        ],
+def start(
+    server: RangeServer, tool: str, name: str, variant: str, keep: Path | None, python: str
+) -> subprocess.Popen[str]:
+    """A fresh process that loads its library, warms up and then waits."""
+    return subprocess.Popen(
+        [python, "-m", "benchmarks.child", tool, name, variant, server.url, str(keep or "-")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # rasteret filters by one expression of all points, nested as deep as there are points: W5 overflows 8 MB.
+        preexec_fn=deep_stack if tool == "rasteret" else None,
     )
-    assert child.stdin is not None
+
+
+def deep_stack() -> None:
+    """2 GiB for this process and what it starts; as much as it may have, if that is less."""
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    wanted = 2**31 if hard == resource.RLIM_INFINITY else min(2**31, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+
+
+def wait(child: subprocess.Popen[str]) -> str | None:
+    """Until it is ready; a string says why it will never be."""
     assert child.stdout is not None
     line = child.stdout.readline()
-    if not line.startswith("READY"):
-        error = child.communicate()[1]
-        return line.strip() or (error.strip().splitlines() or ["no word"])[-1]
+    if line.startswith("READY"):
+        return None
+    error = child.communicate()[1]
+    return line.strip() or (error.strip().splitlines() or ["no word"])[-1]
+
+
+def finish(server: RangeServer, child: subprocess.Popen[str], limit: float) -> dict[str, Any] | str:
+    """Let a process that is ready do its work; a string says why there is no measurement."""
     server.reset()
     try:
         out, error = child.communicate("\n", timeout=limit)
@@ -66,6 +69,8 @@ def measure(
         child.kill()
         child.communicate()
         return f"more than {limit:.0f} s"
+    if child.returncode < 0:
+        return f"ended by signal {-child.returncode}"
     if child.returncode != 0 and not out:
         return (error.strip().splitlines() or ["no word"])[-1]
     seen = server.counters()
@@ -76,6 +81,20 @@ def measure(
         "connections": seen.connections,
         "peak": seen.peak_in_flight,
     }
+
+
+def measure(
+    server: RangeServer,
+    tool: str,
+    name: str,
+    variant: str,
+    keep: Path | None,
+    limit: float,
+    python: str,
+) -> dict[str, Any] | str:
+    """One measurement in a fresh process; a string says why there is none."""
+    child = start(server, tool, name, variant, keep, python)
+    return wait(child) or finish(server, child, limit)
 
 
 def compare(mine: Path, reference: Path) -> str:
@@ -205,6 +224,10 @@ def table(result: dict[str, Any]) -> str:
     if differing:
         lines += ["Where results differ from the first row's (≠):", ""]
         lines += [f"- `{key}`: {word}" for key, word in differing.items()] + [""]
+    failed = {key: got[0] for key, got in runs.items() if got and isinstance(got[0], str)}
+    if failed:
+        lines += ["Where there is no number (–) there is a reason:", ""]
+        lines += [f"- `{key}`: {word[:200]}" for key, word in failed.items()] + [""]
     return "\n".join(lines)
 
 
@@ -215,8 +238,16 @@ def write_page(result: dict[str, Any], command: str) -> None:
     head, _, rest = page.partition(begin)
     _, _, tail = rest.partition(end)
     rounds = result["options"]["rounds"]
-    body = f"\n\n{result['where']}; medians of {rounds} rounds; `{command}`\n\n{table(result)}\n"
+    body = (
+        f"\n\n{result['where']}; medians of {rounds} rounds; `{command}`\n\n{table(result)}\n\n"
+        "![Wall seconds of every tool over the floor's](images/benchmarks.png)\n\n"
+    )
     PAGE.write_text(head + begin + body + end + tail, encoding="utf-8")
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Raw numbers, as JSON."""
+    path.write_text(json.dumps(result, default=str, indent=1), encoding="utf-8")
 
 
 def listed(text: str) -> list[str]:
@@ -246,11 +277,16 @@ def main() -> None:
     options = parser.parse_args()
     result = campaign(options)
     if options.json:
-        options.json.write_text(json.dumps(result, default=str, indent=1))
+        save(result, options.json)
     print()
     print(table(result))
     if options.page:
-        write_page(result, "python -m benchmarks.run " + " ".join(sys.argv[1:]))
+        # Not at the top: the plot reads this module.
+        from benchmarks import plot
+
+        shown = [word for word in sys.argv[1:] if "=" not in word and word != "--python"]
+        write_page(result, "python -m benchmarks.run " + " ".join(shown))
+        plot.draw(result)
 
 
 if __name__ == "__main__":
