@@ -15,6 +15,7 @@ from rasteret_dask.errors import ArgumentError
 from rasteret_dask.index import schema
 from rasteret_dask.index.dedupe import COLUMNS, superseded
 from rasteret_dask.index.place import Place
+from rasteret_dask.model import StorageOptions
 from rasteret_dask.write.table import export_rows
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Tables:
         *,
         partition_by: str | Sequence[str] = (),
         columns: Sequence[str] | None = None,
+        storage: StorageOptions | None = None,
     ) -> str:
         """Write the rows as GeoParquet that every reader of Parquet, and `load`, can open; they are streamed, never held whole.
 
@@ -62,6 +64,8 @@ class Tables:
             Columns that become folders, as ``["year", "month"]``.
         columns : sequence of str, optional
             All by default.
+        storage : StorageOptions, optional
+            How the place is reached; as the rasters are by default.
 
         Returns
         -------
@@ -76,7 +80,8 @@ class Tables:
             There is something already, or it cannot be written.
         """
         text = os.fspath(path)
-        place = Place(text if "://" in text else os.path.abspath(os.path.expanduser(text)))
+        target = text if "://" in text else os.path.abspath(os.path.expanduser(text))
+        place = Place(target, storage or self.storage)
         names = list(self.schema.names if columns is None else columns)
         unknown = [name for name in names if name not in self.schema.names]
         if unknown:

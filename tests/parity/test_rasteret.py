@@ -64,7 +64,8 @@ def theirs(
     ours.export(target)
     files = [HERE / "by_rasteret.py", target, folder / "questions.json", folder / "answers"]
     files += [austria / "catalog.json", folder / "built"]
-    command = [str(INTERPRETER), *map(str, files)]
+    # -P: the script's folder, which holds a rasteret.py of its own, is not where rasteret is looked for.
+    command = [str(INTERPRETER), "-P", *map(str, files)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
