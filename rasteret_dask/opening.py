@@ -98,7 +98,8 @@ def load(
         view = open_parquet(place)
         # Ours and rasteret both say of which dataset the rows are.
         source = (view.schema.metadata or {}).get(b"data_source", b"").decode()
-        described = (catalogs.default() if catalog is None else catalog).get(source)
+        known = catalogs.default() if catalog is None else catalog
+        described = known[source] if source in known else None
         return as_collection(
             view,
             name=Path(text).stem,
