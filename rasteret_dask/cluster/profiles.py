@@ -172,9 +172,14 @@ def _open_local(profile: Local) -> Iterator[Client]:
     }
     if profile.processes:  # in one process they speak inproc://, where a host means nothing
         options["host"] = profile.host
-    # The scheduler reads this when it is born.
-    failures = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
-    with dask.config.set(failures), LocalCluster(**options) as cluster, Client(cluster) as client:
+    settings = {
+        # The scheduler reads this when it is born.
+        "distributed.scheduler.allowed-failures": profile.allowed_failures,
+        # A nanny replaces a worker that dies; but if that one is not there 15 s after its predecessor was lost (it may have died as well),
+        # LocalCluster would drop the nanny, and a cluster that has lost all of them waits for ever.
+        "distributed.deploy.lost-worker-timeout": "1 day",
+    }
+    with dask.config.set(settings), LocalCluster(**options) as cluster, Client(cluster) as client:
         yield prepare(client)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,11 +120,14 @@ def test_workers_that_die_take_nothing_with_them(
 
 
 def kill_workers(client: Client, stop: threading.Event, killed: list[int]) -> None:
-    """SIGKILL one worker now and another soon."""
-    pids = client.run(os.getpid)
-    for pid in list(pids.values()):
-        if stop.wait(0.5):
+    """SIGKILL each worker once, the second when the first has been replaced."""
+    nannies = list(client.cluster.workers.values())
+    for nanny in nannies:
+        ready = False
+        while not ready and not stop.wait(0.5):
+            ready = all(n.status.name == "running" for n in nannies)
+        if stop.is_set():
             return
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
-        time.sleep(1.0)
+        killed.append(nanny.pid)
+        os.kill(nanny.pid, signal.SIGKILL)
+        stop.wait(1.0)
