@@ -106,6 +106,7 @@ def rasteret(work: Workload, root: str) -> Job:
     """rasteret 0.4.1 with its index built beforehand; building is W6."""
     import pyarrow as pa
     import rasteret as ras
+    from pyproj import Transformer
     from rasteret.fetch import cog
     from shapely import box
 
@@ -132,6 +133,7 @@ def rasteret(work: Workload, root: str) -> Job:
         return headers
     collection = built()
     bands = list(work.bands)
+    to_lonlat = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True)
 
     def windows() -> Any:
         stacks = []
@@ -150,9 +152,12 @@ def rasteret(work: Workload, root: str) -> Job:
     def points() -> Any:
         left, top = CORNERS[32633]
         x, y = left + (work.points[:, 1] + 0.5) * 10, top - (work.points[:, 0] + 0.5) * 10
+        west, south = to_lonlat.transform(x.min() - 100, y.min() - 100)
+        east, north = to_lonlat.transform(x.max() + 100, y.max() + 100)
+        # With a box it does not filter by one expression of all points, which overflows the stack.
         got = collection.sample_points(
-            pa.table({"x": x, "y": y}), bands, x_column="x", y_column="y",
-            geometry_crs=32633, max_concurrent=100,
+            pa.table({"x": x, "y": y}), bands, x_column="x", y_column="y", geometry_crs=32633,
+            bbox=(west, south, east, north), max_concurrent=100,
         )  # fmt: skip
         got = got.sort_by([("datetime", "ascending"), ("point_index", "ascending")])
         return got["value"].to_numpy().reshape(len(work.scenes), -1).astype("uint16")

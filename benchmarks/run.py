@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,16 +37,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # rasteret filters by one expression of all points, nested as deep as there are points: W5 overflows 8 MB.
-        preexec_fn=deep_stack if tool == "rasteret" else None,
     )
-
-
-def deep_stack() -> None:
-    """2 GiB for this process and what it starts; as much as it may have, if that is less."""
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    wanted = 2**31 if hard == resource.RLIM_INFINITY else min(2**31, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
 
 
 def wait(child: subprocess.Popen[str]) -> str | None:
