@@ -223,6 +223,8 @@ def test_intersection_across_zones(demo: Demo, zone33: Any, zone32: Any) -> None
     """The second collection is warped onto the first one's pixels."""
     images = to_torchgeo_dataset(zone33, ["red"])
     others = to_torchgeo_dataset(zone32, ["red"])
+    # A grid of its own, between the pixels of both.
+    images.on_grid((10.0, 10.0), (3.0, 4.0))
     both = Intersection(images, others, spatial_only=True)
     assert others.crs.to_epsg() == 32633
     cube = zone32.get_xarray(
@@ -246,7 +248,8 @@ def test_with_a_vector_dataset(demo: Demo, zone33: Any, tmp_path: Path) -> None:
     images = to_torchgeo_dataset(zone33, ["red"])
     grid = images.windows.grid
     left, top = grid.left + 1003.0, grid.top - 1004.0
-    field = shapely.box(left, top - 2000, left + 2000, top)
+    # Its western edge lies at 110.7 pixels of the image, and the query begins at 100.3.
+    field = shapely.box(grid.left + 1107.0, top - 2000, left + 2000, top)
     frame = gpd.GeoDataFrame({"crop": [4]}, geometry=[field], crs="EPSG:32633")
     frame.to_file(tmp_path / "fields.geojson", driver="GeoJSON")
     fields = VectorDataset(
@@ -260,8 +263,8 @@ def test_with_a_vector_dataset(demo: Demo, zone33: Any, tmp_path: Path) -> None:
     with rasterio.open(demo.path(demo.items("33TTN")[0], "red")) as image:
         expected = image.read(1, window=Window(100, 100, 64, 64))
     np.testing.assert_array_equal(sample["image"][0].numpy(), expected)
-    # The polygon's edge at 0.3 and 0.4 of a pixel leaves the centres of the first row and column inside.
-    assert (sample["mask"] == 4).all()
+    assert (sample["mask"][:, :11] == 0).all()
+    assert (sample["mask"][1:, 11:] == 4).all()
     sampler = RandomGeoSampler(both, 32, length=4)
     loader = DataLoader(both, sampler=sampler, batch_size=4, collate_fn=stack_samples)
     assert next(iter(loader))["mask"].shape == (4, 32, 32)

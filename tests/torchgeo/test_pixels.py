@@ -99,6 +99,9 @@ def test_time_series(demo: Demo, zone33: Any) -> None:
     np.testing.assert_array_equal(sample["image"].numpy(), expected)
     times = pd.DatetimeIndex(sample["time"].numpy().astype("datetime64[ns]"))
     assert [str(t.date()) for t in times] == ["2023-07-03", "2023-07-08", "2023-07-13"]
+    x, y, _ = query(dataset, 10, 20, 40)
+    some = dataset[x, y, slice(pd.Timestamp("2023-07-05"), pd.Timestamp("2023-07-10"))]
+    np.testing.assert_array_equal(some["image"].numpy(), expected[1:2])
 
 
 def test_native_types_and_asked_ones(zone33: Any) -> None:
