@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pyarrow as pa
 from pyproj import Transformer
@@ -14,9 +16,11 @@ from rasteret_dask.grid.aoi import parse_areas
 from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
+from rasteret_dask.index.dataset import in_memory
 from rasteret_dask.read.chips import get_gdf
 from rasteret_dask.read.gather import COLUMNS
-from rasteret_dask.read.points import NEIGHBOURHOODS, sample_points
+from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, sample_points
+from rasteret_dask.read.points import SCHEMA as POINTS
 from rasteret_dask.read.request import lonlat_bounds, make_request
 
 if TYPE_CHECKING:
@@ -44,14 +48,15 @@ class Samples:
         missing: str = "raise",
         storage: Any = None,
         **filters: Any,
-    ) -> pa.Table:
+    ) -> Any:
         """Read the pixels under points, each tile once for all the points in it.
 
         Parameters
         ----------
         points
             Shapely points, GeoJSON, WKB, a GeoSeries or GeoArrow array, an (n, 2) array, or a table (Arrow, Polars, DuckDB, pandas,
-            GeoPandas) with a column of points or two of coordinates.
+            GeoPandas) with a column of points or two of coordinates. A Dask frame gives a Dask frame: each partition is sampled by a task
+            of its own, and its points are numbered from 0.
         bands : sequence of str, optional
             Canonical names or aliases; all by default.
         geometry_column, x_column, y_column : str, optional
@@ -74,7 +79,7 @@ class Samples:
 
         Returns
         -------
-        pyarrow.Table
+        pyarrow.Table, or a Dask frame
             One row for each point, item and band, ordered by item (time, then id), band and point: ``point_index`` (row of the input),
             ``point_x``, ``point_y``, ``point_crs``, ``record_id``, ``datetime``, ``collection``, ``band``, ``value`` (float64; nodata as it
             is stored), ``raster_crs``, perhaps ``neighbourhood_values``, and the caller's own columns. A point belongs to the pixel to its
@@ -86,6 +91,21 @@ class Samples:
             If the points cannot be understood, or an option means nothing.
         """
         _check(match, max_distance_pixels, return_neighbourhood)
+        if hasattr(points, "map_partitions") and hasattr(points, "dask"):
+            how = {
+                "geometry_column": geometry_column,
+                "x_column": x_column,
+                "y_column": y_column,
+                "geometry_crs": geometry_crs,
+                "match": match,
+                "max_distance_pixels": max_distance_pixels,
+                "return_neighbourhood": return_neighbourhood,
+                "nodata": nodata,
+                "missing": missing,
+                "storage": storage,
+            }
+            chosen = self.subset(**filters) if filters else self
+            return _sample_lazily(chosen, points, bands, how)
         found = understand_points(
             points,
             geometry_column=geometry_column,
@@ -196,6 +216,37 @@ class Samples:
                 hint=f"the collection covers {self.bounds}",
             )
         return get_gdf(table, request, areas, name=self.name, per=per)
+
+
+def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:
+    made = POINTS if how["return_neighbourhood"] == "off" else POINTS.append(WINDOW)
+    meta = made.empty_table().to_pandas()
+    own = points._meta.drop(
+        columns=[c for c in points._meta.columns if str(points._meta[c].dtype) == "geometry"]
+    )
+    if how["geometry_column"] is not None and how["geometry_column"] in own.columns:
+        own = own.drop(columns=[how["geometry_column"]])
+    for column in own.columns:
+        meta[column] = own[column].reset_index(drop=True)
+    names = [canonical for _, canonical in collection.resolve_bands(bands)]
+    columns = [name for name in COLUMNS if name in collection.schema.names]
+    columns += dict.fromkeys(schema.band_column(name) for name in names)
+    # Rows travel once, not with every task; a dataset's files might not be within a worker's reach.
+    rows = dask.delayed(collection.to_table(columns))
+    bare = replace(collection, view=None, commit=None, place=None, report=None)  # type: ignore[arg-type]
+    return points.map_partitions(_sample_partition, rows, bare, bands, how, meta=meta)
+
+
+def _sample_partition(
+    part: Any, rows: pa.Table, bare: Collection, bands: Any, how: dict[str, Any]
+) -> Any:
+    collection = replace(bare, view=in_memory(rows))
+    if not len(part):
+        made = POINTS if how["return_neighbourhood"] == "off" else POINTS.append(WINDOW)
+        return made.empty_table().to_pandas()
+    # This task reads by itself: tasks that wait for tasks of their own would fill a worker.
+    with dask.config.set(scheduler="threads"):
+        return collection.sample_points(part, bands, **how).to_pandas()
 
 
 def _check(match: str, distance: int, neighbourhood: str) -> None:

@@ -324,6 +324,20 @@ def test_tables_of_polars_and_duckdb(one: rd.Collection) -> None:
     assert one.sample_points(relation, ["v"])["value"].to_pylist() == expected[:1]
 
 
+def test_a_dask_frame_stays_one(one: rd.Collection) -> None:
+    frames = pytest.importorskip("dask.dataframe")
+    distributed = pytest.importorskip("distributed")
+    lon, lat = RNG.uniform(15.0, 15.05, 40), RNG.uniform(46.95, 47.0, 40)
+    plain = pd.DataFrame({"plot": np.arange(40), "lon": lon, "lat": lat})
+    expected = one.sample_points(plain, ["v"]).to_pandas()
+    lazy = one.sample_points(frames.from_pandas(plain, npartitions=4), ["v"])
+    assert lazy.npartitions == 4
+    assert list(lazy.columns) == list(expected.columns)
+    assert lazy.compute().value.tolist() == expected.value.tolist()
+    with distributed.Client(processes=False, dashboard_address=None, n_workers=1):
+        assert lazy.compute()["plot"].tolist() == list(range(40))
+
+
 @pytest.mark.parametrize(
     ("points", "how", "what"),
     [
