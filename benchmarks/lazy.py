@@ -62,19 +62,21 @@ def main() -> None:
     chosen = count // 2
     sets = {"all": made[:count], "one": [made[chosen]], "warm": [made[count]]}
     results: dict[str, list[dict[str, Any]]] = {"one": [], "all": []}
-    with tempfile.TemporaryDirectory(prefix="lazy-") as where:
-        with RangeServer(Path(data), aliases=aliases(made)) as server:
-            for name, part in sets.items():
-                build(part, server.url, name, where)
-            server.configure(latency=latency / 1000)
-            for _ in range(ROUNDS):
-                for name, got in results.items():
-                    number = chosen if name == "all" else 0
-                    done = subprocess.run(
-                        [sys.executable, "-m", "benchmarks.lazy", "--child", name, where, str(number)],
-                        stdout=subprocess.PIPE, text=True, check=True,
-                    )  # fmt: skip
-                    got.append(json.loads(done.stdout.splitlines()[-1]))
+    with (
+        tempfile.TemporaryDirectory(prefix="lazy-") as where,
+        RangeServer(Path(data), aliases=aliases(made)) as server,
+    ):
+        for name, part in sets.items():
+            build(part, server.url, name, where)
+        server.configure(latency=latency / 1000)
+        for _ in range(ROUNDS):
+            for name, got in results.items():
+                number = chosen if name == "all" else 0
+                done = subprocess.run(
+                    [sys.executable, "-m", "benchmarks.lazy", "--child", name, where, str(number)],
+                    stdout=subprocess.PIPE, text=True, check=True,
+                )  # fmt: skip
+                got.append(json.loads(done.stdout.splitlines()[-1]))
     print(machine(), f"{latency} ms a request, medians of {ROUNDS}")
     for name, got in results.items():
         size = count if name == "all" else 1

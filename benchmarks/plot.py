@@ -48,7 +48,7 @@ def draw(result: dict[str, Any], picture: Path = PICTURE) -> None:
                 )  # fmt: skip
         axis.axhline(1.0, color="black", linewidth=0.8)
         axis.set_yscale("log")
-        ticks = (0.5, 1, 2, 5, 10, 20, 50)
+        ticks = (0.2, 0.5, 1, 2, 5, 10, 20, 50)
         axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.set_xticks(range(len(names)), names)
         axis.set_ylabel("wall ÷ floor's")

@@ -6,8 +6,8 @@ process of its own, through the public interface alone:
 - *build*: that many assets' headers (of one small local file) read into a collection (`build_from_table`); up to 10⁴
 - *write*: a table of rows that have headers already onto disk (`Collection.export`)
 - *load*: `rasteret_dask.load` and the number of rows
-- *subset*: one month of it and its rows, headers included
-- *one chunk*: a cube of that month's first 256² pixels, planned whole (its first chunk's task included)
+- *subset*: one week of it and its rows, headers included
+- *one chunk*: a cube of that week's first 256² pixels, planned whole (its first chunk's task included)
 - *open all*: a lazy cube of all rows × 4 bands and its graph; up to 10⁵ rows
 - peak memory of the process after all of it
 """
@@ -111,12 +111,12 @@ def one(count: int, where: str) -> dict[str, float]:
     assert len(collection) == count
     clock("load", began)
     began = time.perf_counter()
-    month = collection.subset(date_range=("2015-07-05", "2015-07-12"))
-    held = month.to_table()
+    week = collection.subset(date_range=("2015-07-05", "2015-07-12"))
+    held = week.to_table()
     clock("subset", began)
     assert held.num_rows
     began = time.perf_counter()
-    cube = month.get_xarray(BOX, ["B04"], geometry_crs=32633)
+    cube = week.get_xarray(BOX, ["B04"], geometry_crs=32633)
     dict(cube.B04.isel(time=slice(0, 1)).data.__dask_graph__())
     clock("one chunk", began)
     if count <= 100_000:
