@@ -54,11 +54,11 @@ bench-quick: setup
 	$(BIN)/python -m benchmarks.quick
 
 faults: setup
-	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -W ignore -m benchmarks.faults
 
 docs: setup
 	$(PIP) install -e ".[docs]"
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 newcomer:
 	bash tests/newcomer.sh
