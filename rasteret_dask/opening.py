@@ -99,7 +99,7 @@ def load(
         # Ours and rasteret both say of which dataset the rows are.
         source = (view.schema.metadata or {}).get(b"data_source", b"").decode()
         known = catalogs.default() if catalog is None else catalog
-        described = known[source] if source in known else None
+        described = known[source] if source in known else None  # noqa: SIM401 -- a catalogue has no KeyError
         return as_collection(
             view,
             name=Path(text).stem,
