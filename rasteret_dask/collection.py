@@ -3,7 +3,6 @@ delegate."""
 
 from __future__ import annotations
 
-import html
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
+from rasteret_dask import collection_html
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.aoi import is_box
 from rasteret_dask.grid.geobox import Bounds
@@ -32,6 +32,7 @@ from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 from rasteret_dask.reads import Reads
 from rasteret_dask.samples import Samples
 from rasteret_dask.tables import Tables
+from rasteret_dask.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
 @dataclass(frozen=True, eq=False)  # Arrow expressions have no truth
-class Collection(Reads, Samples, Tables):
+class Collection(Reads, Samples, Tables, Training):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
     Made by `build`, `load` or `as_collection`; every query gives a new collection and reads
@@ -352,12 +353,20 @@ class Collection(Reads, Samples, Tables):
         return f"<Collection {self.name!r}>\n{rows}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for key, value in self._lines()
+        few = (
+            self if len(self) <= collection_html.MAX_ITEMS else self.head(collection_html.MAX_ITEMS)
         )
-        return f"<div><b>Collection {html.escape(self.name)}</b><table>{rows}</table></div>"
+        items = few.to_table([n for n in collection_html.COLUMNS if n in self.schema.names])
+        bands = [self.band_info(name) for name in self.bands]
+        return collection_html.page(self.name, self._lines(), items, bands, total=len(self))
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the footprints with matplotlib; returns its axes."""
+        return collection_html.plot(self.to_geopandas(), **options)
+
+    def explore(self, **options: Any) -> Any:
+        """Put the footprints on an interactive map, where GeoPandas has one."""
+        return collection_html.explore(self.to_geopandas(), **options)
 
 
 def _told(commit: Commit) -> dict[str, Any] | None:

@@ -218,6 +218,7 @@ class Reads:
         geometry_crs: Any = None,
         all_touched: bool = False,
         fill_value: float | int | None = None,
+        missing: str = "raise",
         storage: Any = None,
         **filters: Any,
     ) -> npt.NDArray[np.generic]:
@@ -230,6 +231,8 @@ class Reads:
         bands : sequence of str, optional
         fill_value : number, optional
             For pixels outside polygons; the files' nodata by default.
+        missing : {"raise", "nodata"}
+            What to do about items that lack a band; ``"nodata"`` leaves them out.
         storage : StorageOptions, optional
         **filters
             Those of :meth:`subset`.
@@ -248,7 +251,7 @@ class Reads:
             "all_touched": all_touched,
             "fill_value": fill_value,
             "storage": storage,
-            "missing": "nodata",
+            "missing": missing,
         }
         table, request, areas, bounds, crs = _prepare(
             self, geometries, bands, bbox, geometry_crs, options, filters
