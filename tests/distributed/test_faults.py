@@ -95,6 +95,7 @@ def test_a_build_and_a_cube_are_as_on_a_calm_day(
     assert len(bad_files) > 10
 
 
+@pytest.mark.slow
 def test_workers_that_die_take_nothing_with_them(
     server: RangeServer, calm: tuple[str, xr.Dataset], tmp_path: Path
 ) -> None:
