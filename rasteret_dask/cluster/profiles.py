@@ -188,9 +188,13 @@ def _open_address(profile: Address) -> Iterator[Client]:
     options: dict[str, Any] = {"timeout": profile.timeout}
     if profile.tls is not None:
         options["security"] = profile.tls.security()
+    before = dask.config.get("scheduler", None)
     try:
         client = Client(profile.address, **options)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # a TypeError: tls:// without certificates
+        # A client that fails has made itself Dask's default already, and undoes it only when it is
+        # collected, in any order: what is computed without a client would then ask for one.
+        dask.config.set(scheduler=before)
         raise ConfigError(
             f"no scheduler answers at {profile.address}: {error}", path="address"
         ) from None

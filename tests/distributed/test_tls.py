@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 from distributed.security import Security
@@ -41,9 +42,9 @@ def test_a_plain_client_and_a_stranger_are_refused(files: dict[str, str], tmp_pa
             assert client is not None
             assert client.submit(os.getpid).result() != os.getpid()
         with pytest.raises((OSError, RuntimeError, TypeError)):
-            Client(address.replace("tls://", "tcp://"), timeout=1.5)
+            Client(address.replace("tls://", "tcp://"), timeout=1.5, set_as_default=False)
         with pytest.raises((OSError, RuntimeError, TypeError)):
-            Client(address, timeout=1.5)  # no certificate at all
+            Client(address, timeout=1.5, set_as_default=False)  # no certificate at all
         certificate, key = write_certificate(tmp_path)
         stranger = {"ca": str(certificate), "cert": str(certificate), "key": str(key)}
         other = profiles.from_mapping(
@@ -52,6 +53,7 @@ def test_a_plain_client_and_a_stranger_are_refused(files: dict[str, str], tmp_pa
         with pytest.raises(ConfigError, match="no scheduler answers"):  # noqa: SIM117
             with profiles.open_profile(other):
                 pass
+    assert dask.config.get("scheduler", None) is None  # what runs without a client still can
 
 
 def test_a_plain_worker_is_refused(files: dict[str, str]) -> None:
