@@ -10,11 +10,15 @@ from pydantic import BeforeValidator, Discriminator, Field
 from pydantic_core import PydanticCustomError
 
 from rasteret_dask.documents import TAG
+from rasteret_dask.pipeline import dates
 
 
 def _day(value: Any) -> Any:
-    """YAML reads 2023-08-01 as a date; the rest of the package takes text."""
-    return value.isoformat() if isinstance(value, dt.date | dt.datetime) else value
+    """YAML reads 2023-08-01 as a date; the rest of the package takes text. Sums are done now, so
+    that a record says which day it was."""
+    if isinstance(value, dt.date | dt.datetime):
+        return value.isoformat()
+    return dates.resolve(value) if isinstance(value, str) else value
 
 
 def _check_bbox(value: Any) -> Any:
