@@ -17,13 +17,20 @@ import torch
 from torchgeo.datasets import GeoDataset
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.geobox import TOLERANCE, Grid, crs_text
+from rasteret_dask.grid.geobox import crs_text
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.integrations import chipindex
 from rasteret_dask.integrations.labels import PolygonLabels
 from rasteret_dask.integrations.pairs import Intersection, Union
 from rasteret_dask.integrations.tilecache import TileCache
-from rasteret_dask.integrations.windows import Chip, Windows, item_spans, one_value
+from rasteret_dask.integrations.windows import (
+    Chip,
+    Windows,
+    item_spans,
+    one_value,
+    query_window,
+    window_bounds,
+)
 
 if TYPE_CHECKING:
     from rasteret_dask.collection import Collection
@@ -217,7 +224,7 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         """Return a query moved to the pixels that its chip has, for a dataset that is read beside this one."""
         x, y, t = self._whole(query)
         windows, window = self._place(x, y)
-        across, down = _bounds(windows.grid, window)
+        across, down = window_bounds(windows.grid, window)
         return slice(*across, x.step), slice(*down, y.step), t
 
     def _place(self, x: slice, y: slice) -> tuple[Windows, Window]:
@@ -225,7 +232,7 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         step = (own[0] if x.step is None else x.step, own[1] if y.step is None else y.step)
         near = all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(step, own))
         windows = self.windows if near else self._windows((float(step[0]), float(step[1])))
-        return windows, _window(windows.grid, x, y, self.chip_size)
+        return windows, query_window(windows.grid, x, y, self.chip_size)
 
     def _chip(self, query: tuple[slice, slice, slice]) -> tuple[Windows, Chip, slice] | None:
         x, y, t = query
@@ -238,7 +245,7 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
 
     def _sample(self, windows: Windows, chip: Chip, array: Any, t: slice) -> Sample:
         grid = windows.grid
-        (left, right), (bottom, top) = _bounds(grid, chip.window)
+        (left, right), (bottom, top) = window_bounds(grid, chip.window)
         x, y = slice(left, right, grid.xres), slice(bottom, top, grid.yres)
         sample: Sample
         if _TENSOR_BOUNDS:
@@ -286,29 +293,6 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         rgb = chipindex.rgb(self._source)
         gaps = [plan.output.fill for plan in self.windows.bands]
         return draw(sample, rgb, gaps, show_titles, suptitle)
-
-
-def _bounds(grid: Grid, window: Window) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return where a window lies: left and right, bottom and top."""
-    r0, r1, c0, c1 = window
-    left, top = grid.left + c0 * grid.xres, grid.top - r0 * grid.yres
-    return (left, left + (c1 - c0) * grid.xres), (top - (r1 - r0) * grid.yres, top)
-
-
-def _window(grid: Grid, x: slice, y: slice, chip_size: tuple[int, int] | None) -> Window:
-    """Return the pixels of a query: each takes the value of the source pixel in which its centre falls."""
-    height, width = chip_size or (
-        max(1, round((y.stop - y.start) / grid.yres)),
-        max(1, round((x.stop - x.start) / grid.xres)),
-    )
-    middle = (
-        (grid.top - (y.start + y.stop) / 2) / grid.yres,
-        ((x.start + x.stop) / 2 - grid.left) / grid.xres,
-    )
-    r0, c0 = (
-        math.floor(m - size / 2 + 0.5 + TOLERANCE) for m, size in zip(middle, (height, width))
-    )
-    return r0, r0 + height, c0, c0 + width
 
 
 def to_torchgeo_dataset(

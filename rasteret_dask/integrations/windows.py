@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rasteret_dask.errors import ArgumentError, NodataError
-from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.geobox import TOLERANCE, Grid
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.grid.warp import AxisMap
 from rasteret_dask.index import schema
@@ -220,6 +221,38 @@ def _hits(plan: BandPlan, spans: Spans, window: Window, first: int, last: int) -
     hit = (w[:, 0] < window[1]) & (w[:, 1] > window[0]) & (w[:, 2] < window[3])
     hit &= (w[:, 3] > window[2]) & (spans.first <= last) & (spans.last >= first)
     return np.flatnonzero(hit)
+
+
+def query_window(grid: Grid, x: slice, y: slice, size: tuple[int, int] | None) -> Window:
+    """Return the pixels of a query: each takes the value of the source pixel in which its centre falls.
+
+    Parameters
+    ----------
+    grid : Grid
+    x, y : slice
+        From left to right and from bottom to top, in the grid's CRS.
+    size : (rows, columns), optional
+        About the middle of the query; otherwise what the query measures, rounded.
+    """
+    height, width = size or (
+        max(1, round((y.stop - y.start) / grid.yres)),
+        max(1, round((x.stop - x.start) / grid.xres)),
+    )
+    middle = (
+        (grid.top - (y.start + y.stop) / 2) / grid.yres,
+        ((x.start + x.stop) / 2 - grid.left) / grid.xres,
+    )
+    r0, c0 = (
+        math.floor(m - count / 2 + 0.5 + TOLERANCE) for m, count in zip(middle, (height, width))
+    )
+    return r0, r0 + height, c0, c0 + width
+
+
+def window_bounds(grid: Grid, window: Window) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return where a window lies: left and right, bottom and top."""
+    r0, r1, c0, c1 = window
+    left, top = grid.left + c0 * grid.xres, grid.top - r0 * grid.yres
+    return (left, left + (c1 - c0) * grid.xres), (top - (r1 - r0) * grid.yres, top)
 
 
 def cut(plan: BandPlan, rows: Ints, steps: Ints, count: int, window: Window) -> ReadPlan:
