@@ -220,11 +220,36 @@ def _torn(crs_map: CrsMap, window: Window) -> bool:
     )
 
 
+_MIDDLES = ((0.5, 0.5), (0.0, 0.5), (0.5, 0.0))
+"""Where in a cell of the lattice, rows and columns, the interpolation errs most."""
+
+
+def _cell_errors(
+    crs_map: CrsMap, rows: Floats, columns: Floats, step: int, part: tuple[float, float]
+) -> list[Floats]:
+    """Return how far the interpolation is off along x and y, in source pixels, at one place of each cell."""
+    y, x = part
+    weights = [
+        (dy, dx, (y if dy else 1.0 - y) * (x if dx else 1.0 - x)) for dy in (0, 1) for dx in (0, 1)
+    ]
+    corners = [
+        (crs_map.exact((columns + dx) * step, (rows + dy) * step), weight)
+        for dy, dx, weight in weights
+        if weight
+    ]
+    middle = crs_map.exact((columns + x) * step, (rows + y) * step)
+    return [
+        np.abs(sum(corner[axis] * weight for corner, weight in corners) - middle[axis])
+        for axis in (0, 1)
+    ]
+
+
 def choose_step(crs_map: CrsMap, window: Window) -> int:
     """Return the widest node distance whose interpolation stays within :data:`BOUND` over a window of the output grid.
 
-    The error is measured at the middles of up to 16 × 16 cells, where that of a linear interpolation is largest. The choice is made once
-    for a cube, never for a chunk.
+    The error is measured in up to 16 × 16 cells, at their middles and at the middles of their edges. The middles alone would not do:
+    between two conformal CRSs (UTM and Mercator) coordinates are harmonic, and the errors along rows and columns cancel there. The choice
+    is made once for a cube, never for a chunk.
     """
     r0, r1, c0, c1 = window
     if r1 <= r0 or c1 <= c0:
@@ -237,13 +262,7 @@ def choose_step(crs_map: CrsMap, window: Window) -> int:
         i = np.unique(np.linspace(r0 // step, (r1 - 1) // step, 16).astype(np.int64))
         j = np.unique(np.linspace(c0 // step, (c1 - 1) // step, 16).astype(np.int64))
         jj, ii = np.meshgrid(j.astype(float), i.astype(float))
-        corners = [
-            crs_map.exact((jj + dj) * step, (ii + di) * step) for di in (0, 1) for dj in (0, 1)
-        ]
-        middle = crs_map.exact((jj + 0.5) * step, (ii + 0.5) * step)
-        errors = [
-            np.abs(sum(corner[axis] for corner in corners) / 4.0 - middle[axis]) for axis in (0, 1)
-        ]
+        errors = [e for part in _MIDDLES for e in _cell_errors(crs_map, ii, jj, step, part)]
         if all(np.isfinite(e).all() and float(e.max()) <= BOUND for e in errors):
             return step
     return 1

@@ -115,6 +115,13 @@ CASES = {
         "EPSG:4326",
         (1e-3, 0, 0.0, 0, -1e-3, -70.0),
     ),
+    # Between conformal CRSs the errors of an interpolation along rows and columns cancel at the middle of a cell.
+    "conformal": (
+        "EPSG:32633",
+        (180.0, 0, 498_600.0, 0, -180.0, 5_194_440.0),
+        "EPSG:3857",
+        (20.0, 0, 1_668_900.0, 0, -20.0, 5_925_920.0),
+    ),
     "turned": ("EPSG:32633", S2, "EPSG:32633", (7.0, 7.0, 500_000.0, 7.0, -7.0, 5_200_000.0)),
     "sinusoidal": (
         "EPSG:32633",
