@@ -181,12 +181,18 @@ def open_remote(profile: Remote) -> Iterator[Client]:
 
 def ssh_arguments(profile: Ssh) -> dict[str, Any]:
     """Return what :class:`distributed.SSHCluster` is called with."""
-    protocol = {"protocol": "tls"} if profile.tls is not None else {}
+    if profile.tls is not None:
+        common: dict[str, Any] = {"protocol": "tls"}
+    elif all(map(is_loopback, profile.hosts)):
+        # Dask would listen on every address of the machine.
+        common = {"host": "127.0.0.1"}
+    else:
+        common = {}
     return {
         "hosts": list(profile.hosts),
         "connect_options": dict(profile.connect),
-        "worker_options": {**protocol, **profile.worker},
-        "scheduler_options": {**protocol, "dashboard_address": "127.0.0.1:0"},
+        "worker_options": {**common, **profile.worker},
+        "scheduler_options": {**common, "dashboard_address": "127.0.0.1:0"},
         "remote_python": profile.python,
         **({} if profile.tls is None else {"security": profile.tls.security()}),
     }
