@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rasteret_dask.errors import ArgumentError, EmptySelectionError
+from rasteret_dask.errors import EmptySelectionError
 from rasteret_dask.grid.aoi import Areas
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
@@ -217,6 +217,10 @@ class Reads:
         bbox: Any = None,
         geometry_crs: Any = None,
         all_touched: bool = False,
+        scale: bool = False,
+        offsets: Mapping[str, float] | None = None,
+        decode: bool = False,
+        nodata: float | int | None = None,
         fill_value: float | int | None = None,
         missing: str = "raise",
         storage: Any = None,
@@ -229,8 +233,12 @@ class Reads:
         geometries, bbox, geometry_crs, all_touched
             As in :meth:`get_xarray`. Each window is cut at the item's edge.
         bands : sequence of str, optional
+        scale, offsets, decode
+            As in :meth:`get_xarray`: float32 with NaN for nothing; bands without scale or decoder stay as they are.
+        nodata : number, optional
+            What the files mean by nothing, over what they say themselves.
         fill_value : number, optional
-            For pixels outside polygons; the files' nodata by default.
+            For pixels outside polygons; the files' nodata by default, NaN where values are scaled or decoded.
         missing : {"raise", "nodata"}
             What to do about items that lack a band; ``"nodata"`` leaves them out.
         storage : StorageOptions, optional
@@ -249,6 +257,10 @@ class Reads:
         """
         options = {
             "all_touched": all_touched,
+            "scale": scale,
+            "offsets": offsets,
+            "decode": decode,
+            "nodata": nodata,
             "fill_value": fill_value,
             "storage": storage,
             "missing": missing,
@@ -357,21 +369,6 @@ def _holds(outer: Bounds, inner: Bounds, slack: float) -> bool:
     return low and all(a >= b - slack for a, b in zip(outer[2:], inner[2:]))
 
 
-def _decoders(collection: Collection, names: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Return the decoder of each band that has one, by the spelling that was asked for."""
-    found = {
-        asked: info.decode
-        for asked, band in names
-        if (info := collection.band_info(band)).decode is not None
-    }
-    if not found:
-        raise ArgumentError(
-            "decode=True, and no descriptor says how these bands are decoded",
-            hint="scale=True applies scales and offsets",
-        )
-    return {asked: name for asked, name in found.items() if name is not None}
-
-
 def _prepare(
     collection: Collection,
     geometries: Any,
@@ -386,13 +383,17 @@ def _prepare(
     areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
     if options.get("storage") is None:
         options["storage"] = collection.storage
-    decoders = _decoders(collection, names) if options.pop("decode", False) else {}
+    infos = {c: collection.band_info(c) for _, c in names}
     classes = frozenset(c for _, c in names if is_class_band(collection.band_info(c)))
     request = make_request(
-        names, areas=areas, bounds=bounds, bounds_crs=crs, options=options, classes=classes
+        names,
+        areas=areas,
+        bounds=bounds,
+        bounds_crs=crs,
+        options=options,
+        classes=classes,
+        infos=infos,
     )
-    infos = {c: collection.band_info(c) for _, c in names}
-    request = replace(request, decoders=decoders, infos=infos)
     wanted = [canonical for _, canonical in names]
     if request.mask is not None:
         canonical = collection.resolve_bands([request.mask.band])[0][1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from rasteret_dask.read.chips import get_gdf
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS
-from rasteret_dask.read.request import lonlat_bounds, make_request
+from rasteret_dask.read.request import CubeRequest, lonlat_bounds, make_request
 
 if TYPE_CHECKING:
     import geopandas
@@ -44,6 +44,9 @@ class Samples:
         match: str = "all",
         max_distance_pixels: int = 0,
         return_neighbourhood: str = "off",
+        scale: bool = False,
+        offsets: Mapping[str, float] | None = None,
+        decode: bool = False,
         nodata: float | int | None = None,
         missing: str = "raise",
         storage: Any = None,
@@ -69,6 +72,8 @@ class Samples:
             Where there is nodata, look so many pixels around for the nearest valid one.
         return_neighbourhood : {"off", "always", "if_center_nodata"}
             Also return the square of that radius around the pixel, row by row, NaN outside of the file.
+        scale, offsets, decode
+            As in :meth:`get_xarray`: the values that a cube would hold, NaN for nothing; bands without scale or decoder stay as they are.
         nodata : number, optional
             What the files mean by nothing, over what they say themselves.
         missing : {"raise", "nodata"}
@@ -100,6 +105,9 @@ class Samples:
                 "match": match,
                 "max_distance_pixels": max_distance_pixels,
                 "return_neighbourhood": return_neighbourhood,
+                "scale": scale,
+                "offsets": offsets,
+                "decode": decode,
                 "nodata": nodata,
                 "missing": missing,
                 "storage": storage,
@@ -116,10 +124,13 @@ class Samples:
         names = tuple(self.resolve_bands(bands))
         options = {
             "missing": "nodata" if match == "latest" else missing,
+            "scale": scale,
+            "offsets": offsets,
+            "decode": decode,
             "nodata": nodata,
             "storage": self.storage if storage is None else storage,
         }
-        request = make_request(names, areas=None, bounds=None, bounds_crs=CRS84, options=options)
+        request = _request(self, names, options)
         chosen = self.subset(**filters) if filters else self
         chosen = chosen.subset(bbox=_lonlat(found))
         columns = [name for name in COLUMNS if name in self.schema.names]
@@ -143,6 +154,9 @@ class Samples:
         geometry_crs: Any = None,
         all_touched: bool = False,
         per: str = "item",
+        scale: bool = False,
+        offsets: Mapping[str, float] | None = None,
+        decode: bool = False,
         fill_value: float | int | None = None,
         nodata: float | int | None = None,
         missing: str = "raise",
@@ -167,8 +181,10 @@ class Samples:
         per : {"item", "band"}
             A row for each geometry and item, with a column for each band; or, as rasteret does it, a row for each band, with columns
             ``band`` and ``data``. Bands of different resolution need the latter.
+        scale, offsets, decode
+            As in :meth:`get_xarray`: float32 with NaN for nothing; bands without scale or decoder stay as they are.
         fill_value : number, optional
-            For pixels outside polygons; the files' nodata by default.
+            For pixels outside polygons; the files' nodata by default, NaN where values are scaled or decoded.
         nodata : number, optional
             What the files mean by nothing, over what they say themselves.
         missing : {"raise", "nodata"}
@@ -199,12 +215,15 @@ class Samples:
         names = tuple(self.resolve_bands(bands))
         options = {
             "missing": missing,
+            "scale": scale,
+            "offsets": offsets,
+            "decode": decode,
             "nodata": nodata,
             "all_touched": all_touched,
             "fill_value": fill_value,
             "storage": self.storage if storage is None else storage,
         }
-        request = make_request(names, areas=None, bounds=None, bounds_crs=CRS84, options=options)
+        request = _request(self, names, options)
         chosen = self.subset(**filters) if filters else self
         chosen = chosen.subset(bbox=lonlat_bounds(areas.bounds, areas.crs))
         columns = [*COLUMNS, schema.CLOUD_COVER, *(schema.band_column(band) for _, band in names)]
@@ -216,6 +235,16 @@ class Samples:
                 hint=f"the collection covers {self.bounds}",
             )
         return get_gdf(table, request, areas, name=self.name, per=per)
+
+
+def _request(
+    collection: Collection, names: tuple[tuple[str, str], ...], options: dict[str, Any]
+) -> CubeRequest:
+    """Return the request of a read that has no output grid."""
+    infos = {canonical: collection.band_info(canonical) for _, canonical in names}
+    return make_request(
+        names, areas=None, bounds=None, bounds_crs=CRS84, options=options, infos=infos
+    )
 
 
 def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:

@@ -20,11 +20,11 @@ from rasteret_dask.grid.tiles import Window, pieces
 from rasteret_dask.index import schema
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
-from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.read.cut import Chip, plan_chips
 from rasteret_dask.read.engine import Load, run_loads
-from rasteret_dask.read.gather import Items, raw_sources
+from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.read.values import meaning
 
 if TYPE_CHECKING:
     import geopandas
@@ -70,7 +70,7 @@ def read_chips(
             f"the results differ in shape ({shown}{' …' if len(shapes) > 4 else ''}), and one array needs one",
             hint="read geometries one by one, use get_gdf for ragged results, or get_xarray for one grid",
         )
-    dtype = np.result_type(*{np.dtype(r.layout.dtype) for chip in chips for r in chip.reads})
+    dtype = np.result_type(*{kind for chip in chips for kind in _dtypes(chip)})
     out = np.empty((len(chips), len(bands), *chips[0].shape), dtype=dtype)
     if active_client() is None:
         _fill(chips, bands, [list(one) for one in out], fill, all_touched, storage)
@@ -128,9 +128,14 @@ def _read_batch(
     all_touched: bool,
     storage: StorageOptions,
 ) -> list[list[Array]]:
-    out = [[np.empty(chip.shape, dtype=r.layout.dtype) for r in chip.reads] for chip in chips]
+    out = [[np.empty(chip.shape, dtype=kind) for kind in _dtypes(chip)] for chip in chips]
     _fill(chips, bands, out, fill, all_touched, storage)
     return out
+
+
+def _dtypes(chip: Chip) -> list[np.dtype[Any]]:
+    pairs = zip(chip.reads, chip.meanings)
+    return [meant.dtype(np.dtype(read.layout.dtype)) for read, meant in pairs]
 
 
 def _fill(
@@ -144,16 +149,16 @@ def _fill(
     """Decode straight into the results where types agree; all chips at once, so that no tile is fetched twice."""
     loads, converted = [], []
     for chip, targets in zip(chips, out):
-        for read, result, band in zip(chip.reads, targets, bands):
+        for read, meant, result, band in zip(chip.reads, chip.meanings, targets, bands):
             target = result
-            if read.layout.dtype != result.dtype.name:
+            if not meant.stored or read.layout.dtype != result.dtype.name:
                 target = np.empty(chip.shape, dtype=read.layout.dtype)
-                converted.append((result, target))
+                converted.append((read, meant, result, target))
             found = pieces(chip.window, read.layout.height, read.layout.width)
             loads.append(Load(read, found, target, band))
     run_loads(loads, storage)
-    for result, target in converted:
-        result[...] = target
+    for read, meant, result, target in converted:
+        result[...] = meant.apply(target, read.nodata, read.scale, read.add)
     _mask(chips, bands, out, fill, all_touched)
 
 
@@ -175,8 +180,9 @@ def _mask(
         hidden = painted[key]
         if not hidden.any():
             continue
-        for read, result, band in zip(chip.reads, targets, bands):
-            value = read.nodata if fill is None else fill
+        for read, meant, result, band in zip(chip.reads, chip.meanings, targets, bands):
+            own = read.nodata if meant.stored else float("nan")
+            value = own if fill is None else fill
             if value is None:
                 raise NodataError(
                     "pixels outside the geometry need a value, and neither the file nor the caller names one",
@@ -199,23 +205,17 @@ def get_numpy(
         raise EmptySelectionError(
             "no item is left to read", hint="widen the area, the dates or the filters"
         )
-    items = items_by_id(table)
+    items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
+    meanings = [meaning(asked, raw, request) for (asked, _), raw in zip(request.bands, raws)]
     found = read_chips(
-        plan_chips(raws, areas, bounds, crs),
+        plan_chips(raws, areas, bounds, crs, meanings),
         [asked for asked, _ in request.bands],
         fill=request.fill_value,
         all_touched=request.all_touched,
         storage=request.storage,
     )
     return found[:, 0] if len(request.bands) == 1 else found
-
-
-def items_by_id(table: pa.Table) -> Items:
-    """Return every item as a step of its own, in the table's order."""
-    count = len(table)
-    times = np.zeros(count, dtype="datetime64[ns]")
-    return Items(table, TimeSteps(np.arange(count), times, times))
 
 
 _OWN = ("geometry_id", "geometry", "record_id", "datetime", "cloud_cover", "collection", "crs")
@@ -233,13 +233,14 @@ def get_gdf(
     names = [asked for asked, _ in request.bands]
     made = ("band", "data") if per == "band" else tuple(names)
     _check_columns(areas.columns, (*_OWN, "transform", *made))
-    items = items_by_id(table)
+    items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
+    meanings = [meaning(asked, raw, request) for asked, raw in zip(names, raws)]
     # A box crops and does not mask.
     masks, bounds = (None, areas.bounds) if areas.boxes else (areas, None)
     how = (request.fill_value, request.all_touched, request.storage)
     if per == "item":
-        chips = plan_chips(raws, masks, bounds, areas.crs)
+        chips = plan_chips(raws, masks, bounds, areas.crs, meanings)
         arrays = read_ragged(chips, names, *how)
         columns: dict[str, list[Any]] = {
             band: [found[b] for found in arrays] for b, band in enumerate(names)
@@ -247,8 +248,8 @@ def get_gdf(
     else:
         planned = [
             (band, chip)
-            for band, raw in zip(names, raws)
-            for chip in plan_chips([raw], masks, bounds, areas.crs)
+            for band, raw, meant in zip(names, raws, meanings)
+            for chip in plan_chips([raw], masks, bounds, areas.crs, [meant])
         ]
         planned.sort(key=lambda p: (p[1].area, p[1].item, names.index(p[0])))
         chips = [chip for _, chip in planned]

@@ -19,6 +19,7 @@ from rasteret_dask.grid.tiles import TileRect, Window, cut_rect, tile_rect
 from rasteret_dask.grid.warp import AxisMap
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources, SameGrid, by_grid
+from rasteret_dask.read.values import STORED, Meaning
 
 Ints = npt.NDArray[np.int64]
 _IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
@@ -36,6 +37,8 @@ class Chip:
         Row of the item.
     reads : tuple of SourceRead
         One for each band.
+    meanings : tuple of Meaning
+        What becomes of each band's numbers.
     window : tuple of int
         Pixels of the item, the same for every band.
     crs : str
@@ -49,6 +52,7 @@ class Chip:
     area: int
     item: int
     reads: tuple[SourceRead, ...]
+    meanings: tuple[Meaning, ...]
     window: Window
     crs: str
     transform: Affine
@@ -67,7 +71,11 @@ class Chip:
 
 
 def plan_chips(
-    raws: Sequence[RawSources], areas: Areas | None, bounds: Bounds | None, crs: str
+    raws: Sequence[RawSources],
+    areas: Areas | None,
+    bounds: Bounds | None,
+    crs: str,
+    meanings: Sequence[Meaning] = (),
 ) -> list[Chip]:
     """Plan one chip for each geometry and each item that it meets and that has every band.
 
@@ -81,6 +89,8 @@ def plan_chips(
         When there are no ``areas``: a box that crops only. None takes whole items.
     crs : str
         Of ``bounds``.
+    meanings : sequence of Meaning
+        What becomes of the numbers of each band; they stay as they are stored by default.
 
     Raises
     ------
@@ -89,6 +99,7 @@ def plan_chips(
     GridError
         If an item's grid is rotated, or its bands differ in resolution.
     """
+    meant = tuple(meanings) or (STORED,) * len(raws)
     rows = [{int(step): k for k, step in enumerate(raw.steps.tolist())} for raw in raws]
     moved: dict[str, tuple[npt.NDArray[np.object_] | None, npt.NDArray[np.float64]]] = {}
     chips = []
@@ -113,7 +124,7 @@ def plan_chips(
                 a, b, c, d, e, f = same.affine
                 corner = Affine(a, b, c + a * window[2], d, e, f + e * window[0])
                 chips.append(
-                    Chip(number, item, reads, window, same.crs, corner, shapes)  # type: ignore[arg-type]
+                    Chip(number, item, reads, meant, window, same.crs, corner, shapes)  # type: ignore[arg-type]
                 )
     if not chips:
         raise EmptySelectionError("the geometries meet none of the items")
@@ -216,6 +227,6 @@ def _read(raw: RawSources, k: int, window: Window) -> SourceRead:
         counts=raw.counts[flat],
         sample=int(raw.samples[k]),
         nodata=raw.nodata[k],
-        scale=1.0,
-        add=0.0,
+        scale=float(raw.scales[k]),
+        add=float(raw.adds[k]),
     )

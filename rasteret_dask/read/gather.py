@@ -189,11 +189,20 @@ def arrange(table: pa.Table, request: CubeRequest) -> Items:
     order = np.lexsort((_ranks(table, request), steps.steps))
     table = table.take(pa.array(order))
     steps = replace(steps, steps=steps.steps[order])
-    offsets = None
-    if request.harmonize == "sentinel-2" or (request.scale and _is_sentinel2(table)):
-        reflectances = [band for _, band in request.bands if is_reflectance(band)]
-        offsets = _sentinel2(table, reflectances[0], request) if reflectances else None
-    return Items(table, steps, offsets)
+    return Items(table, steps, _offsets(table, request))
+
+
+def items_by_id(table: pa.Table, request: CubeRequest) -> Items:
+    """Return every item as a step of its own, in the table's order, for reads that are no cubes."""
+    times = np.zeros(len(table), dtype="datetime64[ns]")
+    return Items(table, TimeSteps(np.arange(len(table)), times, times), _offsets(table, request))
+
+
+def _offsets(table: pa.Table, request: CubeRequest) -> tuple[Offset, ...] | None:
+    if request.harmonize != "sentinel-2" and not (request.scale and _is_sentinel2(table)):
+        return None
+    reflectances = [band for _, band in request.bands if is_reflectance(band)]
+    return _sentinel2(table, reflectances[0], request) if reflectances else None
 
 
 def _ranks(table: pa.Table, request: CubeRequest) -> npt.NDArray[np.int64]:

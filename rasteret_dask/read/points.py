@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources
-from rasteret_dask.read.chips import active_client, items_by_id
+from rasteret_dask.read.chips import active_client
 from rasteret_dask.read.engine import run_loads
-from rasteret_dask.read.gather import raw_sources
+from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.spots import Floats, Ints, Order, Spots, cut_spots, plan_points
+from rasteret_dask.read.values import Meaning, meaning
 
 NEIGHBOURHOODS = ("off", "always", "if_center_nodata")
 
@@ -242,7 +243,7 @@ def sample_points(
     """Sample points; see :meth:`rasteret_dask.Collection.sample_points`."""
     made = SCHEMA if neighbourhood == "off" else SCHEMA.append(WINDOW)
     _check_columns(points, made)
-    items = items_by_id(table)
+    items = items_by_id(table, request)
     raws = [(asked, raw_sources(items, band, request)) for asked, band in request.bands]
     _check_types(raws)
     orders = plan_points(raws, points, latest=latest)
@@ -250,6 +251,8 @@ def sample_points(
     windows: list[Any] = [None] * len(orders)
     if max_distance:
         windows = _widen(orders, values, max_distance, neighbourhood, request.storage)
+    meanings = {asked: meaning(asked, raw, request) for asked, raw in raws}
+    _apply(orders, values, windows, meanings)
     found = _rows(orders, values, table, points, name)
     if neighbourhood != "off":
         found = found.append_column(WINDOW, _window_column(windows, values))
@@ -306,6 +309,34 @@ def _widen(
             there, value = nearest_valid(orders[number], holes, squares[nothing], radius)
             values[number][holes[there]] = value[there]
     return windows
+
+
+def _apply(
+    orders: Sequence[Order],
+    values: list[Floats],
+    windows: list[Any],
+    meanings: Mapping[str, Meaning],
+) -> None:
+    """Put what stored numbers mean in their place, once it is decided which pixels are looked at."""
+    for number, order in enumerate(orders):
+        meant = meanings[order.band]
+        if meant.stored:
+            continue
+        values[number] = _meant(order, values[number], meant)
+        if windows[number] is not None:
+            chosen, squares = windows[number]
+            off = np.isnan(squares)
+            # What lies off the file is NaN already, and no integer.
+            whole = np.where(off, 0.0, squares)
+            windows[number] = chosen, np.where(off, np.nan, _meant(order, whole, meant))
+
+
+def _meant(order: Order, stored: Floats, meant: Meaning) -> Floats:
+    raw, k = order.raw, order.k
+    kind = raw.layouts[int(raw.layout_ids[k])].dtype
+    scale, add = float(raw.scales[k]), float(raw.adds[k])
+    # From the file's own type, so that it is to the last bit what a cube holds.
+    return meant.apply(stored.astype(kind), order.nodata, scale, add).astype(np.float64)
 
 
 def _window_column(windows: Sequence[Any], values: Sequence[Floats]) -> pa.Array:

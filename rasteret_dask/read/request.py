@@ -133,8 +133,23 @@ def make_request(
     bounds_crs: str,
     options: Mapping[str, Any],
     classes: frozenset[str] = frozenset(),
+    infos: Mapping[str, BandInfo] | None = None,
 ) -> CubeRequest:
     """Check the rest of ``get_xarray``'s arguments.
+
+    Parameters
+    ----------
+    bands : tuple of (str, str)
+        The spelling that was asked for, and the canonical name.
+    areas : Areas, optional
+    bounds : tuple of float, optional
+    bounds_crs : str
+    options : mapping
+        The arguments, by name; those that are left out have their defaults.
+    classes : frozenset of str
+        Canonical names of class bands.
+    infos : mapping of str to BandInfo, optional
+        What the descriptor says of the bands, by canonical name.
 
     Raises
     ------
@@ -142,6 +157,8 @@ def make_request(
         Naming the argument that means nothing.
     """
     given = dict(options)
+    infos = infos or {}
+    decoders = _decoders(bands, infos) if given.pop("decode", False) else {}
     fixed = _fixed(given.pop("geobox", None), given.pop("like", None))
     resampling = parse_resampling(given.pop("resampling", "nearest"), bands, classes)
     crs, resolution = (
@@ -175,9 +192,23 @@ def make_request(
         missing=missing,
         ledger=ledger,
         harmonize=harmonize,
+        decoders=decoders,
+        infos=infos,
         storage=given.pop("storage", None) or StorageOptions(),
         **given,
     )
+
+
+def _decoders(bands: tuple[tuple[str, str], ...], infos: Mapping[str, BandInfo]) -> dict[str, str]:
+    """Return the decoder of each band that has one, by the spelling that was asked for."""
+    told = ((asked, infos[band].decode) for asked, band in bands if band in infos)
+    found = {asked: decoder for asked, decoder in told if decoder is not None}
+    if not found:
+        raise ArgumentError(
+            "decode=True, and no descriptor says how these bands are decoded",
+            hint="scale=True applies scales and offsets",
+        )
+    return found
 
 
 def _ledger(on_error: str, url: str | None, given: Mapping[str, Any]) -> Ledger | None:
