@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 
 from rasteret_dask.errors import GridError
+from rasteret_dask.grid.warp import transformer
 
 TOLERANCE = 1e-6
 """Of a pixel: what lies nearer than this to an edge lies on it."""
@@ -146,12 +147,12 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     left, bottom, right, top = bounds
     if source == target:
         return (left, bottom, right + 360.0 if left > right else right, top)
-    transformer = Transformer.from_crs(source, target, always_xy=True)
+    there = transformer(source, target)
     turn = 360.0 if is_geographic(target) else 0.0
     try:
         if left > right:
-            west = transformer.transform_bounds(left, bottom, 180.0, top, densify_pts=21)
-            east = transformer.transform_bounds(-180.0, bottom, right, top, densify_pts=21)
+            west = there.transform_bounds(left, bottom, 180.0, top, densify_pts=21)
+            east = there.transform_bounds(-180.0, bottom, right, top, densify_pts=21)
             box = (
                 min(west[0], east[0] + turn),
                 min(west[1], east[1]),
@@ -159,7 +160,7 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
                 max(west[3], east[3]),
             )
         else:
-            box = transformer.transform_bounds(left, bottom, right, top, densify_pts=21)
+            box = there.transform_bounds(left, bottom, right, top, densify_pts=21)
     except ProjError as error:
         raise GridError(f"the box {bounds} cannot be expressed in {target}: {error}") from None
     if box[0] > box[2]:

@@ -90,7 +90,8 @@ def axis_indices(start: int, stop: int, scale: float, shift: float) -> Ints:
 
 
 @lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> Transformer:
+def transformer(source: str, target: str) -> Transformer:
+    """Return what takes x and y from one CRS to another, made once in a process: that costs more than most uses. Threads may share it."""
     return Transformer.from_crs(source, target, always_xy=True)
 
 
@@ -125,7 +126,7 @@ class CrsMap:
         a, b, c, d, e, f = self.grid
         x = a * columns + b * rows + c
         y = d * columns + e * rows + f
-        sx, sy = _transformer(self.grid_crs, self.source_crs).transform(x, y)
+        sx, sy = transformer(self.grid_crs, self.source_crs).transform(x, y)
         sx, sy = np.asarray(sx, dtype=np.float64), np.asarray(sy, dtype=np.float64)
         if self.middle is not None:
             with np.errstate(invalid="ignore"):
