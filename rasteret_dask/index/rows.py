@@ -70,7 +70,7 @@ def header_to_struct(header: TiffHeader, band_index: int = 0) -> dict[str, Any]:
         "etag": header.etag,
         "last_modified": header.last_modified,
         "levels": [_level(level, full, band_index) for level in header.levels[1:]],
-        "masks": _masks(header, full),
+        "masks": _masks(header, full, band_index),
         "extras": _extras(header, band_index),
     }
 
@@ -134,10 +134,22 @@ def _changed_layout(level: Level, full: Level) -> str | None:
     return json.dumps(changed, sort_keys=True) if changed else None
 
 
-def _masks(header: TiffHeader, full: Level) -> list[dict[str, Any] | None]:
-    if all(mask is None for mask in header.masks):
+def _masks(header: TiffHeader, full: Level, band_index: int) -> list[dict[str, Any] | None]:
+    if any(mask is not None for mask in header.masks):
+        return [None if mask is None else _level(mask, full, 0) for mask in header.masks]
+    # An alpha band in the band's own tiles is found by its layout; one in a plane of its own would be lost here.
+    alpha = _alpha_plane(full)
+    if alpha is None or alpha == band_index:
         return []
-    return [None if mask is None else _level(mask, full, 0) for mask in header.masks]
+    return [_level(level, full, alpha) for level in header.levels]
+
+
+def _alpha_plane(full: Level) -> int | None:
+    extra = full.layout.extra_samples
+    if full.planar != 2 or len(extra) > full.samples:
+        return None
+    first = full.samples - len(extra)
+    return next((first + k for k, value in enumerate(extra) if value in (1, 2)), None)
 
 
 def _extras(header: TiffHeader, band_index: int) -> str | None:

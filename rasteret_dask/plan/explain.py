@@ -236,7 +236,7 @@ def _patterns(
         patterns[key] = (
             None if where is None else _pattern(needed_pieces(source, where)),
             None if under is None or mask is None else _pattern(needed_pieces(mask, under)),
-            None if where is None or inner is None else _pattern(inner_needs(inner, where)),
+            None if where is None or inner is None else _pattern(inner_needs(source, where)),
         )
     return patterns[key]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,27 +65,32 @@ def mix_levels(raws: Mapping[int, RawSources], levels: Mapping[str, int]) -> Raw
     levels : mapping of str to int
         By item.
     """
-    base = raws[0]
     rows = {level: {item: k for k, item in enumerate(raw.items)} for level, raw in raws.items()}
-    picks = [(levels[item], rows[levels[item]][item]) for item in base.items]
+    return pick_sources([(raws[levels[item]], rows[levels[item]][item]) for item in raws[0].items])
+
+
+def pick_sources(picks: Sequence[tuple[RawSources, int]]) -> RawSources:
+    """Return single sources of one or more collections of them, in the order given."""
     numbering: dict[Any, int] = {}
     ids, pointers, pieces = [], [0], []
-    for level, k in picks:
-        raw = raws[level]
+    for raw, k in picks:
         layout = raw.layouts[int(raw.layout_ids[k])]
         ids.append(numbering.setdefault(layout, len(numbering)))
         pieces.append((raw, int(raw.tile_ptr[k]), int(raw.tile_ptr[k + 1])))
         pointers.append(pointers[-1] + pieces[-1][2] - pieces[-1][1])
 
     def rows_of(name: str) -> npt.NDArray[Any]:
-        return np.array([getattr(raws[level], name)[k] for level, k in picks])
+        return np.array([getattr(raw, name)[k] for raw, k in picks])
+
+    def values_of(name: str) -> tuple[Any, ...]:
+        return tuple(getattr(raw, name)[k] for raw, k in picks)
 
     return RawSources(
-        urls=base.urls,
-        etags=base.etags,
-        items=base.items,
-        crs=base.crs,
-        steps=base.steps,
+        urls=values_of("urls"),
+        etags=values_of("etags"),
+        items=values_of("items"),
+        crs=values_of("crs"),
+        steps=rows_of("steps"),
         affines=rows_of("affines"),
         sizes=rows_of("sizes"),
         layouts=tuple(numbering),
@@ -93,9 +98,9 @@ def mix_levels(raws: Mapping[int, RawSources], levels: Mapping[str, int]) -> Raw
         tile_ptr=np.array(pointers, dtype=np.int64),
         offsets=np.concatenate([raw.offsets[a:b] for raw, a, b in pieces]),
         counts=np.concatenate([raw.counts[a:b] for raw, a, b in pieces]),
-        samples=base.samples,
-        nodata=base.nodata,
-        scales=base.scales,
-        adds=base.adds,
-        levels=np.array([level for level, _ in picks], dtype=np.int64),
+        samples=rows_of("samples"),
+        nodata=values_of("nodata"),
+        scales=rows_of("scales"),
+        adds=rows_of("adds"),
+        levels=rows_of("levels"),
     )

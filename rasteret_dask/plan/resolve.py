@@ -216,9 +216,15 @@ def needed_pieces(source: SourceRead, resolved: Resolved) -> list[Piece]:
     return [piece for piece, hit in zip(found, resolved.tiles.ravel().tolist()) if hit]
 
 
-def inner_needs(inner: SourceRead, resolved: Resolved) -> list[Piece]:
+def inner_needs(source: SourceRead, resolved: Resolved) -> list[Piece]:
     """Return the pieces of a source's internal mask, whose tiles need not be cut as the image's are."""
-    return pieces(resolved.pixels, inner.layout.height, inner.layout.width)
+    inner = source.inner
+    if inner is None:
+        return []
+    layout = inner.layout
+    if (layout.height, layout.width) == (source.layout.height, source.layout.width):
+        return needed_pieces(source, resolved)
+    return pieces(resolved.pixels, layout.height, layout.width)
 
 
 def mask_window(source: SourceRead, resolved: Resolved) -> Resolved | None:

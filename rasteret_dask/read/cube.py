@@ -37,6 +37,7 @@ from rasteret_dask.read.gather import (
     source_grids,
 )
 from rasteret_dask.read.graph import to_dask
+from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.request import CubeRequest
 
 S2_NODATA = -32768
@@ -105,7 +106,7 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
             early=request.early_exit,
         )
         chunks = _chunks(raw, grid, len(items.steps), output, request)
-        inner = inner_masks(items, band, raw, levels[asked], request)
+        inner = inner_masks(items, band, raw, request)
         plans[asked] = _band_plan(raw, masks, inner, grid, chunks, output, request)
     return CubePlan(request, items, grid, plans, nodata, levels)
 
@@ -162,28 +163,6 @@ def at_levels(
         return full, (0,)
     by_item = dict(zip(full.items, chosen.tolist()))
     return mix_levels(raws, by_item), tuple(sorted(set(chosen.tolist())))
-
-
-def inner_masks(
-    items: Items, band: str, raw: RawSources, levels: tuple[int, ...], request: CubeRequest
-) -> RawSources | None:
-    """Return the internal masks of a band's sources at the levels that are read; None when no file has any."""
-    own = {level: raw_sources(items, band, request, level=level, inner=True) for level in levels}
-    chosen = dict(zip(raw.items, raw.levels.tolist()))
-    having = [
-        (level, found)
-        for level, found in own.items()
-        if any(chosen.get(i) == level for i in found.items)
-    ]
-    if not having:
-        return None
-    if len(having) > 1:
-        raise GridError(
-            "files with internal masks would be read at different levels",
-            band=band,
-            hint="give overviews=",
-        )
-    return having[0][1]
 
 
 def _sizes(full: RawSources, level: RawSources) -> Any:

@@ -254,7 +254,7 @@ def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:
         mask_pieces = needed_pieces(job.source.mask, job.mask_where)
         loads.append(Load(job.source.mask, mask_pieces, job.mask_pixels, plan.mask.band))
     if job.source.inner is not None and job.inner_pixels is not None:
-        inner_pieces = inner_needs(job.source.inner, job.where)
+        inner_pieces = inner_needs(job.source, job.where)
         loads.append(Load(job.source.inner, inner_pieces, job.inner_pixels, plan.output.band))
     return loads
 
