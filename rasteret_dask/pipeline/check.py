@@ -6,7 +6,8 @@ from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import indices, outputs
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.results import StacOutput
-from rasteret_dask.pipeline.steps import STEPS, Shape
+from rasteret_dask.pipeline.shape import Shape
+from rasteret_dask.pipeline.steps import STEPS
 from rasteret_dask.pipeline.work import CustomStep, IndexStep
 
 
@@ -24,7 +25,7 @@ def check(pipeline: Pipeline, *, allow_custom: bool = True) -> Shape:
     ConfigError
         A step or an output names what is not there, or cannot follow what came before.
     """
-    if pipeline.steps and not pipeline.masked:
+    if pipeline.computes and not pipeline.masked:
         raise ConfigError(
             "masked: false would compute with nodata values as if they were measured",
             path="cube.masked",
@@ -33,8 +34,9 @@ def check(pipeline: Pipeline, *, allow_custom: bool = True) -> Shape:
     shape = Shape(pipeline.cube.bands, time=True)
     for index, step in enumerate(pipeline.steps):
         path = f"steps[{index}]"
-        if shape.table:
-            raise ConfigError("nothing can follow a step that ends in a table", path=path)
+        if shape.table or shape.chips:
+            what = "a table" if shape.table else "chips"
+            raise ConfigError(f"nothing can follow a step that ends in {what}", path=path)
         if isinstance(step, CustomStep) and not allow_custom:
             raise ConfigError(
                 f"{step.custom.function} is code of your own, and runs only when you allow it",

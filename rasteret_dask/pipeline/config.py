@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from rasteret_dask.documents import Strict, assign, read, substitute, validate
 from rasteret_dask.pipeline.keys import Name, Url
 from rasteret_dask.pipeline.results import Output
 from rasteret_dask.pipeline.sources import Cube, Source
-from rasteret_dask.pipeline.work import Step
+from rasteret_dask.pipeline.work import ChipsStep, Step
 
 VERSION = 1
 
@@ -31,8 +31,21 @@ class Foreach(Strict):
     )
 
 
+def _one_output(schema: dict[str, Any]) -> None:
+    """Editors know `output` too: one, without a list."""
+    properties = schema["properties"]
+    properties["output"] = properties["outputs"]["items"]
+    schema["required"].remove("outputs")
+    schema["oneOf"] = [{"required": ["output"]}, {"required": ["outputs"]}]
+
+
 class Pipeline(Strict):
-    """A whole pipeline: which collection, which cube, what to compute, where it goes."""
+    """A whole pipeline: which collection, which cube, what to compute, where it goes.
+
+    ``output: {...}`` is short for ``outputs: [{...}]``.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_one_output)
 
     version: Literal[1]
     name: Name = "pipeline"
@@ -46,11 +59,24 @@ class Pipeline(Strict):
         default=None, description="Where the run's record goes; beside the first output by default."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "output" not in values or "outputs" in values:
+            return values
+        rest = {key: value for key, value in values.items() if key != "output"}
+        return {**rest, "outputs": [values["output"]]}
+
     @property
     def masked(self) -> bool:
         """Whether the cube has NaN for nothing: as said, else when something is computed from
         it."""
-        return bool(self.steps) if self.cube.masked is None else self.cube.masked
+        return self.computes if self.cube.masked is None else self.cube.masked
+
+    @property
+    def computes(self) -> bool:
+        """Whether a step makes new values; chips are cut out as they are."""
+        return any(not isinstance(step, ChipsStep) for step in self.steps)
 
 
 def from_mapping(data: Mapping[str, Any]) -> Pipeline:

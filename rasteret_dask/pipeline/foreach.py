@@ -20,7 +20,7 @@ from rasteret_dask.pipeline import outputs
 from rasteret_dask.pipeline.account import Progress, RunAccount, Silence
 from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.config import Foreach, Pipeline
-from rasteret_dask.pipeline.reading import read_rows
+from rasteret_dask.pipeline.inputs import read_rows
 from rasteret_dask.pipeline.run import record_url, run
 
 _PLACE = re.compile(r"\{([^{}\s]+)\}")
@@ -142,7 +142,10 @@ def _unit(
     if each.crop and not own and isinstance(frame, geopandas.GeoDataFrame):
         if frame.crs is None:
             raise ConfigError(f"{each.table} has no CRS", path="foreach.table")
-        area = geopandas.GeoDataFrame(geometry=[row.geometry], crs=frame.crs)
+        area = geopandas.GeoDataFrame({each.id: [named]}, geometry=[row.geometry], crs=frame.crs)
+        for step in filled.get("steps", ()):  # zones of no file are the row itself, by its name
+            if "zonal" in step and "polygons" not in step["zonal"]:
+                step["zonal"].setdefault("id", each.id)
     return Unit(named, validate(Pipeline, filled), area)
 
 

@@ -13,7 +13,9 @@ import pyarrow.parquet
 import xarray as xr
 
 from rasteret_dask.errors import ConfigError
+from rasteret_dask.pipeline.chips import LIST, ChipSet, write_chips
 from rasteret_dask.pipeline.results import (
+    ChipsOutput,
     CogOutput,
     CsvOutput,
     Output,
@@ -22,7 +24,7 @@ from rasteret_dask.pipeline.results import (
     StacOutput,
     ZarrOutput,
 )
-from rasteret_dask.pipeline.steps import Shape
+from rasteret_dask.pipeline.shape import Shape
 from rasteret_dask.pipeline.tables import Table
 from rasteret_dask.write import stac
 from rasteret_dask.write.cog import write_cog
@@ -41,7 +43,7 @@ class Result:
         Of the pipeline.
     dataset : Dataset
         Lazy, or computed.
-    table : Table, optional
+    table : Table or ChipSet, optional
         When a step ended in one.
     dates : tuple, optional
         First and last of the items.
@@ -53,7 +55,7 @@ class Result:
 
     name: str
     dataset: xr.Dataset
-    table: Table | None = None
+    table: Table | ChipSet | None = None
     dates: tuple[Any, Any] | None = None
     resume: bool = False
     written: dict[str, str] = field(default_factory=dict)
@@ -94,7 +96,7 @@ def check(output: Output, shape: Shape, path: str) -> None:
     bands = getattr(output, "bands", None)
     if bands is not None:
         shape.require(bands, f"{path}.bands")
-        shape = Shape(bands, shape.time, shape.table)
+        shape = Shape(bands, shape.time, shape.table, shape.chips)
     OUTPUTS[type(output)].check(output, shape, path)
 
 
@@ -111,7 +113,9 @@ def write(output: Output, result: Result) -> dict[str, Any]:
     name = kind.key
     if name in result.written:
         name = f"{name}-{'-'.join(getattr(output, 'bands', None) or str(len(result.written)))}"
-    result.written[name] = url_of(output)
+    result.written[name] = (
+        f"{url_of(output).rstrip('/')}/{LIST}" if name == "chips" else url_of(output)
+    )
     return {"kind": kind.key, "url": url_of(output), **said}
 
 
@@ -126,6 +130,12 @@ def _raster(kind: str, shape: Shape, path: str) -> None:
             f"a {kind} holds a cube, and a step has made a table of it",
             path=path,
             hint="write parquet or csv",
+        )
+    if shape.chips:
+        raise ConfigError(
+            f"a {kind} holds a cube, and a step has made chips of it",
+            path=path,
+            hint="write chips",
         )
 
 
@@ -179,6 +189,15 @@ def _check_table(output: Any, shape: Shape, path: str) -> None:
         )
 
 
+def _check_chips(output: Any, shape: Shape, path: str) -> None:
+    if not shape.chips:
+        raise ConfigError(
+            "chips are written, and no step has cut any",
+            path=path,
+            hint="end with a step such as - chips: {size: 256}",
+        )
+
+
 def _check_nothing(output: Any, shape: Shape, path: str) -> None:
     return None
 
@@ -222,8 +241,13 @@ def _write_csv(output: CsvOutput, result: Result) -> Mapping[str, Any]:
 
 
 def _table(result: Result) -> Table:
-    assert result.table is not None  # `check` has followed the steps
+    assert isinstance(result.table, Table)  # `check` has followed the steps
     return result.table
+
+
+def _write_chips(output: ChipsOutput, result: Result) -> Mapping[str, Any]:
+    assert isinstance(result.table, ChipSet)  # as above
+    return write_chips(result.table, output.chips)
 
 
 def _write_stac(output: StacOutput, result: Result) -> Mapping[str, Any]:
@@ -243,5 +267,6 @@ OUTPUTS: Mapping[type, OutputKind] = {
     PngOutput: OutputKind("png", _check_png, _write_png),
     ParquetOutput: OutputKind("parquet", _check_table, _write_parquet),
     CsvOutput: OutputKind("csv", _check_table, _write_csv),
+    ChipsOutput: OutputKind("chips", _check_chips, _write_chips),
     StacOutput: OutputKind("stac", _check_nothing, _write_stac),
 }

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dask
 import geopandas
-import pandas as pd
 import xarray as xr
 from dask.utils import parse_bytes
 
-from rasteret_dask import api
 from rasteret_dask.collection import Collection
-from rasteret_dask.errors import ConfigError, EmptySelectionError
-from rasteret_dask.pipeline import steps, tables
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.model import Ledger
+from rasteret_dask.pipeline import stack, steps, tables
 from rasteret_dask.pipeline.config import Pipeline
-from rasteret_dask.pipeline.sources import Build, Chunks, Cube, Source, Subset
+from rasteret_dask.pipeline.inputs import find_collection, read_vector
+from rasteret_dask.pipeline.sources import Chunks, Cube, Source
+from rasteret_dask.pipeline.work import StackStep
 from rasteret_dask.plan.explain import Explanation
+from rasteret_dask.read.ledger import new_run
 
 # Bytes of a chunk that a median sorts; it holds some six times as much while it does.
 _SORTED_CHUNK = 16 * 2**20
@@ -35,64 +36,39 @@ _PLAIN = (
     "bbox",
     "crs",
     "resolution",
+    "on_error",
+    "ledger",
 )
 Vectors = Mapping[str, geopandas.GeoDataFrame]
 
 
 # --- collection ----------------------------------------------------------------------------------
-def open_collection(source: Source, vectors: Vectors) -> tuple[Collection, int]:
-    """The collection after its subset, and how many headers were read for it.
-
-    Raises
-    ------
-    EmptySelectionError
-        No item is left.
-    """
-    if source.load is not None:
-        collection, headers = api.load(source.load), 0
-    else:
-        assert source.build is not None  # Source holds exactly one of the two
-        collection, headers = build(source.build)
-    chosen = _subset(collection, source.subset, vectors)
-    if len(chosen) == 0:
-        raise EmptySelectionError(
-            "no item of the collection is left", path="collection", hint=_widen(source.subset)
-        )
-    return chosen, headers
-
-
-def build(what: Build) -> tuple[Collection, int]:
-    """Build a collection, or find it built; also say how many headers were read just now."""
-    arguments = what.model_dump(exclude_none=True)
-    dataset = arguments.pop("dataset", None)
-    if dataset is None:
-        collection = api.build_from_stac(**arguments)
-    else:
-        collection = api.build(dataset, **arguments)
-    report = collection.report
-    return collection, report.headers if report is not None and report.requests else 0
-
-
-def _subset(collection: Collection, subset: Subset | None, vectors: Vectors) -> Collection:
-    if subset is None:
-        return collection
-    arguments = subset.model_dump(exclude_none=True)
-    if "subset" in vectors:
-        arguments["geometries"] = vectors["subset"]
-    return collection.subset(**arguments)
-
-
-def _widen(subset: Subset | None) -> str:
-    if subset is None:
-        return "the search or the collection is empty"
-    given = ", ".join(f"{k}={v}" for k, v in subset.model_dump(exclude_none=True).items())
-    return f"collection.subset says {given}"
+def open_collection(
+    source: Source, vectors: Vectors, pinned: Collection | None = None
+) -> tuple[Collection, int]:
+    """The collection after its subset, and how many headers were read for it."""
+    return find_collection(source, vectors.get("subset"), pinned=pinned)
 
 
 # --- vector files --------------------------------------------------------------------------------
-def open_vectors(pipeline: Pipeline) -> dict[str, geopandas.GeoDataFrame]:
+def open_vectors(
+    pipeline: Pipeline, area: geopandas.GeoDataFrame | None = None
+) -> dict[str, geopandas.GeoDataFrame]:
     """Vector files that the pipeline names, read before anything else runs: `cube`, `subset`, and
-    `table` for the step that ends in a table."""
+    `table` for the step that ends in a table.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    area : GeoDataFrame, optional
+        What the cube is cropped to, in place of ``cube.geometries``; the zone of a zonal step that
+        names none.
+
+    Raises
+    ------
+    ConfigError
+        `path` names the key whose file is no vector file.
+    """
     subset = pipeline.collection.subset
     named: dict[str, tuple[str | None, str]] = {
         "cube": (pipeline.cube.geometries, "cube.geometries"),
@@ -102,58 +78,40 @@ def open_vectors(pipeline: Pipeline) -> dict[str, geopandas.GeoDataFrame]:
         needed = tables.vector_of(step)
         if needed is not None:
             named["table"] = (needed[0], f"steps[{index}].{needed[1]}")
-    return {key: read_vector(url, path) for key, (url, path) in named.items() if url is not None}
-
-
-def read_vector(url: str, path: str) -> geopandas.GeoDataFrame:
-    """A vector file or GeoParquet, with geometries and a CRS.
-
-    Raises
-    ------
-    ConfigError
-        `path` names the key.
-    """
-    frame = read_rows(url, path)
-    if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty or frame.crs is None:
-        raise ConfigError(f"{url} has no geometries, or no CRS", path=path)
-    return frame
-
-
-def read_rows(url: str, path: str) -> pd.DataFrame:
-    """A table with or without geometries: Parquet, CSV, or any vector file."""
-    if "://" not in url and not Path(url).exists():
-        raise ConfigError(f"{url}: no such file", path=path)
-    suffix = Path(url).suffix.lower()
-    try:
-        if suffix == ".csv":
-            return pd.read_csv(url, dtype=str)
-        if suffix in (".parquet", ".geoparquet"):
-            return _parquet(url)
-        frame: pd.DataFrame = geopandas.read_file(url)
-        return frame
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"{url} is no vector file: {error}", path=path) from None
-
-
-def _parquet(url: str) -> pd.DataFrame:
-    try:
-        frame: pd.DataFrame = geopandas.read_parquet(url)
-        return frame
-    except ValueError:  # Parquet without geometries
-        return pd.read_parquet(url)
+            if needed[0] is None and area is None and needed[1] == "zonal.polygons":
+                raise ConfigError(
+                    "is missing", path=named["table"][1], hint="or run it over a table, by foreach"
+                )
+    found = {key: read_vector(url, path) for key, (url, path) in named.items() if url is not None}
+    if area is not None:
+        found = (
+            {"table": area, **found, "cube": area} if "table" in named else found | {"cube": area}
+        )
+    return found
 
 
 # --- cube ----------------------------------------------------------------------------------------
-def open_cube(collection: Collection, pipeline: Pipeline, vectors: Vectors) -> xr.Dataset:
-    """The lazy cube, before any step."""
+def open_cube(
+    collection: Collection, pipeline: Pipeline, vectors: Vectors, ledger: Ledger | None = None
+) -> xr.Dataset:
+    """The lazy cube, before any step; `ledger` is the run's own, where it keeps one."""
+    arguments = _arguments(pipeline, vectors)
+    if pipeline.cube.ledger is not None:
+        arguments["ledger"] = new_run(pipeline.cube.ledger) if ledger is None else ledger
     with _chunk_size(pipeline):
-        return collection.get_xarray(**_arguments(pipeline, vectors))
+        return collection.get_xarray(**arguments)
 
 
 def explain(collection: Collection, pipeline: Pipeline, vectors: Vectors) -> Explanation:
     """What reading the cube will cost."""
     with _chunk_size(pipeline):
-        return collection.explain(**_arguments(pipeline, vectors))
+        cost = collection.explain(**_arguments(pipeline, vectors))
+    stacked = [step.stack for step in pipeline.steps if isinstance(step, StackStep)]
+    if stacked:
+        cube = open_cube(collection, pipeline, vectors)
+        for one in stacked:
+            cost = Explanation({**cost.bands, **stack.explain(one, cube).bands})
+    return cost
 
 
 def _arguments(pipeline: Pipeline, vectors: Vectors) -> dict[str, Any]:
@@ -166,6 +124,7 @@ def _arguments(pipeline: Pipeline, vectors: Vectors) -> dict[str, Any]:
         "properties": list(cube.properties),
         "masked": pipeline.masked,
         "scale": cube.scale,
+        "decode": cube.decode,
     }
     arguments |= {key: v for key in _PLAIN if (v := getattr(cube, key)) is not None}
     if isinstance(cube.groupby, tuple):

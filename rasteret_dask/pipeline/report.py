@@ -107,11 +107,10 @@ def _planned(said: Mapping[str, Any]) -> tuple[Mapping[str, int], Collection | N
 
 
 def _vectors(pipeline: Pipeline, area: Mapping[str, Any] | None) -> Vectors:
-    vectors = open_vectors(pipeline)
-    if area is not None:
-        shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
-        vectors["cube"] = geopandas.GeoDataFrame(geometry=shapes)
-    return vectors
+    if area is None:
+        return open_vectors(pipeline)
+    shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
+    return open_vectors(pipeline, geopandas.GeoDataFrame(geometry=shapes))
 
 
 # --- pieces --------------------------------------------------------------------------------------

@@ -53,6 +53,12 @@ class CsvOutput(Strict):
     csv: Url
 
 
+class ChipsOutput(Strict):
+    """A folder of GeoTIFFs of equal size, and ``chips.parquet`` that lists them."""
+
+    chips: Url
+
+
 class StacOutput(Strict):
     """A STAC item that describes the other outputs."""
 
@@ -66,6 +72,7 @@ Output = Annotated[
     | Annotated[PngOutput, Tag(TAG + "png")]
     | Annotated[ParquetOutput, Tag(TAG + "parquet")]
     | Annotated[CsvOutput, Tag(TAG + "csv")]
+    | Annotated[ChipsOutput, Tag(TAG + "chips")]
     | Annotated[StacOutput, Tag(TAG + "stac")],
-    by_key("an output", "zarr", "cog", "png", "parquet", "csv", "stac"),
+    by_key("an output", "zarr", "cog", "png", "parquet", "csv", "chips", "stac"),
 ]

@@ -185,8 +185,27 @@ class Cube(Strict):
         description="NaN for nothing. By default true when there are steps to compute.",
     )
     scale: bool = False
+    decode: bool = Field(
+        default=False,
+        description="Stored numbers to values where that is no straight line (AlphaEarth).",
+    )
     harmonize: Literal["sentinel-2"] | None = None
     mask: Mask | None = None
+
+    on_error: Literal["raise", "record"] = Field(
+        default="raise",
+        description="What to do about tiles that cannot be had: record makes nodata and a row of "
+        "the ledger of each.",
+    )
+    ledger: Url | None = Field(
+        default=None, description="The ledger's folder, for on_error: record."
+    )
+
+    @model_validator(mode="after")
+    def _recorded_somewhere(self) -> Cube:
+        if (self.on_error == "record") != (self.ledger is not None):
+            raise PydanticCustomError("key_conflict", "on_error: record and ledger go together")
+        return self
 
     @model_validator(mode="after")
     def _bands_once(self) -> Cube:

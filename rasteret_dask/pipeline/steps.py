@@ -19,9 +19,11 @@ import xarray as xr
 
 from rasteret_dask.errors import ConfigError, PipelineError
 from rasteret_dask.pipeline import expression as language
-from rasteret_dask.pipeline import indices
+from rasteret_dask.pipeline import indices, similarity, stack
 from rasteret_dask.pipeline.reductions import REDUCTIONS, extreme_index
+from rasteret_dask.pipeline.shape import Shape, finish, like
 from rasteret_dask.pipeline.work import (
+    ChipsStep,
     CompositeStep,
     CustomStep,
     ExpressionStep,
@@ -29,6 +31,8 @@ from rasteret_dask.pipeline.work import (
     ReduceStep,
     ResampleStep,
     SampleStep,
+    SimilarityStep,
+    StackStep,
     Statistic,
     Step,
     ZonalStep,
@@ -37,46 +41,6 @@ from rasteret_dask.pipeline.work import (
 # Statistics that need all times of a pixel at once; the others do too here, but are cheap to
 # recombine.
 WHOLE_TIME = ("median", "percentile")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What is known of a cube before it exists.
-
-    Parameters
-    ----------
-    variables : tuple of str
-        Names of its variables, in order.
-    time : bool
-        Whether it has a time dimension.
-    table : bool
-        Whether it has become a table.
-    """
-
-    variables: tuple[str, ...]
-    time: bool
-    table: bool = False
-
-    def require(self, names: tuple[str, ...], path: str) -> None:
-        """Refuse names that are no variables here."""
-        for index, name in enumerate(names):
-            self.require_one(name, f"{path}[{index}]")
-
-    def require_one(self, name: str, path: str) -> None:
-        """Refuse a name that is no variable here."""
-        if name not in self.variables:
-            raise ConfigError(
-                f"no band or variable {name!r} at this point",
-                path=path,
-                hint=f"there are {', '.join(self.variables)}",
-            )
-
-    def require_time(self, path: str) -> None:
-        """Refuse to go on without dates."""
-        if not self.time:
-            raise ConfigError(
-                "there is no time dimension left: an earlier step has reduced it", path=path
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +100,10 @@ def _compute(expression: language.Expression, dataset: xr.Dataset) -> xr.DataArr
     dtype = expression(*(np.zeros((0,), dtype=array.dtype) for array in arrays)).dtype
     values = [array.data for array in arrays]
     if any(array.chunks is not None for array in arrays):
-        data = da.map_blocks(
-            expression, *values, token="expression", **_like(dtype, arrays[0].ndim)
-        )
+        data = da.map_blocks(expression, *values, token="expression", **like(dtype, arrays[0].ndim))
     else:
         data = expression(*values)
-    return _finish(data, arrays[0], dataset[expression.bands[0]])
-
-
-def _like(dtype: Any, ndim: int) -> dict[str, Any]:
-    """Told what comes out, Dask does not try the function on empty blocks."""
-    return {"dtype": dtype, "meta": np.empty((0,) * ndim, dtype=dtype)}
+    return finish(data, arrays[0], dataset[expression.bands[0]])
 
 
 # --- indices -------------------------------------------------------------------------------------
@@ -218,9 +175,9 @@ def _reduce(along: Along, array: xr.DataArray) -> xr.DataArray:
             array.chunk({"time": -1}).data,
             drop_axis=along.axis,
             token=along.how,
-            **_like(array.dtype, array.ndim - 1),
+            **like(array.dtype, array.ndim - 1),
         )
-    return _finish(data, array.isel(time=0, drop=True), array)
+    return finish(data, array.isel(time=0, drop=True), array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +212,11 @@ def _apply_composite(step: CompositeStep, dataset: xr.Dataset) -> xr.Dataset:
         if array.chunks is None:
             data = pick(array.data, by.data)
         else:
-            like = _like(array.dtype, array.ndim - 1)
+            kind = like(array.dtype, array.ndim - 1)
             data = da.map_blocks(
-                pick, array.data, by.data, drop_axis=axis, token="composite", **like
+                pick, array.data, by.data, drop_axis=axis, token="composite", **kind
             )
-        made[name] = _finish(data, array.isel(time=0, drop=True), array)
+        made[name] = finish(data, array.isel(time=0, drop=True), array)
     return xr.Dataset(made, attrs=dataset.attrs)
 
 
@@ -303,7 +260,7 @@ def _apply_resample(step: ResampleStep, dataset: xr.Dataset) -> xr.Dataset:
         stacked = xr.concat([period[name] for period in periods], dim="time").assign_coords(
             time=time
         )
-        made[name] = _finish(stacked.data, stacked, array)
+        made[name] = finish(stacked.data, stacked, array)
     return xr.Dataset(made, attrs=dataset.attrs)
 
 
@@ -328,23 +285,17 @@ def _apply_custom(step: CustomStep, dataset: xr.Dataset) -> xr.Dataset:
     return result
 
 
-# --- what ends in a table ------------------------------------------------------------------------
+# --- what ends in a table, or in files ------------------------------------------------------------------------
 def _check_table(step: ZonalStep | SampleStep, shape: Shape, path: str) -> Shape:
     return Shape(shape.variables, shape.time, table=True)
 
 
+def _check_chips(step: ChipsStep, shape: Shape, path: str) -> Shape:
+    return Shape(shape.variables, shape.time, chips=True)
+
+
 def _as_it_is(step: Any, dataset: xr.Dataset) -> xr.Dataset:
     return dataset
-
-
-def _finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray:
-    """New values in an old frame: where the pixels lie stays, and NaN is nothing."""
-    result = xr.DataArray(data, coords=like.coords, dims=like.dims)
-    mapping = source.encoding.get("grid_mapping", source.attrs.get("grid_mapping"))
-    if mapping is not None:
-        result.encoding["grid_mapping"] = mapping
-    result.encoding["_FillValue"] = np.array(np.nan, dtype=result.dtype)[()]
-    return result
 
 
 STEPS: Mapping[type, StepKind] = {
@@ -354,6 +305,9 @@ STEPS: Mapping[type, StepKind] = {
     CompositeStep: StepKind(_check_composite, _apply_composite),
     ResampleStep: StepKind(_check_resample, _apply_resample),
     CustomStep: StepKind(_check_custom, _apply_custom),
+    StackStep: StepKind(stack.check, stack.apply),
+    SimilarityStep: StepKind(similarity.check, similarity.apply),
     ZonalStep: StepKind(_check_table, _as_it_is),
     SampleStep: StepKind(_check_table, _as_it_is),
+    ChipsStep: StepKind(_check_chips, _as_it_is),
 }

@@ -26,8 +26,16 @@ from rasteret_dask.errors import ConfigError, GridError
 from rasteret_dask.grid.geobox import Grid, from_geobox
 from rasteret_dask.grid.shapes import outside, pixel_shapes
 from rasteret_dask.grid.tiles import Window
+from rasteret_dask.pipeline.chips import ChipSet, cut
 from rasteret_dask.pipeline.reductions import REDUCTIONS
-from rasteret_dask.pipeline.work import Points, SampleStep, Step, Zonal, ZonalStep
+from rasteret_dask.pipeline.work import (
+    ChipsStep,
+    Points,
+    SampleStep,
+    Step,
+    Zonal,
+    ZonalStep,
+)
 
 Array = npt.NDArray[Any]
 _AT_ONCE = 2048
@@ -47,28 +55,39 @@ class Table:
     geometry: geopandas.GeoSeries | None = None
 
 
-def vector_of(step: Step) -> tuple[str, str] | None:
-    """The vector file that a step needs, and the key that names it."""
+def vector_of(step: Step) -> tuple[str | None, str] | None:
+    """The vector file that a step needs, and the key that names it; None where it needs none.
+
+    Zones without a file of their own are the area that the cube is cropped to.
+    """
     if isinstance(step, ZonalStep):
         return step.zonal.polygons, "zonal.polygons"
+    if isinstance(step, ChipsStep) and step.chips.around is not None:
+        return step.chips.around, "chips.around"
     return (step.sample.points, "sample.points") if isinstance(step, SampleStep) else None
 
 
-def make(step: Step, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> Table:
-    """Compute the table of a `zonal` or `sample` step.
+def make(
+    step: Step, dataset: xr.Dataset, frame: geopandas.GeoDataFrame | None
+) -> Table | ChipSet | None:
+    """Compute the table of a `zonal` or `sample` step, or find the chips of a `chips` step.
 
     Parameters
     ----------
-    step : ZonalStep or SampleStep
+    step : Step
+        The last one; None comes back when it leaves a cube.
     dataset : Dataset
         Dims ``(time, y, x)`` or ``(y, x)``, with a CRS; lazy or not.
-    frame : GeoDataFrame
+    frame : GeoDataFrame, optional
         Polygons or points in any CRS. Of a polygon the corners are transformed.
     """
-    if isinstance(step, ZonalStep):
+    if isinstance(step, ChipsStep):
+        return cut(step.chips, dataset, frame)
+    if isinstance(step, ZonalStep) and frame is not None:
         return _zonal(step.zonal, dataset, frame)
-    assert isinstance(step, SampleStep)  # the only two that end in a table
-    return _sample(step.sample, dataset, frame)
+    if isinstance(step, SampleStep) and frame is not None:
+        return _sample(step.sample, dataset, frame)
+    return None
 
 
 # --- both ----------------------------------------------------------------------------------------

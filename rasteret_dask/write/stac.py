@@ -23,6 +23,7 @@ _MEDIA = {
     "png": pystac.MediaType.PNG.value,
     "parquet": pystac.MediaType.PARQUET.value,
     "csv": "text/csv",
+    "chips": pystac.MediaType.PARQUET.value,
 }
 _ROLES = {"png": ["overview"]}
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"

@@ -179,11 +179,33 @@ def test_the_environment_fills_values(tmp_path):
 
 def test_there_is_a_json_schema():
     schema = config.schema()
-    assert set(schema["required"]) == {"version", "collection", "cube", "outputs"}
+    assert set(schema["required"]) == {"version", "collection", "cube"}
     for path in sorted(folder("pipelines").glob("*.yaml")):
         jsonschema.validate(parse_plain(path), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**parse_plain(path), "cubes": {}}, schema)
+
+
+def test_short_forms_are_the_long_ones_and_editors_know_both():
+    long = {
+        "version": 1,
+        "collection": {"load": "x"},
+        "cube": {"bands": ["B04"]},
+        "steps": [{"resample": {"period": "1YS", "how": "percentile", "q": 90}}],
+        "outputs": [{"zarr": "x.zarr"}],
+    }
+    short = {key: value for key, value in long.items() if key != "outputs"} | {
+        "steps": [{"resample": "1YS", "how": "percentile", "q": 90}],
+        "output": {"zarr": "x.zarr"},
+    }
+    assert config.from_mapping(short) == config.from_mapping(long)
+    for form in (short, long):
+        jsonschema.validate(form, config.schema())
+    for wrong in ({**short, "outputs": long["outputs"]}, {**short, "output": {"zar": "x"}}):
+        with pytest.raises(ConfigError):
+            config.from_mapping(wrong)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, config.schema())
 
 
 def parse_plain(path: Path) -> dict:

@@ -1,0 +1,279 @@
+"""Windows of equal size out of a cube, as files: what training reads.
+
+Workers write the files, each whole or not at all; ``chips.parquet``, which lists them, is written
+last and taken away first, so that a folder with a list is a finished one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import geopandas
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import rioxarray  # noqa: F401  (the accessor .rio)
+import shapely
+import xarray as xr
+from affine import Affine
+from rasterio.io import MemoryFile
+
+from rasteret_dask.errors import ConfigError, PipelineError
+from rasteret_dask.pipeline.work import Chips
+from rasteret_dask.write.raster import is_nodata, nodata_of
+from rasteret_dask.write.target import put_bytes, put_file, resolve, scratch_file
+
+Array = npt.NDArray[Any]
+LIST = "chips.parquet"
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ChipSet:
+    """Windows of a cube.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Lazy or not; dims ``([time,] y, x)``.
+    places : DataFrame
+        A row a chip: ``id``, ``row`` and ``col`` of its first pixel, and columns taken along.
+    left_out : int
+        How many would have reached beyond the cube.
+    size : int
+        Pixels along a side.
+    min_valid : float
+        Share of valid pixels that a chip must have.
+    """
+
+    dataset: xr.Dataset
+    places: pd.DataFrame
+    left_out: int
+    size: int
+    min_valid: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChipFile:
+    """How the files of one place are made; what workers run.
+
+    Parameters
+    ----------
+    urls : tuple of str
+        One a date.
+    names : tuple of str
+        Of the bands.
+    crs : str
+    transform : tuple of float
+        Of the chip's corner.
+    empty : tuple
+        What stands for nothing in each band; the first one's is written.
+    min_valid : float
+    """
+
+    urls: tuple[str, ...]
+    names: tuple[str, ...]
+    crs: str
+    transform: tuple[float, ...]
+    empty: tuple[Any, ...]
+    min_valid: float
+
+    def __call__(self, *bands: Array) -> list[float | None]:
+        """Write the dates that are valid enough; their shares, and None for the others.
+
+        Parameters
+        ----------
+        *bands : ndarray, shape ([times,] size, size)
+        """
+        dtype = np.result_type(*bands)
+        shares: list[float | None] = []
+        for step, url in enumerate(self.urls):
+            images = [band if band.ndim == 2 else band[step] for band in bands]
+            nothing = [is_nodata(i, e) for i, e in zip(images, self.empty, strict=True)]
+            share = float(1 - np.logical_or.reduce(nothing).mean())
+            if share < self.min_valid or all(part.all() for part in nothing):
+                shares.append(None)
+                continue
+            stacked = np.stack([image.astype(dtype) for image in images])
+            if self.empty[0] is not None:
+                stacked[np.stack(nothing)] = self.empty[0]
+            put_bytes(self._file(stacked), url)
+            shares.append(share)
+        return shares
+
+    def _file(self, stacked: Array) -> bytes:
+        count, rows, columns = stacked.shape
+        profile = {
+            "driver": "GTiff",
+            "width": columns,
+            "height": rows,
+            "count": count,
+            "dtype": stacked.dtype,
+            "crs": self.crs,
+            "transform": Affine(*self.transform),
+            "nodata": self.empty[0],
+            "compress": "deflate",
+            "predictor": 3 if stacked.dtype.kind == "f" else 2,
+        }
+        with MemoryFile() as memory:
+            with memory.open(**profile) as image:
+                image.write(stacked)
+                image.descriptions = self.names
+            return bytes(memory.read())
+
+
+def cut(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame | None) -> ChipSet:
+    """Find the windows; nothing is computed.
+
+    Parameters
+    ----------
+    step : Chips
+    dataset : Dataset
+    frame : GeoDataFrame, optional
+        What chips lie around; a regular pattern without it.
+
+    Raises
+    ------
+    ConfigError
+        Not one chip lies within the cube, or the vector file lacks a column.
+    """
+    height, width = dataset.sizes["y"], dataset.sizes["x"]
+    if frame is None:
+        stride = step.stride or step.size
+        rows = np.arange(0, height - step.size + 1, stride)
+        columns = np.arange(0, width - step.size + 1, stride)
+        row, column = (part.ravel() for part in np.meshgrid(rows, columns, indexing="ij"))
+        names = [f"{r:06d}-{c:06d}" for r, c in zip(row, column, strict=True)]
+        places = pd.DataFrame({"id": names, "row": row, "col": column})
+    else:
+        places = _around(step, dataset, frame)
+    fits = places.row.between(0, height - step.size) & places.col.between(0, width - step.size)
+    if not fits.any():
+        raise ConfigError(
+            f"no chip of {step.size} pixels lies within the cube, which has {height} x {width}",
+            path="chips",
+        )
+    left_out = int((~fits).sum())
+    return ChipSet(dataset, places[fits], left_out, step.size, step.min_valid)
+
+
+def _around(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> pd.DataFrame:
+    for column in (*([step.id] if step.id else []), *step.keep):
+        if column not in frame.columns:
+            given = ", ".join(str(c) for c in frame.columns)
+            raise ConfigError(f"no column {column!r} in the vector file", hint=f"it has {given}")
+    rio = dataset[next(iter(dataset.data_vars))].rio
+    middle = frame.to_crs(rio.crs.to_wkt()).geometry.centroid
+    across, down = ~rio.transform(recalc=True) * (middle.x.to_numpy(), middle.y.to_numpy())
+    names = [str(n) for n in (range(len(frame)) if step.id is None else frame[step.id])]
+    for name in names:
+        if names.count(name) > 1 or name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise ConfigError(
+                f"{step.id} is {name!r}, twice or no part of a file name", path="chips.id"
+            )
+    half = step.size // 2
+    found = {
+        "id": names,
+        "row": np.floor(np.round(down, 6)).astype(np.int64) - half,
+        "col": np.floor(np.round(across, 6)).astype(np.int64) - half,
+    }
+    kept = {column: frame[column].to_numpy() for column in step.keep if column != step.id}
+    # By place, so that chips of one chunk are computed together.
+    return pd.DataFrame(found | kept).sort_values(["row", "col"], kind="stable")
+
+
+def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
+    """Write every chip, then the list of them.
+
+    Parameters
+    ----------
+    chips : ChipSet
+    url : str
+        A folder: anything that fsspec can write.
+
+    Returns
+    -------
+    dict
+        ``files``; ``left_out``: chips beyond the cube, and files that were not valid enough.
+
+    Raises
+    ------
+    PipelineError
+        No chip is valid enough.
+    """
+    folder = url.rstrip("/")
+    fs, path = resolve(f"{folder}/{LIST}")
+    if fs.exists(path):
+        fs.rm_file(path)
+    dates = _dates(chips.dataset)
+    rows: list[dict[str, Any]] = []
+    missed = 0
+    for begin in range(0, len(chips.places), _AT_ONCE):
+        some = chips.places.iloc[begin : begin + _AT_ONCE]
+        tasks = [_task(chips, place, folder, dates) for place in _records(some)]
+        told = dask.compute(*(task for _, task in tasks))
+        for (place, _), shares in zip(tasks, told, strict=True):
+            missed += shares.count(None)
+            rows += _listed(chips, place, dates, shares)
+    if not rows:
+        raise PipelineError(f"no chip has {chips.min_valid:.0%} of valid pixels", url=url)
+    crs = chips.dataset[next(iter(chips.dataset.data_vars))].rio.crs
+    frame = geopandas.GeoDataFrame(rows, crs=crs.to_wkt())
+    with scratch_file(".parquet") as scratch:
+        frame.to_parquet(scratch, compression="zstd", index=False)
+        put_file(scratch, f"{folder}/{LIST}")
+    return {"files": len(rows), "left_out": missed + chips.left_out}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _dates(dataset: xr.Dataset) -> list[tuple[str, Any]]:
+    """What a file's name says of the date, and the date; one of nothing without a time."""
+    if "time" not in dataset.dims:
+        return [("", None)]
+    times = pd.DatetimeIndex(dataset["time"].values)
+    form = "%Y%m%d" if times.normalize().is_unique else "%Y%m%dT%H%M%S"
+    return [(f"_{time.strftime(form)}", time) for time in times]
+
+
+def _task(
+    chips: ChipSet, place: Mapping[str, Any], folder: str, dates: Sequence[tuple[str, Any]]
+) -> tuple[Mapping[str, Any], Any]:
+    row, column = int(place["row"]), int(place["col"])
+    arrays = list(chips.dataset.data_vars.values())
+    rio = arrays[0].rio
+    corner = rio.transform(recalc=True) @ Affine.translation(column, row)
+    writer = ChipFile(
+        urls=tuple(f"{folder}/{place['id']}{said}.tif" for said, _ in dates),
+        names=tuple(str(name) for name in chips.dataset.data_vars),
+        crs=rio.crs.to_wkt(),
+        transform=tuple(corner)[:6],
+        empty=tuple(nodata_of(array) for array in arrays),
+        min_valid=chips.min_valid,
+    )
+    window = (..., slice(row, row + chips.size), slice(column, column + chips.size))
+    return place, dask.delayed(writer, pure=False)(*(array.data[window] for array in arrays))
+
+
+def _listed(
+    chips: ChipSet,
+    place: Mapping[str, Any],
+    dates: Sequence[tuple[str, Any]],
+    shares: Sequence[float | None],
+) -> list[dict[str, Any]]:
+    transform = chips.dataset[next(iter(chips.dataset.data_vars))].rio.transform(recalc=True)
+    west, north = transform * (int(place["col"]), int(place["row"]))
+    east, south = transform * (int(place["col"]) + chips.size, int(place["row"]) + chips.size)
+    found = []
+    for (said, time), share in zip(dates, shares, strict=True):
+        if share is not None:
+            dated = {} if time is None else {"time": time}
+            file = {"file": f"{place['id']}{said}.tif", "valid": share}
+            shape = shapely.box(west, south, east, north)
+            found.append({**place, **dated, **file, "geometry": shape})
+    return found

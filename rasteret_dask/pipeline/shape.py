@@ -1,0 +1,67 @@
+"""What steps share: what is known of a cube on paper, and how new values get into an old frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from rasteret_dask.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is known of a cube before it exists.
+
+    Parameters
+    ----------
+    variables : tuple of str
+        Names of its variables, in order.
+    time : bool
+        Whether it has a time dimension.
+    table, chips : bool
+        Whether it has become a table, or files.
+    """
+
+    variables: tuple[str, ...]
+    time: bool
+    table: bool = False
+    chips: bool = False
+
+    def require(self, names: tuple[str, ...], path: str) -> None:
+        """Refuse names that are no variables here."""
+        for index, name in enumerate(names):
+            self.require_one(name, f"{path}[{index}]")
+
+    def require_one(self, name: str, path: str) -> None:
+        """Refuse a name that is no variable here."""
+        if name not in self.variables:
+            raise ConfigError(
+                f"no band or variable {name!r} at this point",
+                path=path,
+                hint=f"there are {', '.join(self.variables)}",
+            )
+
+    def require_time(self, path: str) -> None:
+        """Refuse to go on without dates."""
+        if not self.time:
+            raise ConfigError(
+                "there is no time dimension left: an earlier step has reduced it", path=path
+            )
+
+
+def like(dtype: Any, ndim: int) -> dict[str, Any]:
+    """Told what comes out, Dask does not try the function on empty blocks."""
+    return {"dtype": dtype, "meta": np.empty((0,) * ndim, dtype=dtype)}
+
+
+def finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray:
+    """New values in an old frame: where the pixels lie stays, and NaN is nothing."""
+    result = xr.DataArray(data, coords=like.coords, dims=like.dims)
+    mapping = source.encoding.get("grid_mapping", source.attrs.get("grid_mapping"))
+    if mapping is not None:
+        result.encoding["grid_mapping"] = mapping
+    result.encoding["_FillValue"] = np.array(np.nan, dtype=result.dtype)[()]
+    return result

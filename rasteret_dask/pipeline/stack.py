@@ -1,0 +1,88 @@
+"""The step that brings in another collection: its bands, on the grid of the cube."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import xarray as xr
+
+from rasteret_dask.collection import Collection
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.pipeline.inputs import find_collection, read_vector
+from rasteret_dask.pipeline.shape import Shape
+from rasteret_dask.pipeline.work import Stack, StackStep
+from rasteret_dask.plan.explain import Explanation
+
+
+def check(step: StackStep, shape: Shape, path: str) -> Shape:
+    """What the variables are afterwards."""
+    if shape.time:
+        raise ConfigError(
+            "the cube still has dates here, and what is added has none",
+            path=path,
+            hint="add a step such as - reduce: {how: median, dim: time} before it",
+        )
+    for position, band in enumerate(step.stack.bands):
+        if band in shape.variables or band in step.stack.bands[:position]:
+            raise ConfigError(f"{band} is there already", path=f"{path}.stack.bands[{position}]")
+    return Shape((*shape.variables, *step.stack.bands), time=False)
+
+
+def apply(step: StackStep, dataset: xr.Dataset) -> xr.Dataset:
+    """Open the other collection on the grid of `dataset`, lazily, and add its bands."""
+    arguments = _arguments(step.stack, dataset)
+    cube = _collection(step.stack).get_xarray(**arguments).isel(time=0, drop=True)
+    added = {}
+    for band in step.stack.bands:
+        # Equal labels, bit for bit: xarray aligns by them.
+        added[band] = cube[band].drop_vars(
+            [name for name in cube[band].coords if name not in ("y", "x")]
+        )
+        added[band] = added[band].assign_coords(
+            {name: v for name, v in dataset.coords.items() if set(v.dims) <= {"y", "x"}}
+        )
+    return dataset.assign(added)
+
+
+def explain(step: Stack, dataset: xr.Dataset) -> Explanation:
+    """What reading the bands on the grid of `dataset` will cost."""
+    return _collection(step).explain(**_arguments(step, dataset))
+
+
+def _collection(step: Stack) -> Collection:
+    subset = step.collection.subset
+    area = None
+    if subset is not None and subset.geometries is not None:
+        area = read_vector(subset.geometries, "stack.collection.subset.geometries")
+    return find_collection(step.collection, area, "stack.collection")[0]
+
+
+def _arguments(step: Stack, dataset: xr.Dataset) -> dict[str, Any]:
+    resampling = step.resampling
+    arguments: dict[str, Any] = {
+        "bands": list(step.bands),
+        "like": dataset,
+        "chunks": _chunks(dataset),
+        "groupby": _together,
+        "mosaic": step.mosaic,
+        "resampling": dict(resampling) if isinstance(resampling, Mapping) else resampling,
+        "overviews": step.overviews,
+        "scale": step.scale,
+        "masked": True,
+        "missing": step.missing,
+    }
+    return arguments if step.nodata is None else {**arguments, "nodata": step.nodata}
+
+
+def _chunks(dataset: xr.Dataset) -> dict[str, Any]:
+    """Those of the cube, so that nothing is cut anew."""
+    if not dataset.chunks:
+        return {}
+    return {dim: max(dataset.chunks[dim]) for dim in ("y", "x")}
+
+
+def _together(rows: pa.Table) -> list[int]:
+    """All items into one step, whenever they were taken."""
+    return [0] * rows.num_rows
