@@ -33,8 +33,8 @@ from rasteret_dask.documents import validate as validated
 from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.check import check
-from rasteret_dask.pipeline.reading import build as build_collection
-from rasteret_dask.pipeline.reading import read_vector
+from rasteret_dask.pipeline.inputs import build as build_collection
+from rasteret_dask.pipeline.inputs import read_vector
 from rasteret_dask.pipeline.report import page as report_page
 from rasteret_dask.pipeline.run import explain as explain_pipeline
 from rasteret_dask.pipeline.run import run as run_pipeline
