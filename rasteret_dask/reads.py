@@ -46,6 +46,7 @@ class Reads:
         chunks: Any = "auto",
         groupby: Any = "time",
         mosaic: Any = "first",
+        mosaic_mask: str = "band",
         sortby: str | None = None,
         resampling: Any = "nearest",
         overviews: Any = "auto",
@@ -100,6 +101,9 @@ class Reads:
         mosaic : str or callable
             How the items of a step become one: ``first`` or ``last`` valid pixel in the order of time and id (or of ``sortby``), ``min``,
             ``max``, ``mean``, ``median``, ``count``, or a function of ``(items, rows, columns)`` with NaN for nothing.
+        mosaic_mask : {"band", "all"}
+            Whether each band takes its own first valid item, or all bands of a pixel come from one item: the first that is valid in every
+            band of the cube. ``"all"`` reads every band once for each band.
         sortby : str, optional
             A column that ranks the items of a step, as ``"eo:cloud_cover"``; a leading minus turns it round.
         resampling : str or mapping
@@ -165,6 +169,7 @@ class Reads:
             "chunks": chunks,
             "groupby": groupby,
             "mosaic": mosaic,
+            "mosaic_mask": mosaic_mask,
             "sortby": sortby,
             "resampling": resampling,
             "overviews": overviews,
@@ -282,6 +287,7 @@ CUBE_OPTIONS = frozenset(
         "chunks",
         "groupby",
         "mosaic",
+        "mosaic_mask",
         "sortby",
         "resampling",
         "overviews",

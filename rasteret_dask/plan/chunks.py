@@ -91,6 +91,8 @@ class ReadPlan:
         Time step of the cube that is the chunk's first.
     ledger : Ledger, optional
         Tiles that fail become gaps, and are written down there.
+    partners : tuple of ReadPlan
+        The same chunk of other bands: an item's pixel counts only where it is valid in those as well.
     """
 
     shape: tuple[int, int, int]
@@ -104,6 +106,7 @@ class ReadPlan:
     kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None = None
     first_step: int = 0
     ledger: Ledger | None = None
+    partners: tuple[ReadPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +134,8 @@ class BandPlan:
         Token of the cube and its bands.
     ledger : Ledger, optional
         As in :class:`ReadPlan`.
+    partners : tuple of BandPlan
+        As in :class:`ReadPlan`; cut into the same chunks.
     """
 
     chunks: Chunks
@@ -145,6 +150,7 @@ class BandPlan:
     all_touched: bool = False
     kin: tuple[str, tuple[str, ...]] | None = None
     ledger: Ledger | None = None
+    partners: tuple[BandPlan, ...] = ()
 
     @property
     def numblocks(self) -> tuple[int, int, int]:
@@ -219,6 +225,7 @@ class BandPlan:
             kin,
             t0,
             self.ledger,
+            tuple(partner._cut(time, rows, cols, index, None) for partner in self.partners),
         )
 
     def source(

@@ -212,10 +212,11 @@ def block_tiles(
     patterns = {} if patterns is None else patterns
     cache: Coordinates = {}
     parts: dict[str, list[Tiles]] = defaultdict(list)
-    for source in block.sources:
+    reads = [(s, p.output.method) for p in (block, *block.partners) for s in p.sources]
+    for source, method in reads:
         if not steps.start <= source.step < steps.stop:
             continue
-        own, under, inner = _patterns(source, window, block.output.method, patterns, cache)
+        own, under, inner = _patterns(source, window, method, patterns, cache)
         for read, pattern in ((source, own), (source.mask, under), (source.inner, inner)):
             if read is not None and pattern is not None:
                 parts[read.url].append(_tiles(read, pattern))
@@ -229,7 +230,7 @@ def _patterns(
     about = None if mask is None else (mask.map, mask.height, mask.width, mask.layout, mask.radius)
     inner = source.inner
     own = (source.map, source.height, source.width, source.layout, source.window)
-    key = (*own, window, about, None if inner is None else inner.layout)
+    key = (*own, method, window, about, None if inner is None else inner.layout)
     if key not in patterns:
         where = resolve(source, window, cache, method)
         under = None if where is None else mask_window(source, where)

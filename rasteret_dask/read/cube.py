@@ -14,7 +14,7 @@ import xarray as xr
 from dask.base import tokenize
 from dask.utils import parse_bytes
 
-from rasteret_dask.errors import ArgumentError, EmptySelectionError, GridError, NodataError
+from rasteret_dask.errors import ArgumentError, EmptySelectionError, NodataError
 from rasteret_dask.grid.choose import choose_grid
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.radiometry import DECODERS, Number, masked_dtype
@@ -22,7 +22,6 @@ from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
 from rasteret_dask.plan.cover import has_gaps
 from rasteret_dask.plan.layout import parse_chunks
-from rasteret_dask.plan.levels import choose_levels, mix_levels, wanted_ratios
 from rasteret_dask.plan.masks import mask_table
 from rasteret_dask.plan.sources import SourceTable
 from rasteret_dask.plan.steps import TimeSteps
@@ -32,12 +31,12 @@ from rasteret_dask.read.gather import (
     Items,
     arrange,
     is_reflectance,
-    overview_methods,
     raw_sources,
     source_grids,
 )
 from rasteret_dask.read.graph import to_dask
 from rasteret_dask.read.inner import inner_masks
+from rasteret_dask.read.levels import at_levels
 from rasteret_dask.read.request import CubeRequest
 
 S2_NODATA = -32768
@@ -93,7 +92,7 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
     masks = None
     if request.mask is not None:
         masks = raw_sources(items, request.mask.band, request, mask=True)
-    plans: dict[str, BandPlan] = {}
+    placing: dict[str, Placing] = {}
     nodata: dict[str, Number] = {}
     levels: dict[str, tuple[int, ...]] = {}
     for (asked, band), full in zip(request.bands, raws.values()):
@@ -105,10 +104,42 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
             mosaic=request.mosaic,
             early=request.early_exit,
         )
-        chunks = _chunks(raw, grid, len(items.steps), output, request)
         inner = inner_masks(items, band, raw, request)
-        plans[asked] = _band_plan(raw, masks, inner, grid, chunks, output, request)
+        placing[asked] = Placing(raw, masks, inner, grid, output, request)
+    steps = len(items.steps)
+    plans = {}
+    for asked, own in placing.items():
+        chunks = _chunks(own.raw, grid, steps, own.output, request)
+        plans[asked] = _band_plan(own, chunks)
+        _check_gaps(plans[asked].table, own, steps)
+        if request.together:
+            rest = [other for name, other in placing.items() if name != asked]
+            partners = tuple(_band_plan(other, chunks) for other in rest)
+            plans[asked] = replace(plans[asked], partners=partners)
     return CubePlan(request, items, grid, plans, nodata, levels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placing:
+    """What is known of a band before it is cut into chunks.
+
+    Parameters
+    ----------
+    raw : RawSources
+        Its sources, at the levels that are read.
+    masks, inner : RawSources, optional
+        Their mask bands, and the masks that lie in the files themselves.
+    grid : Grid
+    output : Output
+    request : CubeRequest
+    """
+
+    raw: RawSources
+    masks: RawSources | None
+    inner: RawSources | None
+    grid: Grid
+    output: Output
+    request: CubeRequest
 
 
 def decide_grid(table: pa.Table, request: CubeRequest) -> Grid:
@@ -124,60 +155,6 @@ def _grid_of(raws: Iterable[RawSources], request: CubeRequest) -> Grid:
 
 def _dilate(request: CubeRequest) -> float:
     return request.mask.dilate if request.mask is not None else 0.0
-
-
-def at_levels(
-    items: Items, band: str, full: RawSources, grid: Grid, request: CubeRequest
-) -> tuple[RawSources, tuple[int, ...]]:
-    """Return a band's sources at the level that the output grid asks for, and which levels those are.
-
-    Class bands are read from overviews only where those were made by nearest or mode, or where the caller names the level.
-    """
-    wanted = request.overviews
-    if wanted == "off" or wanted == 0 or not len(full):
-        return full, (0,)
-    ratios = wanted_ratios(full, grid)
-    if wanted == "auto" and not (ratios > 1.0).any():
-        return full, (0,)
-    raws, sizes = {0: full}, {}
-    level = 1
-    while len(found := raw_sources(items, band, request, level=level)):
-        sizes[level] = _sizes(full, found)
-        raws[level] = found
-        level += 1
-    if wanted == "auto":
-        trusted = {
-            lv: np.where(_faithful(items, band, full, request), s, np.inf)
-            for lv, s in sizes.items()
-        }
-        chosen = choose_levels(ratios, trusted)
-    else:
-        chosen = np.full(len(full), int(wanted))
-        if wanted not in sizes or not np.isfinite(sizes[wanted]).all():
-            raise GridError(
-                f"not every file has an overview level {wanted}",
-                band=band,
-                hint="use overviews='auto'",
-            )
-    if not chosen.any():
-        return full, (0,)
-    by_item = dict(zip(full.items, chosen.tolist()))
-    return mix_levels(raws, by_item), tuple(sorted(set(chosen.tolist())))
-
-
-def _sizes(full: RawSources, level: RawSources) -> Any:
-    """Return the sizes of a level's pixels in pixels of full resolution; inf where a source lacks the level."""
-    own = {item: abs(float(a[0])) + abs(float(a[1])) for item, a in zip(level.items, level.affines)}
-    base = np.abs(full.affines[:, 0]) + np.abs(full.affines[:, 1])
-    return np.array([own.get(item, np.inf) for item in full.items]) / base
-
-
-def _faithful(items: Items, band: str, full: RawSources, request: CubeRequest) -> Any:
-    """Whether each source's overviews may stand for it."""
-    if band not in request.classes:
-        return np.ones(len(full), dtype=bool)
-    made = overview_methods(items, band)
-    return np.array([made.get(item) in ("NEAREST", "MODE") for item in full.items])
 
 
 def _pixel_area(raw: RawSources) -> float:
@@ -288,24 +265,16 @@ def natural_tile(raw: RawSources, grid: Grid) -> tuple[tuple[int, int], tuple[in
     return (th, tw), (row % th, col % tw)
 
 
-def _band_plan(
-    raw: RawSources,
-    masks: RawSources | None,
-    inner: RawSources | None,
-    grid: Grid,
-    chunks: Chunks,
-    output: Output,
-    request: CubeRequest,
-) -> BandPlan:
-    placed, extents = build_table(raw, grid, chunks, output.method)
+def _band_plan(band: Placing, chunks: Chunks) -> BandPlan:
+    raw, masks, inner, request = band.raw, band.masks, band.inner, band.request
+    placed, extents = build_table(raw, band.grid, chunks, band.output.method)
     shapes = None
     if request.areas is not None:
-        shapes = pixel_shapes(request.areas.to_crs(grid.crs).geometries, grid)
-    _check_gaps(placed, inner, grid, sum(chunks[0]), output, request)
+        shapes = pixel_shapes(request.areas.to_crs(band.grid.crs).geometries, band.grid)
     return BandPlan(
         chunks=chunks,
         table=placed,
-        output=output,
+        output=band.output,
         storage=request.storage,
         ledger=request.ledger,
         masks=None if masks is None else mask_table(placed, raw, masks, _dilate(request)),
@@ -317,19 +286,15 @@ def _band_plan(
     )
 
 
-def _check_gaps(
-    placed: SourceTable,
-    inner: RawSources | None,
-    grid: Grid,
-    steps: int,
-    output: Output,
-    request: CubeRequest,
-) -> None:
+def _check_gaps(placed: SourceTable, band: Placing, steps: int) -> None:
+    request, grid, output = band.request, band.grid, band.output
     if output.fill is not None:
         return
     why = None
-    if request.mask is not None or request.areas is not None or inner is not None:
+    if request.mask is not None or request.areas is not None or band.inner is not None:
         why = "masked pixels"
+    elif request.together and len(request.bands) > 1:
+        why = "pixels that mosaic_mask='all' leaves out"
     elif request.ledger is not None:
         why = "tiles that may fail, as on_error='record' allows,"
     elif has_gaps(placed, (steps, grid.height, grid.width)):
@@ -383,5 +348,6 @@ def token(plan: BandPlan) -> str:
             repr(plan.mask),
             plan.shapes,
             plan.all_touched,
+            [token(partner) for partner in plan.partners],
         )
     )

@@ -49,6 +49,8 @@ class CubeRequest:
     overviews : "auto", "off" or int
         Which level is read.
     mosaic : str or callable
+    together : bool
+        All bands of a pixel come from one item.
     sortby : str, optional
         A column by which the items of a time step are ranked; a leading minus reverses it.
     properties : tuple of str
@@ -87,6 +89,7 @@ class CubeRequest:
     resampling: Mapping[str, str] = field(default_factory=dict)
     overviews: Any = "auto"
     mosaic: Any = "first"
+    together: bool = False
     sortby: str | None = None
     properties: tuple[str, ...] = ()
     early_exit: bool = False
@@ -182,6 +185,7 @@ def make_request(
         fixed=fixed,
         resampling=resampling,
         overviews=_overviews(given.pop("overviews", "auto")),
+        together=_together(given.pop("mosaic_mask", "band"), given.get("mosaic", "first")),
         mosaic=_mosaic(given.pop("mosaic", "first")),
         properties=_names(given.pop("properties", ())),
         classes=classes,
@@ -211,7 +215,7 @@ def _decoders(bands: tuple[tuple[str, str], ...], infos: Mapping[str, BandInfo])
     return found
 
 
-def _ledger(on_error: str, url: str | None, given: Mapping[str, Any]) -> Ledger | None:
+def _ledger(on_error: str, url: str | Ledger | None, given: Mapping[str, Any]) -> Ledger | None:
     if on_error not in ("raise", "record"):
         raise ArgumentError(f"on_error must be 'raise' or 'record', not {on_error!r}")
     if (on_error == "record") != (url is not None):
@@ -223,7 +227,7 @@ def _ledger(on_error: str, url: str | None, given: Mapping[str, Any]) -> Ledger 
         return None
     if given.get("early_exit"):
         raise ArgumentError("early_exit and on_error='record' exclude each other")
-    return new_run(str(url))
+    return url if isinstance(url, Ledger) else new_run(str(url))
 
 
 def _fixed(geobox: Any, like: Any) -> Grid | None:
@@ -289,6 +293,17 @@ def _mosaic(given: Any) -> Any:
     raise ArgumentError(
         f"mosaic={given!r} is unknown", hint=f"there is {', '.join(MOSAICS)}, or a function"
     )
+
+
+def _together(given: Any, mosaic: Any) -> bool:
+    if given not in ("band", "all"):
+        raise ArgumentError(f"mosaic_mask must be 'band' or 'all', not {given!r}")
+    if given == "all" and mosaic not in ("first", "last"):
+        raise ArgumentError(
+            f"mosaic_mask='all' takes a pixel from one item, and mosaic={mosaic!r} from several",
+            hint="use mosaic='first' or 'last', with sortby= for the order",
+        )
+    return bool(given == "all")
 
 
 def _names(given: Any) -> tuple[str, ...]:

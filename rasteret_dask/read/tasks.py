@@ -30,6 +30,7 @@ from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.read.holes import note_failures
+from rasteret_dask.read.together import join, others, valid_in_all
 from rasteret_dask.storage.urls import public
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,8 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """One source of one task: where its pixels are read to, where they go, and the boxes (rows, columns) of both that could not be read."""
+    """One source of one task: where its pixels are read to, where they go, and the boxes (rows, columns) of both that could not be read;
+    and the same item in the bands that it must be valid in as well."""
 
     source: SourceRead
     where: Resolved
@@ -48,6 +50,7 @@ class Job:
     inner_pixels: Array | None = None
     holes: list[tuple[slice, slice]] = field(default_factory=list)
     mask_holes: list[tuple[slice, slice]] = field(default_factory=list)
+    partners: list[tuple[ReadPlan, list[Job]]] = field(default_factory=list)
 
 
 class Reading:
@@ -101,7 +104,7 @@ class Reading:
         plan, out = self._plan, self._out
         self._loading.finish()
         if self._loading.failures:
-            note_failures(plan, self._jobs, self._loading.failures)
+            note_failures(plan, [*self._jobs, *others(self._jobs)], self._loading.failures)
         if self._early:
             layer = partial(_layer, plan, window=self._window)
             fill_in_turn(plan, self._jobs, out, self._first, loads_of, layer)
@@ -176,8 +179,8 @@ def pick(array: Array, rest: tuple[Any, ...]) -> Array:
     return out
 
 
-def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[Job]:
-    """Resolve the sources of a window, and decide for each whether it decodes straight into the result."""
+def plan_jobs(plan: ReadPlan, out: Array | None, window: Window, steps: range) -> list[Job]:
+    """Resolve the sources of a window, and decide for each whether it decodes straight into the result, if there is one."""
     cache: Coordinates = {}
     found = []
     for source in plan.sources:
@@ -188,10 +191,9 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
     jobs = []
     for number, (source, where) in enumerate(found):
         rivals = [w for k, (s, w) in enumerate(found) if k != number and s.step == source.step]
-        direct = _is_plain(plan, source, where) and not any(
-            _meet(where.target, r.target) for r in rivals
-        )
-        if direct:
+        direct = out is not None and _is_plain(plan, source, where)
+        direct = direct and not any(_meet(where.target, r.target) for r in rivals)
+        if direct and out is not None:
             r0, r1, c0, c1 = where.target
             pixels = out[
                 source.step - steps.start,
@@ -206,6 +208,8 @@ def plan_jobs(plan: ReadPlan, out: Array, window: Window, steps: range) -> list[
             mask_pixels = _buffer(source.mask, mask_where)
         inner_pixels = None if source.inner is None else _buffer(source.inner, where)
         jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels, inner_pixels))
+    for partner in plan.partners:
+        join(jobs, partner, plan_jobs(partner, None, window, steps))
     return jobs
 
 
@@ -221,6 +225,7 @@ def _is_plain(plan: ReadPlan, source: SourceRead, where: Resolved) -> bool:
     if (
         not where.direct
         or plan.mask is not None
+        or plan.partners
         or source.inner is not None
         or source.layout.dtype != output.dtype
     ):
@@ -256,6 +261,8 @@ def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:
     if job.source.inner is not None and job.inner_pixels is not None:
         inner_pieces = inner_needs(job.source, job.where)
         loads.append(Load(job.source.inner, inner_pieces, job.inner_pixels, plan.output.band))
+    for partner, same in job.partners:
+        loads += [load for other in same for load in loads_of(partner, other)]
     return loads
 
 
@@ -279,6 +286,7 @@ def fuse(plan: ReadPlan, jobs: Sequence[Job], out: Array, window: Window, first:
 
 def _layer(plan: ReadPlan, job: Job, window: Window) -> Layer:
     values, valid = warped(plan, job)
+    valid = valid_in_all(job, valid, warped)
     r0, r1, c0, c1 = job.where.target
     box = (slice(r0 - window[0], r1 - window[0]), slice(c0 - window[2], c1 - window[2]))
     if plan.output.mosaic == "count":
