@@ -43,6 +43,8 @@ class Output:
         How stored numbers become values (:data:`rasteret_dask.grid.radiometry.DECODERS`).
     early : bool
         Leave out sources that come after all pixels of a chunk are filled.
+    doubted : bool
+        Compare the lowest digital numbers with the Sentinel-2 offset that is applied to them.
     """
 
     band: str
@@ -53,6 +55,7 @@ class Output:
     mosaic: Any = "first"
     early: bool = False
     decode: str | None = None
+    doubted: bool = False
 
     @property
     def gap(self) -> float | int:

@@ -26,6 +26,7 @@ from rasteret_dask.plan.masks import mask_table
 from rasteret_dask.plan.sources import SourceTable
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, build_table
+from rasteret_dask.read import doubt
 from rasteret_dask.read.assemble import assemble
 from rasteret_dask.read.gather import (
     Items,
@@ -103,6 +104,7 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
             method=request.resampling.get(asked, "nearest"),
             mosaic=request.mosaic,
             early=request.early_exit,
+            doubted=items.offsets is not None and band in doubt.BANDS,
         )
         inner = inner_masks(items, band, raw, request)
         placing[asked] = Placing(raw, masks, inner, grid, output, request)

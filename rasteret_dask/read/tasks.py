@@ -27,6 +27,7 @@ from rasteret_dask.plan.resolve import (
     resolve,
 )
 from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.read.doubt import check_offset
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.read.holes import note_failures
@@ -338,6 +339,8 @@ def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | Non
     if job.inner_pixels is not None:
         shown = job.inner_pixels != 0
         valid = shown if valid is None else valid & shown
+    if plan.output.doubted:
+        check_offset(job.source, plan.output.band, job.pixels, valid)
     if plan.mask is not None:
         kept = _kept(plan, job)
         valid = kept if valid is None else valid & kept
