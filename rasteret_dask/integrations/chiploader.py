@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -63,14 +64,19 @@ class ChipLoader:
     def __iter__(self) -> Iterator[Sample]:
         """Yield batches in the sampler's order."""
         batches = self._batches()
-        under_way: deque[Future[Sample]] = deque()
-        pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="rasteret-dask-chips")
-        try:
-            under_way.extend(pool.submit(self._read, b) for b in islice(batches, self.ahead))
+        with self._started() as start:
+            under_way = deque(start(batch) for batch in islice(batches, self.ahead))
             while under_way:
                 found = under_way.popleft().result()
-                under_way.extend(pool.submit(self._read, b) for b in islice(batches, 1))
+                under_way.extend(start(batch) for batch in islice(batches, 1))
                 yield found
+
+    @contextmanager
+    def _started(self) -> Iterator[Callable[[list[Any]], Future[Sample]]]:
+        """Yield what begins to read a batch."""
+        pool = ThreadPoolExecutor(self.ahead, thread_name_prefix="rasteret-dask-chips")
+        try:
+            yield lambda batch: pool.submit(read_batch, self.dataset, batch, self.collate_fn)
         finally:
             # Whoever stops early waits for what is being read, and for nothing else.
             pool.shutdown(cancel_futures=True)
@@ -84,5 +90,9 @@ class ChipLoader:
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
 
-    def _read(self, batch: list[Any]) -> Sample:
-        return self.collate_fn(self.dataset.__getitems__(batch))
+
+def read_batch(
+    dataset: Any, batch: list[Any], collate: Callable[[Sequence[Sample]], Sample]
+) -> Sample:
+    """Return the chips of some queries as one batch."""
+    return collate(dataset.__getitems__(batch))

@@ -36,7 +36,7 @@ def draw(
     matplotlib.figure.Figure
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
     except ImportError:
         raise ArgumentError(
             "drawing needs matplotlib", hint="install rasteret-dask[plot]"
@@ -52,9 +52,9 @@ def draw(
             mask = mask.reshape(-1, *mask.shape[-2:])[0]
             options = {"cmap": "tab20", "interpolation": "none"}
             pictures.append((key, mask, options))
-    figure = Figure(figsize=(4 * len(pictures), 4))
-    axes = np.atleast_1d(figure.subplots(1, len(pictures)))
-    for axis, (title, values, options) in zip(axes, pictures):
+    # pyplot's, as TorchGeo's own: `dataset.plot(sample); plt.show()` is how its tutorials look at samples.
+    figure, axes = pyplot.subplots(1, len(pictures), figsize=(4 * len(pictures), 4), squeeze=False)
+    for axis, (title, values, options) in zip(axes[0], pictures):
         axis.imshow(values, **options)
         axis.axis("off")
         if show_titles:

@@ -60,7 +60,6 @@ class Intersection(_Pair, IntersectionDataset):  # type: ignore[misc]
         if not args:
             options.setdefault("collate_fn", join_samples)
         super().__init__(first, second, *args, **options)
-        _align(first, second)
 
     def _join(self, parts: list[Sample], wanted: int) -> Sample | None:
         joined: Sample | None = self.collate_fn(parts) if len(parts) == wanted else None
@@ -74,23 +73,10 @@ class Union(_Pair, UnionDataset):  # type: ignore[misc]
         if not args:
             options.setdefault("collate_fn", _Complete(_gap(first)))
         super().__init__(first, second, *args, **options)
-        _align(first, second)
 
     def _join(self, parts: list[Sample], wanted: int) -> Sample | None:
         joined: Sample | None = self.collate_fn(parts) if parts else None
         return joined
-
-
-def _align(first: Any, second: Any) -> None:
-    """Give a second collection the first one's pixels, not only their size."""
-    if isinstance(second, _Pair):
-        for dataset in second.datasets:
-            _align(first, dataset)
-        return
-    lead = _collection_of(first)
-    if lead is not None and hasattr(second, "on_grid"):
-        grid = lead.windows.grid
-        second.on_grid((grid.xres, grid.yres), (grid.left, grid.top))
 
 
 def _collection_of(dataset: Any) -> Any:

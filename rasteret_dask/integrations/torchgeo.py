@@ -25,6 +25,7 @@ from rasteret_dask.integrations.pairs import Intersection, Union
 from rasteret_dask.integrations.tilecache import TileCache
 from rasteret_dask.integrations.windows import (
     Chip,
+    PixelSize,
     Windows,
     item_spans,
     one_value,
@@ -140,20 +141,21 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         self.index = chipindex.make_index(self._source, self._spans)
 
     @property
-    def res(self) -> tuple[float, float]:
+    def res(self) -> PixelSize:
         """Size of a pixel in units of the CRS, ``(x, y)``; setting it resamples (``&`` and ``|`` do)."""
-        told = self._source.request.grid.resolution
-        if told is not None:
-            return told
         grid = self.windows.grid
-        return grid.xres, grid.yres
+        return PixelSize((grid.xres, grid.yres), (grid.left, grid.top))
 
     @res.setter
     def res(self, new: float | tuple[float, float]) -> None:
         x, y = new if isinstance(new, (tuple, list)) else (new, new)
-        if self._source.request.grid.resolution is None and (x, y) == self.res:
-            return
-        self.on_grid((float(x), float(y)), self._source.request.grid.anchor)
+        # Another collection's pixels, not only their size, when it is another collection's.
+        anchor = getattr(new, "anchor", None)
+        if anchor is None:
+            if (x, y) == self.res:
+                return
+            anchor = self._source.request.grid.anchor
+        self.on_grid((float(x), float(y)), anchor)
 
     def on_grid(self, resolution: tuple[float, float], anchor: tuple[float, float] | None) -> None:
         """Take over a resolution and a corner of pixels, so that chips of two datasets lie pixel on pixel."""

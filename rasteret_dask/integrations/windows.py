@@ -33,6 +33,30 @@ _CHUNK = 2048
 """Of the plan, in pixels; it only bounds how many coordinates are computed at once, as chips cut their own windows."""
 
 
+class PixelSize(tuple[float, float]):
+    """The size of a grid's pixels that remembers where they lie.
+
+    TorchGeo brings two datasets together by ``second.res = first.res``, and size alone would leave them up to half a pixel apart.
+
+    Parameters
+    ----------
+    values : (x, y)
+    anchor : (x, y)
+        A corner of a pixel.
+    """
+
+    anchor: tuple[float, float]
+
+    def __new__(cls, values: Sequence[float], anchor: tuple[float, float]) -> PixelSize:
+        """Make one."""
+        made = super().__new__(cls, values)
+        made.anchor = anchor
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.anchor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Chip:
     """One window and some time, planned.
@@ -73,21 +97,24 @@ class Spans:
 
 
 def item_spans(table: pa.Table, groupby: Any) -> Spans:
-    """Return each item's span; items of one time step (see ``groupby``) share theirs."""
+    """Return each item's span, of its moment and its interval as a search for dates takes them; items of one time step share theirs."""
     steps: TimeSteps = make_steps(table, groupby)
-    starts = item_times(table).astype(np.int64)
-    ends = starts
-    if schema.END in table.column_names:
-        told = table.column(schema.END).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
-        point = table.column(schema.DATETIME).to_numpy(zero_copy_only=False)
-        # An item with a moment of its own is that moment; one with an interval alone is the interval.
-        told = np.where(np.isnat(told) | ~np.isnat(point), starts.astype("datetime64[ns]"), told)
-        ends = np.maximum(starts, told.astype(np.int64))
+    moments = item_times(table).astype("datetime64[ns]")
+    # A map of a year has a moment too, which is that of its beginning; fmin and fmax pass over what is not told.
+    starts = np.fmin(moments, _told(table, schema.START)).astype(np.int64)
+    ends = np.fmax(moments, _told(table, schema.END)).astype(np.int64)
     first = np.full(len(steps), np.iinfo(np.int64).max)
     last = np.full(len(steps), np.iinfo(np.int64).min)
     np.minimum.at(first, steps.steps, starts)
     np.maximum.at(last, steps.steps, ends)
     return Spans(first[steps.steps], last[steps.steps])
+
+
+def _told(table: pa.Table, name: str) -> npt.NDArray[np.datetime64]:
+    if name not in table.column_names:
+        return np.full(len(table), "NaT", dtype="datetime64[ns]")
+    values: npt.NDArray[np.datetime64] = table.column(name).to_numpy(zero_copy_only=False)
+    return values.astype("datetime64[ns]")
 
 
 class Windows:
@@ -196,8 +223,8 @@ class Windows:
         for plan, jobs, _, _ in plans:
             for step in range(plan.shape[0]):
                 own = [job for job in jobs if job.source.step == step]
-                arrays = {id(job.pixels) for job in own}
-                arrays |= {id(job.mask_pixels) for job in own if job.mask_pixels is not None}
+                filled = [(job.pixels, job.mask_pixels, job.inner_pixels) for job in own]
+                arrays = {id(array) for found in filled for array in found if array is not None}
                 lost = [
                     (replace(use, users=users), error)
                     for use, error in failures

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
-import shapely
 import torch
 import torchgeo
 from conftest import Demo
 from packaging.version import Version
-from rasterio.windows import Window
+from sampling import queries
 from torch.utils.data import DataLoader
 from torchgeo.datasets import (
-    IntersectionDataset,
-    RasterDataset,
-    UnionDataset,
-    VectorDataset,
+    random_grid_cell_assignment,
     stack_samples,
+    time_series_split,
 )
 from torchgeo.samplers import GridGeoSampler, PreChippedGeoSampler, RandomGeoSampler
 from vision import Sent
 
-from rasteret_dask.errors import RasteretError, SourceError, TileReadError
+from rasteret_dask.errors import ArgumentError, RasteretError, SourceError, TileReadError
 from rasteret_dask.integrations.chiploader import ChipLoader
-from rasteret_dask.integrations.pairs import Intersection
+from rasteret_dask.integrations.clusterloader import ClusterLoader
 from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.testing.server import Fault
@@ -38,12 +35,6 @@ from rasteret_dask.testing.server import Fault
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NEW = Version(torchgeo.__version__) >= Version("0.10")
-
-
-def queries(dataset: Any, count: int, size: int = 48, seed: int = 1) -> list[Any]:
-    generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    return list(RandomGeoSampler(dataset, size, length=count, generator=generator))
 
 
 def tiles_of(dataset: Any, asked: list[Any], side: int = 128) -> set[tuple[Any, int, int]]:
@@ -148,7 +139,8 @@ def test_batch_sampler(zone33: Any) -> None:
     assert [tuple(batch["image"].shape) for batch in loader] == [(4, 1, 32, 32)] * 3
 
 
-@pytest.mark.parametrize(("start", "workers"), [("fork", 4), ("forkserver", 2), ("spawn", 2)])
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
 def test_workers(zone33: Any, start: str, workers: int) -> None:
     """The parent has read before: a forked child must not inherit what does not survive a fork."""
     dataset = to_torchgeo_dataset(zone33, ["red", "nir"])
@@ -161,10 +153,12 @@ def test_workers(zone33: Any, start: str, workers: int) -> None:
         num_workers=workers,
         multiprocessing_context=start,
         collate_fn=stack_samples,
-        timeout=120,
+        timeout=250,
     )
     found = torch.cat([batch["image"] for batch in loader])
     assert torch.equal(found, expected)
+    here = DataLoader(dataset, sampler=asked, batch_size=4, collate_fn=stack_samples)
+    assert torch.equal(torch.cat([batch["image"] for batch in here]), expected)
 
 
 def test_loader_in_this_process(demo: Demo, zone33: Any) -> None:
@@ -186,6 +180,35 @@ def test_loader_in_this_process(demo: Demo, zone33: Any) -> None:
         break
 
 
+def test_the_next_batches_are_there_already(demo: Demo, zone33: Any) -> None:
+    """While the first batch is used, the next ones come, and no more than those."""
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    asked = list(GridGeoSampler(dataset, 128, 128))[:8]
+    batches = iter(ChipLoader(dataset, asked, 1, ahead=3))
+    demo.server.reset()
+    next(batches)
+    deadline = time.monotonic() + 60
+    while demo.server.counters().requests < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    assert demo.server.counters().requests == 4
+    # Nothing can be fetched any more, and still the three batches are given out.
+    demo.server.configure(faults=[Fault("status", match="*.tif", status=404)])
+    try:
+        assert [len(next(batches)["image"]) for _ in range(3)] == [1, 1, 1]
+        with pytest.raises(SourceError):
+            next(batches)
+    finally:
+        demo.server.configure(faults=[])
+
+
+def test_without_a_cluster(zone33: Any) -> None:
+    with pytest.raises(ArgumentError, match="no Dask client"):
+        ClusterLoader(to_torchgeo_dataset(zone33, ["red"]), [], 4)
+    with pytest.raises(ArgumentError, match="ahead"):
+        ClusterLoader(to_torchgeo_dataset(zone33, ["red"]), [], 4, ahead=0)
+
+
 def test_pickled(zone33: Any) -> None:
     dataset = to_torchgeo_dataset(zone33, ["red"], time_series=True)
     asked = queries(dataset, 1)
@@ -195,109 +218,6 @@ def test_pickled(zone33: Any) -> None:
     found = again.__getitems__(asked)[0]
     assert torch.equal(found["image"], expected["image"])
     assert len(pickle.dumps(dataset)) < 100_000
-
-
-def test_image_and_mask_lie_pixel_on_pixel(demo: Demo, zone33: Any) -> None:
-    images = to_torchgeo_dataset(zone33, ["red", "nir"])
-    classes = to_torchgeo_dataset(zone33, ["scl"], is_image=False, dtype="int64")
-    both = images & classes
-    assert isinstance(both, IntersectionDataset)
-    assert classes.res == images.res == (10.0, 10.0)
-    asked = queries(both, 6, 64)
-    demo.server.reset()
-    found = both.__getitems__(asked)
-    assert demo.server.counters().requests < 40
-    alone = to_torchgeo_dataset(
-        zone33, ["red", "nir", "scl"], allow_resample=True, dtype="int64", overviews="off"
-    )
-    for sample, query in zip(found, asked):
-        assert sample["image"].shape == (2, 64, 64)
-        assert sample["mask"].shape == (64, 64)
-        expected = alone[query]["image"]
-        assert torch.equal(sample["image"].to(torch.int64), expected[:2])
-        assert torch.equal(sample["mask"], expected[2])
-        assert torch.equal(both[query]["mask"], sample["mask"])
-
-
-def test_intersection_across_zones(demo: Demo, zone33: Any, zone32: Any) -> None:
-    """The second collection is warped onto the first one's pixels."""
-    images = to_torchgeo_dataset(zone33, ["red"])
-    others = to_torchgeo_dataset(zone32, ["red"])
-    # A grid of its own, between the pixels of both.
-    images.on_grid((10.0, 10.0), (3.0, 4.0))
-    both = Intersection(images, others, spatial_only=True)
-    assert others.crs.to_epsg() == 32633
-    cube = zone32.get_xarray(
-        bands=["red"], geobox=images.windows.grid.geobox, groupby="time", chunks=None
-    )
-    grid = images.windows.grid
-    left, bottom, right, top = both.index.total_bounds
-    r0, c0 = int((grid.top - (top + bottom) / 2) / 10), int(((left + right) / 2 - grid.left) / 10)
-    x, y = grid.left + c0 * 10, grid.top - r0 * 10
-    t = others.index.index[0]
-    wide = slice(t.left - pd.Timedelta("1D"), t.left + pd.Timedelta("1D"))
-    sample = both[slice(x, x + 640), slice(y - 640, y), wide]
-    assert sample["image"].shape == (2, 64, 64)
-    np.testing.assert_array_equal(
-        sample["image"][1].numpy(), cube.red.values[0, r0 : r0 + 64, c0 : c0 + 64]
-    )
-
-
-def test_with_a_vector_dataset(demo: Demo, zone33: Any, tmp_path: Path) -> None:
-    """Queries that start between pixels give image and polygons of one place."""
-    images = to_torchgeo_dataset(zone33, ["red"])
-    grid = images.windows.grid
-    left, top = grid.left + 1003.0, grid.top - 1004.0
-    # Its western edge lies at 110.7 pixels of the image, and the query begins at 100.3.
-    field = shapely.box(grid.left + 1107.0, top - 2000, left + 2000, top)
-    frame = gpd.GeoDataFrame({"crop": [4]}, geometry=[field], crs="EPSG:32633")
-    frame.to_file(tmp_path / "fields.geojson", driver="GeoJSON")
-    fields = VectorDataset(
-        str(tmp_path / "fields.geojson"), crs=images.crs, res=(10.0, 10.0), label_name="crop"
-    )
-    both = images & fields
-    t = images.index.index[0]
-    asked = (slice(left, left + 640), slice(top - 640, top), slice(t.left, t.right))
-    [sample] = both.__getitems__([asked])
-    assert sample["image"].shape == (1, 64, 64)
-    with rasterio.open(demo.path(demo.items("33TTN")[0], "red")) as image:
-        expected = image.read(1, window=Window(100, 100, 64, 64))
-    np.testing.assert_array_equal(sample["image"][0].numpy(), expected)
-    assert (sample["mask"][:, :11] == 0).all()
-    assert (sample["mask"][1:, 11:] == 4).all()
-    sampler = RandomGeoSampler(both, 32, length=4)
-    loader = DataLoader(both, sampler=sampler, batch_size=4, collate_fn=stack_samples)
-    assert next(iter(loader))["mask"].shape == (4, 32, 32)
-
-
-def test_with_a_raster_dataset(demo: Demo, zone33: Any) -> None:
-    images = to_torchgeo_dataset(zone33, ["red"], dtype="float32")
-    other = RasterDataset(str(demo.path(demo.items("33TTN")[0], "nir")))
-    both = images & other
-    alone = to_torchgeo_dataset(zone33, ["red", "nir"], dtype="float32")
-    asked = [q for q in queries(both, 12, 40) if q[2].start == images.index.index[0].left]
-    for sample, query in zip(both.__getitems__(asked), asked):
-        assert torch.equal(sample["image"], alone[query]["image"])
-    either = images | other
-    assert either[queries(either, 1, 40)[0]]["image"].shape == (1, 40, 40)
-
-
-def test_union(zone33: Any, zone32: Any) -> None:
-    first = to_torchgeo_dataset(zone33, ["red"])
-    second = to_torchgeo_dataset(zone32, ["red"])
-    either = first | second
-    assert isinstance(either, UnionDataset)
-    assert len(either) == 6
-    asked = queries(either, 12, 32)
-    found = either.__getitems__(asked)
-    assert all(s["image"].shape == (1, 32, 32) for s in found)
-    x, y, _ = queries(first, 1, 32)[0]
-    month = slice(pd.Timestamp("2023-07-01"), pd.Timestamp("2023-07-30"))
-    own = first[x, y, month]["image"]
-    merged = either[x, y, month]["image"]
-    assert torch.equal(merged[own != 0], own[own != 0])
-    with pytest.raises(IndexError):
-        either[slice(0, 320), slice(0, 320), month]
 
 
 def test_errors_come_out_of_a_worker(demo: Demo, zone33: Any) -> None:
@@ -346,7 +266,7 @@ def test_failures_are_recorded(demo: Demo, zone33: Any, tmp_path: Path, series: 
     assert set(rows.column("item").to_pylist()) == {item}
     assert set(rows.column("band").to_pylist()) == {"red"}
     assert set(rows.column("step").to_pylist()) == ({1} if series else {0})
-    boxes = set(zip(*(rows.column(n).to_pylist() for n in ("row0", "row1", "col0", "col1"))))
+    boxes = list(zip(*(rows.column(n).to_pylist() for n in ("row0", "row1", "col0", "col1"))))
     grid = dataset.windows.grid
     for sample, repeated, expected, (x, y, _) in zip(
         found, again, whole.__getitems__(asked), asked
@@ -356,8 +276,37 @@ def test_failures_are_recorded(demo: Demo, zone33: Any, tmp_path: Path, series: 
         (complete[1, 0] if series else complete[0])[...] = 0
         assert torch.equal(image, complete)
         row, col = round((grid.top - y.stop) / 10), round((x.start - grid.left) / 10)
-        assert (row, row + 48, col, col + 48) in boxes
+        told = np.zeros((48, 48), dtype=bool)
+        for r0, r1, c0, c1 in boxes:
+            told[max(0, r0 - row) : max(0, r1 - row), max(0, c0 - col) : max(0, c1 - col)] = True
+        assert told.all()
     assert (dataset.__getitems__(asked)[0]["image"] != 0).all()
+
+
+def test_workers_record_failures(demo: Demo, zone33: Any, tmp_path: Path) -> None:
+    item = demo.items("33TTN")[1]
+    dataset = to_torchgeo_dataset(zone33, ["red"], on_error="record", ledger=str(tmp_path))
+    t = dataset.index.index[1]
+    asked = [(*q[:2], slice(t.left, t.right)) for q in queries(dataset, 4)]
+    dataset.__getitems__(asked)
+    dataset = to_torchgeo_dataset(zone33, ["red"], on_error="record", ledger=str(tmp_path))
+    demo.server.configure(faults=[Fault("status", match=f"{item}/B04.tif", status=404)])
+    loader = DataLoader(
+        Sent(dataset),  # type: ignore[arg-type]
+        sampler=asked,
+        batch_size=2,
+        num_workers=2,
+        multiprocessing_context="fork",
+        collate_fn=stack_samples,
+        timeout=250,
+    )
+    try:
+        assert all((batch["image"] == 0).all() for batch in loader)
+    finally:
+        demo.server.configure(faults=[])
+    rows = read_ledger(str(tmp_path), dataset.run).to_pylist()
+    assert {(row["item"], row["band"]) for row in rows} == {(item, "red")}
+    assert all(row["url"].endswith(f"{item}/B04.tif") for row in rows)
 
 
 def test_a_damaged_tile_is_named(demo: Demo, zone33: Any) -> None:
@@ -380,6 +329,8 @@ def test_transforms_and_plot(zone33: Any) -> None:
     sample = dataset[queries(dataset, 1)[0]]
     assert sample["image"].dtype == torch.float32
     figure = dataset.plot(sample, suptitle="demo")
+    # What `plt.show()` shows, as after TorchGeo's own.
+    assert plt.gcf() is figure
     assert len(figure.axes) == 1
     drawn = figure.axes[0].images[0].get_array()
     assert drawn.shape == (48, 48, 3)
@@ -388,6 +339,7 @@ def test_transforms_and_plot(zone33: Any) -> None:
     np.testing.assert_allclose(drawn[..., 0], np.clip((red - low) / (high - low), 0, 1), atol=1e-5)
     masks = to_torchgeo_dataset(zone33, ["scl"], is_image=False)
     assert masks.plot(masks[queries(masks, 1)[0]]).axes[0].get_title() == "mask"
+    plt.close("all")
 
 
 def test_split(demo: Demo, zone33: Any) -> None:
@@ -398,3 +350,20 @@ def test_split(demo: Demo, zone33: Any) -> None:
     made = rd.as_collection(table)
     assert len(to_torchgeo_dataset(made, ["red"], split="train")) == 2
     assert len(to_torchgeo_dataset(made, ["red"], split=["train", "val"])) == 3
+
+
+def test_splits_of_torchgeo(zone33: Any) -> None:
+    """They copy the dataset and give the copy an index of its own."""
+    dataset = to_torchgeo_dataset(zone33, ["red"])
+    dataset.__getitems__(queries(dataset, 1))
+    t = dataset.index.index
+    middle = t[1].left - pd.Timedelta("1D")
+    spans = [pd.Interval(t[0].left, middle), pd.Interval(middle, t[2].right)]
+    before, after = time_series_split(dataset, spans)
+    assert [len(before), len(after)] == [1, 2]
+    left, right = random_grid_cell_assignment(dataset, [0.5, 0.5], grid_size=4)
+    for part in (before, after, left, right):
+        [query] = queries(part, 1)
+        assert torch.equal(part[query]["image"], dataset[query]["image"])
+    # Each item has sixteen cells, of which either part has eight.
+    assert [len(left), len(right)] == [24, 24]
