@@ -145,7 +145,8 @@ def validate(
     with reported(debug):
         what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
         shape = check(what)
-        kind = "a table" if shape.table else "a cube" if shape.time else "an image"
+        flat = "a cube" if shape.time else "an image"
+        kind = "a table" if shape.table else "chips" if shape.chips else flat
         typer.echo(f"{what.name}: fine; {kind} of {', '.join(shape.variables)}")
 
 

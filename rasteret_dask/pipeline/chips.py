@@ -15,13 +15,14 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import rioxarray  # noqa: F401  (the accessor .rio)
 import shapely
 import xarray as xr
 from affine import Affine
 from rasterio.io import MemoryFile
 
 from rasteret_dask.errors import ConfigError, PipelineError
+from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import Chips
 from rasteret_dask.write.raster import is_nodata, nodata_of
 from rasteret_dask.write.target import put_bytes, put_file, resolve, scratch_file
@@ -165,9 +166,10 @@ def _around(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> 
         if column not in frame.columns:
             given = ", ".join(str(c) for c in frame.columns)
             raise ConfigError(f"no column {column!r} in the vector file", hint=f"it has {given}")
-    rio = dataset[next(iter(dataset.data_vars))].rio
-    middle = frame.to_crs(rio.crs.to_wkt()).geometry.centroid
-    across, down = ~rio.transform(recalc=True) * (middle.x.to_numpy(), middle.y.to_numpy())
+    grid = grid_of(dataset)
+    middle = frame.to_crs(grid.crs).geometry.centroid
+    across = (middle.x.to_numpy() - grid.left) / grid.xres
+    down = (grid.top - middle.y.to_numpy()) / abs(grid.yres)
     names = [str(n) for n in (range(len(frame)) if step.id is None else frame[step.id])]
     for name in names:
         if names.count(name) > 1 or name in ("", ".", "..") or "/" in name or "\\" in name:
@@ -208,20 +210,19 @@ def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
     fs, path = resolve(f"{folder}/{LIST}")
     if fs.exists(path):
         fs.rm_file(path)
-    dates = _dates(chips.dataset)
+    dates, grid = _dates(chips.dataset), grid_of(chips.dataset)
     rows: list[dict[str, Any]] = []
     missed = 0
     for begin in range(0, len(chips.places), _AT_ONCE):
         some = chips.places.iloc[begin : begin + _AT_ONCE]
-        tasks = [_task(chips, place, folder, dates) for place in _records(some)]
+        tasks = [_task(chips, grid, place, folder, dates) for place in _records(some)]
         told = dask.compute(*(task for _, task in tasks))
         for (place, _), shares in zip(tasks, told, strict=True):
             missed += shares.count(None)
-            rows += _listed(chips, place, dates, shares)
+            rows += _listed(chips, grid, place, dates, shares)
     if not rows:
         raise PipelineError(f"no chip has {chips.min_valid:.0%} of valid pixels", url=url)
-    crs = chips.dataset[next(iter(chips.dataset.data_vars))].rio.crs
-    frame = geopandas.GeoDataFrame(rows, crs=crs.to_wkt())
+    frame = geopandas.GeoDataFrame(rows, crs=grid.crs)
     with scratch_file(".parquet") as scratch:
         frame.to_parquet(scratch, compression="zstd", index=False)
         put_file(scratch, f"{folder}/{LIST}")
@@ -241,18 +242,25 @@ def _dates(dataset: xr.Dataset) -> list[tuple[str, Any]]:
     return [(f"_{time.strftime(form)}", time) for time in times]
 
 
+def _corner(grid: Grid, row: int, column: int) -> tuple[float, float]:
+    return grid.left + column * grid.xres, grid.top - row * abs(grid.yres)
+
+
 def _task(
-    chips: ChipSet, place: Mapping[str, Any], folder: str, dates: Sequence[tuple[str, Any]]
+    chips: ChipSet,
+    grid: Grid,
+    place: Mapping[str, Any],
+    folder: str,
+    dates: Sequence[tuple[str, Any]],
 ) -> tuple[Mapping[str, Any], Any]:
     row, column = int(place["row"]), int(place["col"])
     arrays = list(chips.dataset.data_vars.values())
-    rio = arrays[0].rio
-    corner = rio.transform(recalc=True) @ Affine.translation(column, row)
+    x, y = _corner(grid, row, column)
     writer = ChipFile(
         urls=tuple(f"{folder}/{place['id']}{said}.tif" for said, _ in dates),
         names=tuple(str(name) for name in chips.dataset.data_vars),
-        crs=rio.crs.to_wkt(),
-        transform=tuple(corner)[:6],
+        crs=grid.crs,
+        transform=(grid.xres, 0.0, x, 0.0, -abs(grid.yres), y),
         empty=tuple(nodata_of(array) for array in arrays),
         min_valid=chips.min_valid,
     )
@@ -262,13 +270,14 @@ def _task(
 
 def _listed(
     chips: ChipSet,
+    grid: Grid,
     place: Mapping[str, Any],
     dates: Sequence[tuple[str, Any]],
     shares: Sequence[float | None],
 ) -> list[dict[str, Any]]:
-    transform = chips.dataset[next(iter(chips.dataset.data_vars))].rio.transform(recalc=True)
-    west, north = transform * (int(place["col"]), int(place["row"]))
-    east, south = transform * (int(place["col"]) + chips.size, int(place["row"]) + chips.size)
+    row, column = int(place["row"]), int(place["col"])
+    west, north = _corner(grid, row, column)
+    east, south = _corner(grid, row + chips.size, column + chips.size)
     found = []
     for (said, time), share in zip(dates, shares, strict=True):
         if share is not None:

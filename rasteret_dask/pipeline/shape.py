@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import rioxarray  # noqa: F401  (the accessor .rio)
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
-from rasteret_dask.errors import ConfigError
+from rasteret_dask.errors import ConfigError, GridError
+from rasteret_dask.grid.geobox import Grid, from_geobox
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,11 @@ def finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray:
         result.encoding["grid_mapping"] = mapping
     result.encoding["_FillValue"] = np.array(np.nan, dtype=result.dtype)[()]
     return result
+
+
+def grid_of(dataset: xr.Dataset) -> Grid:
+    """Where the pixels of a cube lie."""
+    rio = dataset[next(iter(dataset.data_vars))].rio
+    if rio.crs is None:
+        raise GridError("the cube has no CRS")
+    return from_geobox(GeoBox(rio.shape, rio.transform(recalc=True), rio.crs.to_wkt()))

@@ -12,8 +12,8 @@ import xarray as xr
 from pyproj import Transformer
 
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.grid.geobox import CRS84
-from rasteret_dask.pipeline.shape import Shape, finish
+from rasteret_dask.grid.geobox import CRS84, transform_bounds
+from rasteret_dask.pipeline.shape import Shape, finish, grid_of
 from rasteret_dask.pipeline.work import Similarity, SimilarityStep
 
 Array = npt.NDArray[Any]
@@ -68,13 +68,14 @@ def _reference(wanted: Similarity, dataset: xr.Dataset, lazy: list[da.Array]) ->
 
 def _pixel(wanted: Similarity, dataset: xr.Dataset) -> tuple[int, int]:
     assert wanted.point is not None  # the model holds one of the two
-    rio = dataset[next(iter(dataset.data_vars))].rio
-    x, y = Transformer.from_crs(CRS84, rio.crs.to_wkt(), always_xy=True).transform(*wanted.point)
-    column, row = ~rio.transform(recalc=True) @ (x, y)
+    grid = grid_of(dataset)
+    x, y = Transformer.from_crs(CRS84, grid.crs, always_xy=True).transform(*wanted.point)
+    column, row = (x - grid.left) / grid.xres, (grid.top - y) / abs(grid.yres)
     place = int(np.floor(np.round(row, 6))), int(np.floor(np.round(column, 6)))
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     if not (0 <= place[0] < height and 0 <= place[1] < width):
-        west, south, east, north = rio.transform_bounds(CRS84)
+        bounds = dataset[next(iter(dataset.data_vars))].rio.bounds()
+        west, south, east, north = transform_bounds(bounds, grid.crs, CRS84)
         raise ConfigError(
             f"{list(wanted.point)} does not lie in the cube",
             path="similarity.point",

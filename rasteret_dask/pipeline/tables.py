@@ -17,17 +17,16 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import rioxarray  # noqa: F401  (the accessor .rio)
 import shapely
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
-from rasteret_dask.errors import ConfigError, GridError
-from rasteret_dask.grid.geobox import Grid, from_geobox
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.shapes import outside, pixel_shapes
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.pipeline.chips import ChipSet, cut
 from rasteret_dask.pipeline.reductions import REDUCTIONS
+from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import (
     ChipsStep,
     Points,
@@ -91,13 +90,6 @@ def make(
 
 
 # --- both ----------------------------------------------------------------------------------------
-def _grid(dataset: xr.Dataset) -> Grid:
-    rio = dataset[next(iter(dataset.data_vars))].rio
-    if rio.crs is None:
-        raise GridError("the cube has no CRS")
-    return from_geobox(GeoBox(rio.shape, rio.transform(recalc=True), rio.crs.to_wkt()))
-
-
 def _names(step: Zonal | Points, frame: geopandas.GeoDataFrame) -> dict[str, Array]:
     """The columns that tell one row of the vector file from another."""
     for column in (*([step.id] if step.id else []), *step.keep):
@@ -215,7 +207,7 @@ def _statistic(name: str) -> Callable[[Array], Array]:
 
 def _zonal(step: Zonal, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> Table:
     names = _names(step, frame)
-    grid = _grid(dataset)
+    grid = grid_of(dataset)
     lazy = (dataset if dataset.chunks else dataset.chunk()).unify_chunks()
     arrays = [array.data for array in lazy.data_vars.values()]
     zones = _zones(frame.to_crs(grid.crs), grid, arrays[0].chunks[-2:], step.all_touched)
@@ -305,7 +297,7 @@ def _visit(
 # --- points --------------------------------------------------------------------------------------
 def _sample(step: Points, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> Table:
     names = _names(step, frame)
-    grid = _grid(dataset)
+    grid = grid_of(dataset)
     points = frame.to_crs(grid.crs).geometry
     if not (points.geom_type == "Point").all():
         raise ConfigError("not every geometry of the vector file is a point", path="sample.points")

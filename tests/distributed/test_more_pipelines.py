@@ -1,0 +1,401 @@
+"""Shipped pipelines over other data than Sentinel-2 alone: heights, Landsat, embeddings, chips. The
+oracles are rasterio and NumPy on the same files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas
+import pytest
+import rasterio
+import shapely
+import xarray as xr
+from pyproj import Transformer
+from rasterio.warp import Resampling, reproject
+from rasterio.windows import Window
+
+import rasteret_dask as rd
+from rasteret_dask import catalog, resources
+from rasteret_dask.errors import ConfigError
+from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline.run import explain, run
+from rasteret_dask.testing import others
+from rasteret_dask.testing.catalog import write_demo_catalog
+
+DATES = ("2023-07-03", "2023-07-08", "2023-07-13")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    return write_demo_catalog(root, size=128, dates=DATES, blocksize=128)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RASTERET_DASK_WORKSPACE", str(tmp_path / "workspace"))
+    return tmp_path
+
+
+def searched_in(source: Path) -> list[str]:
+    return [
+        f"collection.build.static_catalog={source}",
+        "collection.build.bbox=null",
+        "collection.build.date_range=null",
+        "collection.subset=null",
+        "cube.bbox=null",
+    ]
+
+
+def opened(name: str, *sets: str) -> config.Pipeline:
+    return config.from_file(resources.find(name, "pipelines"), sets)
+
+
+# --- a stack with heights ------------------------------------------------------------------------
+def with_heights(scenes: Path, here: Path) -> list[str]:
+    dem = others.write_dem_catalog(here / "dem")
+    build = f"steps[2].stack.collection.build.static_catalog={dem}"
+    return [*searched_in(scenes), build, "steps[2].stack.collection.build.bbox=null"]
+
+
+def test_sentinel2_dem(scenes, here):
+    pipeline = opened("sentinel2_dem", *with_heights(scenes, here))
+    plan = explain(pipeline)
+    assert [row["band"] for row in plan["bands"]] == ["B02", "B03", "B04", "B08", "DEM"]
+    account = run(pipeline)
+    assert account.requests == plan["requests"]
+    with rasterio.open("output/sentinel2_dem.tif") as image:
+        assert image.descriptions == ("B02", "B03", "B04", "B08", "ndvi", "DEM")
+        found, transform, crs = image.read(6), image.transform, image.crs
+    # GDAL's warp of each tile; of the pixels at the seam each of the two knows one side only.
+    oracle = np.full((2, *found.shape), np.nan, dtype="float32")
+    for number, name in enumerate("WE"):
+        with rasterio.open(here / "dem" / name / "data.tif") as tile:
+            reproject(
+                tile.read(1),
+                oracle[number],
+                src_transform=tile.transform,
+                src_crs=tile.crs,
+                dst_transform=transform,
+                dst_crs=crs,
+                dst_nodata=np.nan,
+                resampling=Resampling.bilinear,
+                tolerance=0,
+            )
+    known = ~np.isnan(oracle)
+    assert (known.any(axis=0) & ~np.isnan(found)).mean() > 0.99
+    assert (found[known[0]].size, found[known[1]].size) > (1000, 1000)
+    error = np.nanmin(np.abs(found - oracle), axis=0)
+    assert np.nanmax(error) < 2.0, "metres, of 1200"
+    # A thousandth of a pixel, at 36 m of height a pixel, but at the seam.
+    assert np.nanpercentile(error, 95) < 0.06
+    stored = xr.open_zarr("output/sentinel2_dem.zarr")
+    np.testing.assert_array_equal(stored.DEM.values, found)
+    np.testing.assert_allclose(
+        stored.ndvi.median(), ((stored.B08 - stored.B04) / (stored.B08 + stored.B04)).median(), 0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("steps[1]={expression: {B02: B02}}", r"still has dates.*steps\[2\]"),
+        ("steps[2].stack.bands=[DEM, B04]", r"steps\[2\]\.stack\.bands\[1\]"),
+    ],
+)
+def test_stacks_that_mean_nothing(scenes, here, change, words):
+    with pytest.raises(ConfigError, match=words):
+        run(opened("sentinel2_dem", *with_heights(scenes, here), change))
+
+
+# --- Landsat -------------------------------------------------------------------------------------
+def temperatures(root: Path) -> tuple[np.ndarray, tuple[float, float]]:
+    """Celsius by date, of clear pixels, the first valid row first; and the grid's corner."""
+    folders = sorted(p for p in root.iterdir() if p.is_dir())
+    placed = []
+    for folder in folders:
+        with rasterio.open(folder / "ST.TIF") as image:
+            stored, bounds = image.read(1), image.bounds
+        with rasterio.open(folder / "QA_PIXEL.TIF") as image:
+            qa = image.read(1)
+        clear = (stored != 0) & (qa != 1)
+        for bit in (1, 3, 4):
+            clear &= (qa >> bit) & 1 == 0
+        kelvin = stored.astype("float64") * 0.00341802 + 149.0
+        placed.append((folder.name, bounds, np.where(clear, kelvin - 273.15, np.nan)))
+    left, top = min(b.left for _, b, _ in placed), max(b.top for _, b, _ in placed)
+    right, bottom = max(b.right for _, b, _ in placed), min(b.bottom for _, b, _ in placed)
+    days = sorted({name.split("_")[3] for name, _, _ in placed})
+    cube = np.full((len(days), round((top - bottom) / 30), round((right - left) / 30)), np.nan)
+    for name, bounds, values in sorted(placed, key=lambda one: one[0].split("_")[2:]):
+        row, column = round((top - bounds.top) / 30), round((bounds.left - left) / 30)
+        part = cube[days.index(name.split("_")[3])]
+        window = part[row : row + values.shape[0], column : column + values.shape[1]]
+        window[np.isnan(window)] = values[np.isnan(window)]
+    return cube, (left, top)
+
+
+def test_landsat_temperature(here):
+    source = others.write_landsat_catalog(here / "landsat")
+    account = run(opened("landsat_temperature", *searched_in(source)))
+    assert account.items == 6
+    cube, corner = temperatures(here / "landsat")
+    with rasterio.open("output/temperature.tif") as image:
+        assert (image.transform.c, image.transform.f) == corner
+        celsius = image.read(1)
+    looks = xr.open_zarr("output/temperature.zarr").looks.values
+    np.testing.assert_array_equal(looks, (~np.isnan(cube)).sum(axis=0))
+    assert set(np.unique(looks)) == {0, 1, 2, 3}
+    seen = looks > 0
+    np.testing.assert_array_equal(np.isnan(celsius), ~seen)
+    expected = np.nanmedian(cube[:, seen], axis=0)
+    np.testing.assert_allclose(celsius[seen], expected, atol=1e-3)
+    assert Path("output/temperature.png").stat().st_size > 1000
+
+
+LST = """
+version: 1
+foreach: {table: districts.parquet, id: code, shard: "${SLURM_ARRAY_TASK_ID}/2"}
+collection: {load: landsat, subset: {date_range: [1990-01-01, 2024-12-31], cloud_cover_lt: 60}}
+cube: {bands: [surface_temperature], groupby: solar_day, scale: true, mask: {band: qa_pixel, bits: {1: 0, 3: 0, 4: 0}}}
+steps: [{resample: 1YS, how: median}, {zonal: {stats: [mean, p90, count]}}]
+output: {parquet: "lst/{code}.parquet"}
+"""
+
+
+def test_the_job_array_of_the_design(here, monkeypatch):
+    """Word for word, but for the places: units of a table on a job array, zones that are its rows."""
+    source = others.write_landsat_catalog(here / "scenes")
+    rd.build("pc/landsat-c2-l2", name="landsat", static_catalog=source)
+    shapes = [
+        shapely.box(301_000 + 2500 * k, 5_243_000, 302_500 + 2500 * k, 5_246_000) for k in range(3)
+    ]
+    frame = geopandas.GeoDataFrame({"code": ["a", "b", "c"]}, geometry=shapes, crs="EPSG:32633")
+    frame.to_parquet(here / "districts.parquet")
+    (here / "lst.yaml").write_text(LST)
+    for task, expected in (("0", ["a", "c"]), ("1", ["b"])):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        told = foreach.run_each(config.from_file(here / "lst.yaml"))
+        assert [(u.id, u.state) for u in told.units] == [(code, "done") for code in expected]
+    cube, (left, top) = temperatures(here / "scenes")
+    with pytest.warns(RuntimeWarning, match="All-NaN"):
+        median = np.nanmedian(cube, axis=0) + 273.15
+    for number, code in enumerate("abc"):
+        (row,) = pandas.read_parquet(f"lst/{code}.parquet").to_dict("records")
+        west, south, east, north = shapes[number].bounds
+        # Pixels whose centre lies inside.
+        rows = slice(round((top - north) / 30), round((top - south) / 30))
+        columns = slice(round((west - left) / 30), round((east - left) / 30))
+        values = median[rows, columns]
+        values = values[~np.isnan(values)]
+        assert row["code"] == code
+        assert str(row["time"])[:10] == "2023-01-01"
+        assert row["surface_temperature_count"] == values.size > 100
+        np.testing.assert_allclose(row["surface_temperature_mean"], values.mean(), atol=1e-3)
+        np.testing.assert_allclose(
+            row["surface_temperature_p90"], np.percentile(values, 90), atol=2e-3
+        )
+
+
+def test_zones_need_polygons_or_a_row(here, scenes):
+    steps = "steps=[{zonal: {stats: [mean]}}]"
+    with pytest.raises(ConfigError, match=r"steps\[0\]\.zonal\.polygons"):
+        run(opened("ndvi_median", *searched_in(scenes), steps, "outputs=[{csv: x.csv}]"))
+    assert not (here / "workspace").exists(), "refused before anything was read"
+
+
+# --- AlphaEarth ----------------------------------------------------------------------------------
+@pytest.fixture
+def embeddings(here) -> Path:
+    """A collection of embeddings in the workspace, and the file that it speaks of."""
+    source = others.write_embedding_catalog(here / "aef")
+    known = catalog.default()["aef/v1-annual"]
+    bands = tuple(replace(band, asset="data") for band in known.bands)
+    described = replace(
+        known, parquet=None, storage={}, bands=bands, stac_collection="aef-v1-annual"
+    )
+    rd.build(described, name="aef", static_catalog=source)
+    return here / "aef" / "aef_2023" / "data.tif"
+
+
+def test_alphaearth_similarity(embeddings, here):
+    with rasterio.open(embeddings) as image:
+        stored, transform = image.read().astype("float64"), image.transform
+    row, column = 40, 77
+    place = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True).transform(
+        transform.c + 10 * (column + 0.5), transform.f - 10 * (row + 0.5)
+    )
+    sets = ["collection.load=aef", "collection.subset=null", "cube.bbox=null"]
+    sets += ["cube.chunks={y: 64, x: 64}"]
+    run(opened("alphaearth_similarity", *sets, f"steps[0].similarity.point={list(place)}"))
+    with rasterio.open("output/similarity.tif") as image:
+        assert image.transform == transform
+        found = image.read(1)
+    vectors = np.sign(stored) * (stored / 127.5) ** 2
+    nothing = (stored == -128).any(axis=0)
+    own = vectors[:, row, column]
+    expected = np.tensordot(own, vectors, 1) / (
+        np.linalg.norm(own) * np.linalg.norm(vectors, axis=0)
+    )
+    np.testing.assert_array_equal(np.isnan(found), nothing)
+    np.testing.assert_allclose(found[~nothing], expected[~nothing], atol=1e-5)
+    assert found[row, column] == pytest.approx(1)
+    assert np.nanmin(found) < 0.5
+    # Chunks of another size: the same to the last bit. A vector in place of the pixel.
+    other = [*sets[:-1], "cube.chunks={y: 48, x: 128}"]
+    run(opened("alphaearth_similarity", *other, f"steps[0].similarity.point={list(place)}"))
+    with rasterio.open("output/similarity.tif") as image:
+        np.testing.assert_array_equal(image.read(1), found)
+    vector = f"steps[0].similarity={{vector: {own.tolist()}}}"
+    run(opened("alphaearth_similarity", *other, vector))
+    with rasterio.open("output/similarity.tif") as image:
+        np.testing.assert_allclose(image.read(1), found, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("{point: [80, 20]}", "does not lie in the cube"),
+        ("{vector: [1, 2]}", "2 numbers for 64 bands"),
+        ("{name: s}", "exactly one of point, vector"),
+        ("{vector: [1], bands: [A64]}", r"bands\[0\]"),
+    ],
+)
+def test_similarities_that_mean_nothing(embeddings, change, words):
+    sets = ["collection.load=aef", "collection.subset=null", "cube.bbox=null"]
+    with pytest.raises(ConfigError, match=words):
+        run(opened("alphaearth_similarity", *sets, f"steps[0].similarity={change}"))
+
+
+# --- chips ---------------------------------------------------------------------------------------
+def test_training_chips(scenes, here):
+    """Every file equals the same window of the cube that a COG would have."""
+    sets = [*searched_in(scenes), "cube.crs=EPSG:32633"]
+    chips = "steps[0].chips={size: 48, stride: 32, min_valid: 0.5}"
+    account = run(opened("training_chips", *sets, chips))
+    assert account.outputs == ("output/chips",)
+    listed = geopandas.read_parquet("output/chips/chips.parquet")
+    assert listed.crs == "EPSG:32633"
+    assert sorted(listed.file) == sorted(p.name for p in Path("output/chips").glob("*.tif"))
+    assert listed.valid.between(0.5, 1).all()
+    assert listed.time.dt.strftime("%Y-%m-%d").nunique() > 1
+    whole = rd.load("training-chips").get_xarray(
+        bands=["B02", "B03", "B04", "B08"],
+        groupby="solar_day",
+        crs="EPSG:32633",
+        harmonize="sentinel-2",
+        mask={"band": "SCL", "keep": [4, 5, 6, 7]},
+    )
+    whole["B04"].isel(time=0).rio.to_raster("b04.tif")
+    shares, first = {}, str(whole.time.values[0])[:10].replace("-", "")
+    with rasterio.open("b04.tif") as image:
+        for one in listed.itertuples():
+            if f"_{first}." not in one.file:
+                continue
+            with rasterio.open(f"output/chips/{one.file}") as chip:
+                assert chip.nodata == image.nodata == -32768
+                assert chip.descriptions == ("B02", "B03", "B04", "B08")
+                assert tuple(chip.bounds) == one.geometry.bounds
+                values = chip.read()
+                window = Window(one.col, one.row, 48, 48)
+                np.testing.assert_array_equal(values[2], image.read(1, window=window))
+                assert chip.transform == image.window_transform(window)
+            shares[one.file] = 1 - (values == -32768).any(axis=0).mean()
+            assert one.valid == pytest.approx(shares[one.file])
+        height, width = image.shape
+    places = len(range(0, height - 47, 32)) * len(range(0, width - 47, 32))
+    said = json.loads(Path("output/chips.run.json").read_text())["outputs"][0]
+    assert (said["files"], said["files"] + said["left_out"]) == (len(listed), 3 * places)
+    assert 0 < len(shares) < places
+
+
+def test_chips_around_places(scenes, here):
+    points = [shapely.Point(12.0, 47.2), shapely.Point(12.002, 47.201), shapely.Point(0, 0)]
+    frame = geopandas.GeoDataFrame(
+        {"site": ["north", "south", "far"], "label": [3, 4, 5]}, geometry=points, crs="EPSG:4326"
+    )
+    frame.to_file("places.geojson", driver="GeoJSON")
+    chips = "{size: 16, around: places.geojson, id: site, keep: [label]}"
+    steps = f"steps=[{{indices: [ndvi]}}, {{reduce: {{how: median}}}}, {{chips: {chips}}}]"
+    outputs = "outputs=[{chips: sites}, {stac: sites/item.json}]"
+    sets = [*searched_in(scenes), "cube.crs=EPSG:32633", "cube.harmonize=null", steps, outputs]
+    run(opened("training_chips", *sets))
+    listed = geopandas.read_parquet("sites/chips.parquet").set_index("id")
+    assert dict(listed.label) == {"north": 3, "south": 4}
+    assert dict(listed.file) == {"north": "north.tif", "south": "south.tif"}
+    to_utm = Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True)
+    with rasterio.open("sites/north.tif") as chip:
+        assert chip.dtypes == ("float32",)
+        assert np.isnan(chip.nodata)
+        assert chip.index(*to_utm.transform(12.0, 47.2)) == (8, 8)
+    item = json.loads(Path("sites/item.json").read_text())
+    assert item["assets"]["chips"]["href"] == "chips.parquet"
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["steps[0].chips.size=4000"], "no chip of 4000 pixels"),
+        (["outputs=[{cog: x.tif}]"], "a COG holds a cube"),
+        (["steps=[]"], "no step has cut any"),
+        (["steps[1]={reduce: {how: median}}"], "nothing can follow"),
+        (["steps[0].chips.id=x"], "columns of `around`"),
+    ],
+)
+def test_chips_that_mean_nothing(scenes, here, sets, words):
+    with pytest.raises(ConfigError, match=words):
+        run(opened("training_chips", *searched_in(scenes), *sets))
+
+
+def test_a_list_is_gone_while_its_chips_are_made_anew(scenes, here):
+    sets = [
+        *searched_in(scenes),
+        "cube.crs=EPSG:32633",
+        "steps[0].chips={size: 48, min_valid: 0.2}",
+    ]
+    run(opened("training_chips", *sets))
+    with pytest.raises(rd.errors.RasteretError, match="of valid pixels"):
+        run(
+            opened(
+                "training_chips",
+                *sets[:-1],
+                "steps[0].chips={size: 48, min_valid: 1.0}",
+                "cube.mask.keep=[2]",
+            )
+        )
+    assert not Path("output/chips/chips.parquet").exists()
+
+
+# --- on real scenes ------------------------------------------------------------------------------
+def test_chips_of_real_scenes_equal_rasterio(austria, here):
+    sets = [*searched_in(austria / "catalog.json"), "cube.crs=EPSG:32633", "cube.mask=null"]
+    sets += ["cube.bands=[B08]", "cube.groupby=id", "cube.harmonize=null"]
+    sets += [
+        "collection.subset={cloud_cover_lt: 40, bbox: [15.1, 45.2, 15.3, 45.3]}",
+        "steps[0].chips={size: 256, min_valid: 1.0}",
+    ]
+    run(opened("training_chips", *sets))
+    listed = geopandas.read_parquet("output/chips/chips.parquet")
+    assert len(listed) > 3
+    sources = [rasterio.open(path) for path in sorted(austria.glob("*_33TWL_*/B08.tif"))]
+    for one in listed.itertuples():
+        with rasterio.open(f"output/chips/{one.file}") as chip:
+            values, corner = chip.read(1), (chip.transform.c, chip.transform.f)
+        day = one.file.split("_")[1][:8]
+        same = []
+        for image in sources:
+            if f"_{day}_" not in image.name:
+                continue
+            column = (corner[0] - image.transform.c) / 120
+            row = (image.transform.f - corner[1]) / 120
+            if 0 <= row <= image.height - 256 and 0 <= column <= image.width - 256:
+                window = Window(round(column), round(row), 256, 256)
+                same.append(np.array_equal(values, image.read(1, window=window)))
+        assert any(same), one.file
+    for image in sources:
+        image.close()
