@@ -16,16 +16,18 @@ from distributed import Client, LocalCluster
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.cluster.plugins import prepare
 from rasteret_dask.cluster.remote import Remote, Ssh, open_remote, open_ssh
 from rasteret_dask.cluster.security import Tls, host_of, is_loopback
+from rasteret_dask.cluster.surroundings import Surroundings, surrounded, tell_workers
 from rasteret_dask.documents import TAG, Strict, assign, read, substitute, validate
 from rasteret_dask.errors import ConfigError
 
 _PLAIN_SCHEMES = ("tcp", "ws")
 
 
-class Threads(Strict):
+class Threads(Surroundings):
     """Dask's threads in this process: no cluster at all."""
 
     kind: Literal["threads"]
@@ -34,7 +36,7 @@ class Threads(Strict):
     )
 
 
-class Local(Strict):
+class Local(Surroundings):
     """Worker processes on this machine."""
 
     kind: Literal["local"]
@@ -63,7 +65,7 @@ class Local(Strict):
         return self
 
 
-class Address(Strict):
+class Address(Surroundings):
     """A scheduler that runs already."""
 
     kind: Literal["address"]
@@ -147,8 +149,15 @@ def open_profile(profile: Profile) -> Iterator[Client | None]:
     ------
     distributed.Client or None
         None for threads.
+
+    Raises
+    ------
+    RunInterruptedError
+        The cluster was lost within the block.
     """
-    with _OPENERS[profile.kind](profile) as client:
+    with surrounded(profile), _OPENERS[profile.kind](profile) as client, noticing_loss(client):
+        if client is not None:
+            tell_workers(client, profile)
         yield client
 
 

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from rasteret_dask.cluster.plugins import prepare
 from rasteret_dask.cluster.security import Tls, is_loopback
+from rasteret_dask.cluster.surroundings import Surroundings
 from rasteret_dask.documents import Strict
 from rasteret_dask.errors import ConfigError
 
@@ -38,7 +39,7 @@ class Adapt(Strict):
     maximum: Annotated[int, Field(ge=1)]
 
 
-class Remote(Strict):
+class Remote(Surroundings):
     """A cluster of `dask-jobqueue`, `dask-kubernetes`, `coiled` or `dask-gateway`."""
 
     kind: Literal["slurm", "pbs", "kubernetes", "coiled", "gateway"]
@@ -77,7 +78,7 @@ class Remote(Strict):
         return self
 
 
-class Ssh(Strict):
+class Ssh(Surroundings):
     """Machines reached by SSH: the scheduler on the first host, workers on the others."""
 
     kind: Literal["ssh"]
@@ -202,7 +203,10 @@ def ssh_arguments(profile: Ssh) -> dict[str, Any]:
 def open_ssh(profile: Ssh) -> Iterator[Client]:
     """Start the processes; they end with the block."""
     # The hosts inherit this configuration.
-    settings: dict[str, Any] = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
+    settings: dict[str, Any] = {
+        "distributed.scheduler.allowed-failures": profile.allowed_failures,
+        "distributed.deploy.lost-worker-timeout": "1 day",  # as for local clusters
+    }
     if profile.tls is not None:
         settings.update(profile.tls.settings())
     with (

@@ -15,7 +15,7 @@ from dask.base import tokenize
 from dask.utils import parse_bytes
 
 from rasteret_dask.errors import ArgumentError, EmptySelectionError, NodataError
-from rasteret_dask.grid.choose import choose_grid
+from rasteret_dask.grid.choose import SourceGrid, choose_grid
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.grid.radiometry import DECODERS, Number, masked_dtype
 from rasteret_dask.grid.shapes import pixel_shapes
@@ -39,6 +39,7 @@ from rasteret_dask.read.graph import to_dask
 from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.levels import at_levels
 from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.storage.regions import warn_elsewhere
 
 S2_NODATA = -32768
 """Of harmonised integers: 0 would be a reflectance once 1000 has been taken off."""
@@ -89,6 +90,8 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
         )
     items = arrange(table, request)
     raws = {asked: raw_sources(items, band, request) for asked, band in request.bands}
+    for url in [raw.urls[0] for raw in raws.values() if raw.urls][:1]:
+        warn_elsewhere(url, request.storage)
     grid = request.fixed or _grid_of(raws.values(), request)
     masks = None
     if request.mask is not None:
@@ -152,16 +155,21 @@ def decide_grid(table: pa.Table, request: CubeRequest) -> Grid:
 
 
 def _grid_of(raws: Iterable[RawSources], request: CubeRequest) -> Grid:
-    return choose_grid(source_grids(min(raws, key=_pixel_area)), request.grid)
+    """Return the grid that the sources of all bands vote for."""
+    found: dict[tuple[Any, ...], SourceGrid] = {}
+    for one in (one for raw in raws for one in source_grids(raw)):
+        key = (one.crs, one.affine, one.width, one.height)
+        other = found.get(key)
+        if other is not None:
+            one = replace(
+                one, items=one.items + other.items, first_id=min(one.first_id, other.first_id)
+            )
+        found[key] = one
+    return choose_grid(list(found.values()), request.grid)
 
 
 def _dilate(request: CubeRequest) -> float:
     return request.mask.dilate if request.mask is not None else 0.0
-
-
-def _pixel_area(raw: RawSources) -> float:
-    a, b, _, d, e, _ = raw.affines.T
-    return float(np.min(np.abs(a * e - b * d))) if len(raw) else float("inf")
 
 
 def choose_output(
