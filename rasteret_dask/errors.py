@@ -191,3 +191,7 @@ class DuplicateItemError(CollectionError):
 
 class PipelineError(RasteretError):
     """A pipeline that started and could not be finished."""
+
+
+class RunInterruptedError(PipelineError):
+    """A run that was broken off from outside (its cluster was lost); what is finished is kept, and it can go on."""

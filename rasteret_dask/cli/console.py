@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from rasteret_dask.errors import ArgumentError, RasteretError
+from rasteret_dask.errors import ArgumentError, RasteretError, RunInterruptedError
 from rasteret_dask.pipeline.account import Progress, RunAccount
 from rasteret_dask.pipeline.foreach import EachAccount
 
@@ -28,10 +30,10 @@ Custom = Annotated[
     bool, typer.Option("--allow-custom", help="Let steps by import path run: they are code.")
 ]
 
-# Exit codes; Ctrl-C as in a shell.
+# Exit codes. The last is EX_TEMPFAIL of sysexits.h, which batch systems know: the same command with --resume goes on.
 FAILED = 1
 MISUSED = 2
-STOPPED = 130
+RESUMABLE = 75
 
 _EVERY = 10.0
 
@@ -41,16 +43,42 @@ def reported(debug: bool) -> Iterator[None]:
     """Turn errors of our own into a short message and an exit code; the traceback needs
     ``--debug``."""
     try:
-        yield
+        with _ended_by_sigterm():
+            yield
     except KeyboardInterrupt:
         typer.echo("stopped; what is finished is kept, and --resume goes on from it", err=True)
-        raise typer.Exit(STOPPED) from None
+        raise typer.Exit(RESUMABLE) from None
     except RasteretError as error:
         if debug:
             raise
         err = Console(stderr=True, soft_wrap=True, highlight=False)
         err.print(Text.assemble(("error: ", "bold red"), str(error)))
-        raise typer.Exit(MISUSED if isinstance(error, ArgumentError) else FAILED) from None
+        raise typer.Exit(_code(error)) from None
+
+
+def _code(error: RasteretError) -> int:
+    if isinstance(error, RunInterruptedError):
+        return RESUMABLE
+    return MISUSED if isinstance(error, ArgumentError) else FAILED
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: it is how a batch system announces the wall time, some seconds before it kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        # Once: the next one ends a process that does not end by itself.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

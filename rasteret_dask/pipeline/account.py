@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,8 @@ class RunAccount:
         URL of the run's record.
     reused : bool
         Everything was there already, and nothing was computed.
+    failures : int
+        Tiles that could not be had and are nodata now, each with its row in the ledger.
     """
 
     pipeline: str
@@ -65,6 +68,7 @@ class RunAccount:
     computed: int = 0
     record: str | None = None
     reused: bool = False
+    failures: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Values for JSON."""
@@ -178,7 +182,8 @@ def watch(client: Client | None, progress: Progress, interval: float = 0.3) -> I
             yield count
         finally:
             stop.set()
-            thread.join()
+            # Whoever asks a lost scheduler waits for half a minute; the error need not.
+            thread.join(timeout=2 * interval if sys.exc_info()[0] is not None else None)
         done, total = counts()
         count.tasks = done - first[0]
         progress.update(done - first[0], max(done - first[0], total - first[1]))

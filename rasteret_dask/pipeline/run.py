@@ -7,9 +7,12 @@ from typing import Any
 import geopandas
 import xarray as xr
 from distributed import Client, wait
+from distributed.comm import CommClosedError
 
+from rasteret_dask import api
+from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
-from rasteret_dask.errors import ConfigError, PipelineError, RasteretError
+from rasteret_dask.errors import CollectionError, ConfigError, PipelineError
 from rasteret_dask.pipeline import outputs, record, steps, tables
 from rasteret_dask.pipeline.account import Meter, Progress, RunAccount, Silence, Stopwatch, watch
 from rasteret_dask.pipeline.check import check
@@ -17,10 +20,11 @@ from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_collection, open_cube, open_vectors
 from rasteret_dask.pipeline.reading import explain as read_cost
 from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
+from rasteret_dask.read.ledger import new_run, read_ledger
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
-_NO_COUNTERS = ("pipeline", "outputs", "record", "reused")
+_NO_COUNTERS = ("pipeline", "outputs", "record", "reused", "failures")
 
 
 def run(
@@ -61,36 +65,32 @@ def run(
         The pipeline makes no sense, or names a file that is not there; nothing has run.
     EmptySelectionError
         No item is left.
+    RunInterruptedError
+        The cluster was lost; with `resume` it goes on.
     RasteretError
         Whatever went wrong with a file, with its item, band and URL.
     """
     if pipeline.foreach is not None:
         raise ConfigError("a pipeline with foreach runs by foreach.run_each", path="foreach")
     check(pipeline, allow_custom=allow_custom)
-    vectors = open_vectors(pipeline)
-    if area is not None:
-        vectors["cube"] = area
+    vectors = open_vectors(pipeline, area)
     listener: Progress = Silence() if progress is None else progress
     where = _current_client() if client is None else client
     clock, meter = Stopwatch(), Meter(where)
-    with watch(where, listener) as count:
+    with noticing_loss(where), watch(where, listener) as count:
         listener.stage("collection")
-        collection, headers = open_collection(pipeline.collection, vectors)
-        items = len(collection)
-        noted, finished = _record(pipeline, collection, vectors, items, resume)
+        before = record.load(record_url(pipeline))
+        collection, headers = _collection(pipeline, vectors, before if resume else None)
+        noted, finished = _record(pipeline, collection, vectors, before if resume else None)
         if not finished:
-            try:
+            with record.Ending(noted), noticing_loss(where):
                 _work(pipeline, collection, vectors, noted, where, listener, resume)
-            except KeyboardInterrupt:
-                record.end(noted, "interrupted")
-                raise
-            except RasteretError as error:
-                record.end(noted, "failed", error=str(error))
-                raise
-    spent = meter.read()
+                record.end(noted, "done", failures=_failures(noted))
+    with noticing_loss(where):
+        spent = meter.read()
     account = RunAccount(
         pipeline=pipeline.name,
-        items=items,
+        items=len(collection),
         headers=headers,
         requests=spent.requests,
         bytes=spent.bytes,
@@ -102,10 +102,11 @@ def run(
         computed=0 if finished else _sum(noted, "computed"),
         record=noted.url,
         reused=finished,
+        failures=noted.document.get("failures", 0),
     )
     if not finished:
         counters = {k: v for k, v in account.as_dict().items() if k not in _NO_COUNTERS}
-        record.end(noted, "done", counters=counters)
+        noted.save(counters=counters)
     return account
 
 
@@ -139,9 +140,7 @@ def explain(
         Plain values: items, requests, bytes, tasks, the cost of every band, variables and outputs.
     """
     shape = check(pipeline, allow_custom=allow_custom)
-    vectors = open_vectors(pipeline)
-    if area is not None:
-        vectors["cube"] = area
+    vectors = open_vectors(pipeline, area)
     collection, headers = open_collection(pipeline.collection, vectors)
     cost = read_cost(collection, pipeline, vectors)
     return {
@@ -166,20 +165,70 @@ def record_url(pipeline: Pipeline) -> str:
     return pipeline.record or f"{outputs.url_of(pipeline.outputs[0]).rstrip('/')}.run.json"
 
 
+def pinned_collection(
+    pipeline: Pipeline, vectors: Vectors, before: record.Record
+) -> Collection | None:
+    """The collection after its subset as a run saw it; None where it lay in no workspace.
+
+    Raises
+    ------
+    CollectionError
+        It is gone.
+    """
+    said = before.document["collection"]
+    number = said["snapshot"].get("commit")
+    if said["url"] is None or number is None:
+        return None
+    whole = api.load(said["url"], snapshot=number)
+    return open_collection(pipeline.collection, vectors, whole)[0]
+
+
+def _collection(
+    pipeline: Pipeline, vectors: Vectors, before: record.Record | None
+) -> tuple[Collection, int]:
+    """The collection after its subset, and the headers read for it; that of a run which goes on is
+    what it was, whatever has been appended since."""
+    if before is not None and not before.finished:
+        try:
+            found = pinned_collection(pipeline, vectors, before)
+        except CollectionError:  # built anew meanwhile: the run begins anew as well
+            found = None
+        if found is not None and _continues(pipeline, found, vectors, before):
+            return found, 0
+    return open_collection(pipeline.collection, vectors)
+
+
+def _continues(
+    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: record.Record
+) -> bool:
+    return bool(before.document["digest"] == record.digest_of(pipeline, collection, vectors))
+
+
 def _record(
-    pipeline: Pipeline, collection: Collection, vectors: Vectors, items: int, resume: bool
+    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: record.Record | None
 ) -> tuple[record.Record, bool]:
     """The record of this run, and whether there is nothing left to do."""
     url = record_url(pipeline)
-    digest = record.digest_of(pipeline, collection, vectors)
-    before = record.load(url)
-    if resume and before is not None and before.finished and before.document["digest"] == digest:
+    goes_on = before is not None and _continues(pipeline, collection, vectors, before)
+    if goes_on and before is not None and before.finished:
         return before, True
-    noted = record.begin(url, pipeline, collection, digest, items)
+    ledger = None
+    if pipeline.cube.ledger is not None:
+        # One that goes on keeps its ledger: regions that are done have their holes in it.
+        ledger = record.ledger_of(before) if goes_on and before is not None else None
+        ledger = ledger or new_run(pipeline.cube.ledger)
+    digest = record.digest_of(pipeline, collection, vectors)
+    noted = record.begin(url, pipeline, collection, digest, ledger=ledger)
     if "cube" in vectors and pipeline.cube.geometries is None:  # a unit's own area, in no file
         area = vectors["cube"]
         noted.save(area={"wkt": list(area.geometry.to_wkt()), "crs": area.crs.to_wkt()})
     return noted, False
+
+
+def _failures(noted: record.Record) -> int:
+    """How many tiles could not be had, after a run that writes them down."""
+    ledger = record.ledger_of(noted)
+    return 0 if ledger is None else len(read_ledger(ledger.url, ledger.run))
 
 
 # --- work ----------------------------------------------------------------------------------------
@@ -193,12 +242,12 @@ def _work(
     resume: bool,
 ) -> None:
     progress.stage("cube")
-    cube = open_cube(collection, pipeline, vectors)
+    cube = open_cube(collection, pipeline, vectors, record.ledger_of(noted))
     dataset = steps.apply(cube, pipeline.steps)
-    table = None
     if "table" in vectors:
         progress.stage("table")
-        table = tables.make(pipeline.steps[-1], dataset, vectors["table"])
+    last = pipeline.steps[-1] if pipeline.steps else None
+    table = None if last is None else tables.make(last, dataset, vectors.get("table"))
     wanted = sorted(pipeline.outputs, key=_turn)
     first = wanted[0]
     if table is None and not _whole_zarr(first) and len(wanted) > 1 and dataset.nbytes <= _SMALL:
@@ -210,13 +259,18 @@ def _work(
         progress.stage(f"write {outputs.url_of(output)}")
         try:
             said = outputs.write(output, result)
+        except CommClosedError:  # an OSError, but not the output's
+            raise
         except OSError as error:
+            if client is not None and client.status != "running":
+                raise
             url = record.unsigned(outputs.url_of(output))
             reason = error.strerror or type(error).__name__
             raise PipelineError(f"{url} could not be written: {reason}") from error
         noted.save(outputs=[*noted.document["outputs"], record.unsigned(said)])
         if output is first and _whole_zarr(first):
             stored = xr.open_zarr(outputs.url_of(first), chunks={}, mask_and_scale=False)
+            stored = stored[list(dataset.data_vars)]  # a store knows no order
             if len(wanted) > 1 and stored.nbytes <= _SMALL:
                 stored = _computed(stored, client)
             result = outputs.Result(pipeline.name, stored, None, dates, resume, result.written)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rasteret_dask.errors import RasteretError
-from rasteret_dask.grid.tiles import Piece
+from rasteret_dask.grid.tiles import Piece, Window
 from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.plan.halo import affected, unmasked
 from rasteret_dask.read import ledger
 from rasteret_dask.read.engine import Load, TileUse
 
@@ -36,6 +37,13 @@ def note_failures(
     by_array |= {
         id(job.inner_pixels): (job, job.holes) for job in jobs if job.inner_pixels is not None
     }
+    # Bands that are read along, to be valid together, may be resampled in another way.
+    methods = {
+        id(other): partner.output.method
+        for job in jobs
+        for partner, same in job.partners
+        for other in same
+    }
     rows: list[dict[str, Any]] = []
     for use, error in failures:
         for load, piece in use.users:
@@ -50,7 +58,8 @@ def note_failures(
             # What lies there is whatever the memory held.
             nodata = load.source.nodata
             load.out[hole] = plan.output.gap if job.direct else 0 if nodata is None else nodata
-            rows.append(_row(plan, job, load, piece, use, error))
+            method = methods.get(id(job), plan.output.method)
+            rows.append(_row(plan, job, load, piece, _box_of(job, load, hole, method), use, error))
     ledger.write_part(plan.ledger, rows)
 
 
@@ -59,10 +68,25 @@ def _box(piece: Piece) -> tuple[slice, slice]:
     return slice(piece.top, piece.top + h), slice(piece.left, piece.left + w)
 
 
+def _box_of(job: Job, load: Load, hole: tuple[slice, slice], method: str) -> Window:
+    """A window of the cube that holds every pixel that the tile could have changed."""
+    window = (hole[0].start, hole[0].stop, hole[1].start, hole[1].stop)
+    mask = job.source.mask
+    if load.out is job.mask_pixels and mask is not None and job.mask_where is not None:
+        window = unmasked(window, mask, job.mask_where, job.where)
+    return affected(window, job.source, job.where, method)
+
+
 def _row(
-    plan: ReadPlan, job: Job, load: Load, piece: Piece, use: TileUse, error: RasteretError
+    plan: ReadPlan,
+    job: Job,
+    load: Load,
+    piece: Piece,
+    box: Window,
+    use: TileUse,
+    error: RasteretError,
 ) -> dict[str, Any]:
-    row0, row1, col0, col1 = job.where.target
+    row0, row1, col0, col1 = box
     return {
         "band": plan.output.band,
         "source_band": load.band,

@@ -12,6 +12,7 @@ import io
 import secrets
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -64,6 +65,8 @@ def new_run(url: str) -> Ledger:
             "ledger= must be a URL without user and query: it is written into graphs",
             hint="give workers their credentials through their environment, a role or a file",
         )
+    if "://" not in url:  # workers and later sessions are at home elsewhere
+        url = str(Path(url).expanduser().absolute())
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     return Ledger(url, f"{stamp}-{secrets.token_hex(4)}")
 

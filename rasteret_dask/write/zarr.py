@@ -9,33 +9,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import rioxarray  # noqa: F401  (the accessor .rio)
 import xarray as xr
-import zarr
 from fsspec.implementations.local import LocalFileSystem
 from pyproj import CRS
 from xarray.conventions import encode_cf_variable
 from zarr.storage import MemoryStore
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.write import regions
+from rasteret_dask.write import regions, shards
 from rasteret_dask.write.raster import is_inherited
-from rasteret_dask.write.regions import Index, Journal, Key
+from rasteret_dask.write.regions import Journal, Key
 from rasteret_dask.write.target import resolve
 
 _ROOT = "zarr.json"
 # What a variable remembers of the file it came from, and a new store must not inherit.
 _STALE = ("chunks", "preferred_chunks", "shards", "compressors", "filters", "serializer", "source")
-# Regions in one graph: what a scheduler takes in without a pause that anybody notices.
-_AT_ONCE = 4096
 # https://github.com/zarr-conventions: what a group says of the arrays in it.
 _CONVENTIONS = (
     {
@@ -51,6 +46,8 @@ _CONVENTIONS = (
         "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
     },
 )
+# Where to read of the run that made a cube: no part of what is in it, and other bytes every time.
+_OF_THE_RUN = ("rasteret_run", "rasteret_record")
 # A chunk is what a reader fetches at least; shards hold many of them.
 _CHUNK_SIDES = (512, 256)
 
@@ -198,83 +195,11 @@ def _write_regions(
     done: frozenset[Key],
 ) -> int:
     computed = 0
-    for group in _groups(arrays):
-        first = next(iter(group.values()))
-        store_region = StoreRegion(store, journal, tuple(group), first.chunksize)
-        stored = da.map_blocks(
-            store_region,
-            *group.values(),
-            dtype=np.uint8,
-            chunks=tuple((1,) * n for n in first.numblocks),
-            meta=np.empty((0,) * first.ndim, np.uint8),
-            token="write-region",
-        )
-        missing = [i for i in np.ndindex(*first.numblocks) if (next(iter(group)), i) not in done]
-        for runs in _batches(missing):
-            dask.compute(*(stored.blocks[run] for run in runs))
-            computed += sum(run[-1].stop - run[-1].start for run in runs)
+    for group in shards.groups(arrays):
+        name, first = next(iter(group.items()))
+        missing = [i for i in np.ndindex(*first.numblocks) if (name, i) not in done]
+        computed += shards.store_regions(group, missing, store, journal)
     return computed
-
-
-def _groups(arrays: Mapping[str, da.Array]) -> list[dict[str, da.Array]]:
-    """Variables that are written together: one region reads all of them, and shares what they
-    share."""
-    groups: dict[Any, dict[str, da.Array]] = {}
-    for name, array in arrays.items():
-        groups.setdefault((array.shape, array.chunks), {})[name] = array
-    return list(groups.values())
-
-
-def _batches(missing: list[Index]) -> Iterator[list[tuple[Any, ...]]]:
-    """Neighbours along the last axis in one run, runs in batches of `_AT_ONCE` regions."""
-    runs: list[tuple[Any, ...]] = []
-    size = 0
-    start = 0
-    for position in range(1, len(missing) + 1):
-        before = missing[position - 1]
-        follows = position < len(missing) and missing[position] == (*before[:-1], before[-1] + 1)
-        if follows and position - start < _AT_ONCE:
-            continue
-        first = missing[start]
-        runs.append((*first[:-1], slice(first[-1], before[-1] + 1)))
-        size += position - start
-        start = position
-        if size >= _AT_ONCE:
-            yield runs
-            runs, size = [], 0
-    if runs:
-        yield runs
-
-
-@dataclass(frozen=True, slots=True)
-class StoreRegion:
-    """Stores one block of every variable, then says so; what workers run.
-
-    Parameters
-    ----------
-    store : str
-        Path or URL.
-    journal : Journal
-    names : tuple of str
-        Variables, in the order of the blocks.
-    shards : tuple of int
-        Shape of a whole block.
-    """
-
-    store: str
-    journal: Journal
-    names: tuple[str, ...]
-    shards: tuple[int, ...]
-
-    def __call__(self, *blocks: Any, block_id: Index) -> npt.NDArray[np.uint8]:
-        """Store the blocks at `block_id`."""
-        starts = [size * index for size, index in zip(self.shards, block_id, strict=True)]
-        where = tuple(slice(a, a + n) for a, n in zip(starts, blocks[0].shape, strict=True))
-        for name, block in zip(self.names, blocks, strict=True):
-            array = zarr.open_array(f"{self.store.rstrip('/')}/{name}", mode="r+", zarr_format=3)
-            array[where] = block
-        self.journal.mark(self.names[0], block_id)
-        return np.ones((1,) * len(block_id), np.uint8)
 
 
 def _geo(dataset: xr.Dataset) -> dict[str, Any]:
@@ -324,7 +249,8 @@ def _prepared(dataset: xr.Dataset) -> xr.Dataset:
     """Uniform chunks, CF attributes, and nothing left of where the pixels came from."""
     prepared = dataset.copy()
     grid = "spatial_ref" if "spatial_ref" in prepared.coords else None
-    prepared.attrs = {"Conventions": "CF-1.11", **prepared.attrs, **_geo(prepared)}
+    kept = {key: value for key, value in prepared.attrs.items() if key not in _OF_THE_RUN}
+    prepared.attrs = {"Conventions": "CF-1.11", **kept, **_geo(prepared)}
     for name in prepared.variables:
         variable = prepared[name].variable
         variable.encoding = {k: v for k, v in variable.encoding.items() if k not in _STALE}

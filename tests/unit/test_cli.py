@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 
 import geopandas
 import pyarrow.dataset
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from rasteret_dask import catalog, resources
 from rasteret_dask.cli import console
 from rasteret_dask.cli.app import app
-from rasteret_dask.errors import ConfigError
+from rasteret_dask.errors import ConfigError, RunInterruptedError
 from rasteret_dask.pipeline.account import RunAccount
 from rasteret_dask.testing.catalog import write_demo_catalog
 
@@ -70,11 +71,26 @@ def test_failure_is_exit_code_1(call):
     assert call("collections", "delete", "no-such", "--yes").exit_code == 1
 
 
-def test_ctrl_c_is_exit_code_130_and_says_how_to_go_on(capsys):
+def _lose():
+    raise RunInterruptedError("lost", hint="run it again with --resume")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        lambda: signal.raise_signal(signal.SIGINT),
+        lambda: signal.raise_signal(signal.SIGTERM),
+        _lose,
+    ],
+    ids=["Ctrl-C", "SIGTERM", "a lost cluster"],
+)
+def test_what_can_go_on_is_exit_code_75_and_says_so(capsys, event):
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as caught, console.reported(debug=False):
-        raise KeyboardInterrupt
-    assert caught.value.exit_code == 130
+        event()
+    assert caught.value.exit_code == 75
     assert "--resume" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_validate_and_schema(call):

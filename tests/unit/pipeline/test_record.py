@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pystac
 import pytest
 
 from rasteret_dask import api
@@ -14,6 +15,7 @@ from rasteret_dask.pipeline import config, record
 from rasteret_dask.pipeline.run import run
 from rasteret_dask.testing.catalog import write_demo_catalog
 
+STEPS = [{"reduce": {"how": "mean"}}]
 DATES = ("2023-07-03", "2023-07-08", "2023-07-13")
 
 
@@ -64,7 +66,8 @@ def test_what_a_record_says(make, tmp_path):
     account = run(make())
     said = json.loads(Path(account.record).read_text())
     assert account.record == f"{tmp_path}/out.tif.run.json"
-    assert (said["format"], said["version"], said["state"]) == ("rasteret-dask run", 1, "done")
+    assert (said["format"], said["version"], said["state"]) == ("rasteret-dask run", 2, "done")
+    assert (said["kind"], said["failures"]) == ("pipeline", 0)
     assert said["counters"]["requests"] == account.requests > 0
     assert "reused" not in said["counters"]
     assert said["collection"]["items"] == 4
@@ -103,14 +106,50 @@ def test_a_failure_is_recorded_and_is_not_done(make, tmp_path, scenes):
     assert not run(make(), resume=True).reused
 
 
+def test_a_run_that_goes_on_goes_on_with_its_own_snapshot(make, tmp_path, scenes, collection):
+    bad = next(scenes.parent.glob("*20230708*")) / "B04.tif"
+    bad.rename(tmp_path / "away.tif")
+    with pytest.raises(RasteretError, match="B04"):
+        run(make())
+    (tmp_path / "away.tif").rename(bad)
+    third = write_demo_catalog(tmp_path / "third", size=64, dates=DATES[2:], blocksize=128)
+    items = [
+        item.make_asset_hrefs_absolute()
+        for item in pystac.Catalog.from_file(third).get_items(recursive=True)
+    ]
+    assert len(collection.append(items)) == 6
+    assert run(make(), resume=True).items == 4
+    # It is whole now; the next one sees what there is.
+    assert run(make(), resume=True).items == 6
+
+
+class Strange(Exception):
+    """An error of somebody else's, whose text may hold anything."""
+
+
+def strange(dataset):
+    raise Strange("https://host/x.tif?sig=SECRET")
+
+
+def test_whatever_ends_a_run_is_recorded_without_a_strangers_words(make, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    custom = {"custom": {"function": f"{Path(__file__).stem}:strange", "variables": ["B04"]}}
+    with pytest.raises(Exception, match="SECRET"):
+        run(make(steps=[custom, *STEPS]), allow_custom=True)
+    text = (tmp_path / "out.tif.run.json").read_text()
+    assert json.loads(text)["state"] == "failed"
+    assert json.loads(text)["error"] == "Strange"
+    assert "SECRET" not in text
+
+
 def test_nothing_else_is_replaced_and_newer_records_are_refused(make, tmp_path):
     mine = tmp_path / "out.tif.run.json"
     mine.write_text('{"my": "thesis"}')
     with pytest.raises(PipelineError, match="is no record"):
         run(make())
     assert mine.read_text() == '{"my": "thesis"}'
-    mine.write_text('{"format": "rasteret-dask run", "version": 2}')
-    with pytest.raises(SchemaVersionError, match="version 2"):
+    mine.write_text('{"format": "rasteret-dask run", "version": 3}')
+    with pytest.raises(SchemaVersionError, match="version 3"):
         run(make())
 
 

@@ -1,0 +1,210 @@
+"""What a run leaves behind: enough to say what was done, to do it again, and to mend it.
+
+See ``docs/formats.md``, "Run record". A pipeline leaves one beside its first output, a cube that
+records what fails leaves one in its ledger. URLs are written without queries and passwords: those
+can be signatures.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from rasteret_dask.errors import (
+    PipelineError,
+    RasteretError,
+    RunInterruptedError,
+    SchemaVersionError,
+)
+from rasteret_dask.write.target import put_bytes, resolve
+
+if TYPE_CHECKING:
+    from rasteret_dask.collection import Collection
+
+log = logging.getLogger(__name__)
+
+VERSION = 2
+FORMAT = "rasteret-dask run"
+PIPELINE, CUBE = "pipeline", "cube"
+_PACKAGES = ("rasteret-dask", "dask", "distributed", "numpy", "xarray", "zarr", "pyarrow")
+
+
+@dataclass(slots=True)
+class Record:
+    """The record of one run; written again whenever something in it changes.
+
+    Parameters
+    ----------
+    url : str
+        Where it lies.
+    document : dict
+        What it says.
+    """
+
+    url: str
+    document: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything was written."""
+        return bool(self.document.get("state") == "done")
+
+    def save(self, **changes: Any) -> None:
+        """Change some keys, and write it."""
+        self.document |= changes
+        text = json.dumps(self.document, indent=1, sort_keys=True, default=str)
+        put_bytes(text.encode(), self.url)
+
+
+def begin(
+    url: str, kind: str, collection: Collection, *, ids: list[str] | None = None, **more: Any
+) -> Record:
+    """A new record, written at once.
+
+    Parameters
+    ----------
+    url : str
+    kind : {"pipeline", "cube"}
+    collection : Collection
+        What the run works on; its snapshot is pinned.
+    ids : list of str, optional
+        The items that it works on, where those are not all of the snapshot.
+    **more
+        Further keys.
+    """
+    record = Record(url)
+    place = None if collection.place is None else _placed(collection.place.url)
+    record.save(
+        format=FORMAT,
+        version=VERSION,
+        kind=kind,
+        state="running" if kind == PIPELINE else "open",
+        started=now(),
+        versions={"python": platform.python_version(), **{n: version(n) for n in _PACKAGES}},
+        collection={
+            "name": collection.name,
+            "url": place,
+            "snapshot": snapshot_of(collection),
+            "items": len(collection) if ids is None else len(ids),
+            **({} if ids is None else {"ids": ids}),
+        },
+        **more,
+    )
+    return record
+
+
+def end(record: Record, state: str, **more: Any) -> None:
+    """How it ended: `done`, `failed` or `interrupted`."""
+    record.save(state=state, ended=now(), **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A block that writes down how it ended, whatever it ended with; `done` is for the caller to
+    say.
+
+    Parameters
+    ----------
+    record : Record
+    """
+
+    record: Record
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        try:
+            end(self.record, state_after(error), error=said_of(error))
+        except OSError as problem:  # as a disk that is full; it is the first error that matters
+            log.warning("the record of the run cannot be written: %s", type(problem).__name__)
+
+
+def state_after(error: BaseException) -> str:
+    """Whether a run was `interrupted` from outside (a signal, a lost cluster) or has `failed`."""
+    broken_off = isinstance(error, RunInterruptedError) or not isinstance(error, Exception)
+    return "interrupted" if broken_off else "failed"
+
+
+def said_of(error: BaseException) -> str:
+    """What may be written down of an error: a stranger's text may hold anything, a signed URL
+    too."""
+    return str(error) if isinstance(error, RasteretError) else type(error).__name__
+
+
+def load(url: str) -> Record | None:
+    """The record that lies there; None when there is none.
+
+    Raises
+    ------
+    SchemaVersionError
+        A newer version of this package wrote it.
+    PipelineError
+        Something else lies there, and is not replaced.
+    """
+    fs, path = resolve(url)
+    if not fs.exists(path):
+        return None
+    try:
+        document = json.loads(fs.cat_file(path))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise PipelineError(
+            f"{url} is no record of a run, and is not replaced", hint="set record: to another URL"
+        )
+    if document["version"] > VERSION:
+        raise SchemaVersionError(
+            f"the record is of version {document['version']}; {VERSION} is known", url=url
+        )
+    # Version 1 knew pipelines alone.
+    return Record(url, {"kind": PIPELINE, **document})
+
+
+def _placed(url: str) -> str:
+    """Where something lies, as another process in another folder finds it."""
+    return str(unsigned(url)) if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def snapshot_of(collection: Collection) -> dict[str, Any]:
+    """Which rows a run works on."""
+    commit = collection.commit
+    if commit is not None:
+        parts = hashlib.sha256("".join(part.sha256 for part in commit.parts).encode())
+        return {"commit": commit.number, "identity": commit.identity, "parts": parts.hexdigest()}
+    ids = collection.to_table(["id"]).column("id").to_pylist()
+    return {"items": hashlib.sha256(json.dumps(ids).encode()).hexdigest()}
+
+
+def unsigned(value: Any) -> Any:
+    """The same without queries, user names and passwords in URLs."""
+    if isinstance(value, Mapping):
+        return {key: unsigned(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [unsigned(one) for one in value]
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    parts = urlsplit(value)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
