@@ -11,13 +11,14 @@ import os
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers import TOOLS, Unable
-from benchmarks.workloads import make
+from benchmarks.workloads import Job, Workload, make
 
 
 def cpu_seconds() -> float:
@@ -40,9 +41,14 @@ def peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def as_arrays(result: Any) -> dict[str, Any]:
+    """Results by name."""
+    return result if isinstance(result, dict) else {"pixels": result}
+
+
 def describe(result: Any) -> dict[str, Any]:
     """A checksum of each array, so that results can be compared without being kept."""
-    arrays = result if isinstance(result, dict) else {"pixels": result}
+    arrays = as_arrays(result)
     return {
         name: [list(np.shape(array)), zlib.crc32(np.ascontiguousarray(array))]
         for name, array in arrays.items()
@@ -51,6 +57,7 @@ def describe(result: Any) -> dict[str, Any]:
 
 def main() -> None:
     tool, name, variant, root, keep = sys.argv[1:6]
+    prepare: Callable[[Workload, str], Job]
     if tool in TOOLS:
         prepare = TOOLS[tool]
     else:
@@ -60,7 +67,7 @@ def main() -> None:
         prepare = OURS[tool]
     work = make(name, variant)
     try:
-        prepare(work.warm(), root)()
+        prepare(work.warm(), root).run()
         job = prepare(work, root)
     except Unable as error:
         print("UNABLE", error, flush=True)
@@ -68,13 +75,14 @@ def main() -> None:
     print("READY", flush=True)
     sys.stdin.readline()
     cpu, started = cpu_seconds(), time.perf_counter()
-    result = job()
+    result = job.run()
     wall, cpu = time.perf_counter() - started, cpu_seconds() - cpu
     peak = peak_memory()
+    result = job.arrange(result)
     if keep != "-":
-        arrays = result if isinstance(result, dict) else {"pixels": result}
-        np.savez(Path(keep), **arrays)
-    print(json.dumps({"wall": wall, "cpu": cpu, "rss": peak, "result": describe(result)}))
+        np.savez(Path(keep), **as_arrays(result))
+    measured = {"wall": wall, "cpu": cpu, "rss": peak, "stages": job.stages}
+    print(json.dumps({**measured, "result": describe(result)}))
     sys.stdout.flush()
 
 

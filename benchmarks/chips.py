@@ -73,6 +73,19 @@ def torchgeo_dataset(root: str, made: list[Scene]) -> Any:
     return Sentinel2([f"/vsicurl/{root}/{p}" if remote else f"{root}/{p}" for p in first])
 
 
+def load_torchgeo() -> None:
+    """Import it; beside a CPU build of torch that takes the tests' help.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Naming what is not installed.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "torchgeo"))
+    importlib.import_module("vision")
+    importlib.import_module("torchgeo.datasets")
+
+
 def ours_dataset(collections: str) -> Any:
     import rasteret_dask as rd
     from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
@@ -82,8 +95,7 @@ def ours_dataset(collections: str) -> Any:
 
 def child(options: argparse.Namespace) -> None:
     """Measure one case in this process."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "torchgeo"))
-    importlib.import_module("vision")
+    load_torchgeo()
     from torch.utils.data import DataLoader
     from torchgeo.datasets import stack_samples
 

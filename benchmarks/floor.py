@@ -6,11 +6,14 @@ more; tiles are inflated by libdeflate and integrated by imagecodecs on two thre
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
+import ssl
 import threading
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +22,12 @@ import numpy as np
 from pyproj import Transformer
 
 from benchmarks.data import CORNERS, SIDE, Level, folder, level
-from benchmarks.workloads import Workload, reduce_median
+from benchmarks.workloads import BATCH, Array, Job, Window, Workload, reduce_median, split
 
 CONNECTIONS = 64
 THREADS = 2
 AHEAD = 64  # tiles fetched and not yet decoded
+Levels = dict[str, Level]  # by file
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,10 @@ class Piece:
     offset: int
     count: int
     level: Level
-    places: list[tuple[np.ndarray, Any, Any]]  # result, index into it, index into the tile
+    places: list[tuple[Array, Any, Any]]  # result, index into it, index into the tile
 
 
-def decode(data: Any, kind: Level, scratch: dict[int, np.ndarray]) -> np.ndarray:
+def decode(data: Any, kind: Level, scratch: dict[int, Array]) -> Array:
     """A whole tile."""
     side = kind.tile
     if not side:
@@ -60,7 +64,6 @@ def decode(data: Any, kind: Level, scratch: dict[int, np.ndarray]) -> np.ndarray
 
 def run(root: str, pieces: list[Piece]) -> None:
     """Fetch and decode all pieces; results are filled in place."""
-    address = urlsplit(root)
     todo = iter(pieces)
     lock = threading.Lock()
     ready: queue.SimpleQueue[tuple[Piece, memoryview] | None] = queue.SimpleQueue()
@@ -69,8 +72,7 @@ def run(root: str, pieces: list[Piece]) -> None:
 
     def fetch() -> None:
         try:
-            with socket.create_connection((address.hostname, address.port)) as connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with _connect(root) as connection:
                 while True:
                     room.acquire()
                     with lock:
@@ -85,7 +87,7 @@ def run(root: str, pieces: list[Piece]) -> None:
                 ready.put(None)
 
     def work() -> None:
-        scratch: dict[int, np.ndarray] = {}
+        scratch: dict[int, Array] = {}
         while (got := ready.get()) is not None:
             piece, data = got
             tile = decode(data, piece.level, scratch)
@@ -107,6 +109,16 @@ def run(root: str, pieces: list[Piece]) -> None:
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _connect(root: str) -> socket.socket:
+    address = urlsplit(root)
+    connection = socket.create_connection((address.hostname, address.port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if address.scheme != "https":
+        return connection
+    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE"))
+    return context.wrap_socket(connection, server_hostname=address.hostname)
 
 
 def _get(connection: socket.socket, piece: Piece) -> memoryview:
@@ -135,7 +147,7 @@ def _get(connection: socket.socket, piece: Piece) -> memoryview:
     return buffer[end + 4 : total]
 
 
-def prepare(work: Workload, root: str) -> Any:
+def prepare(work: Workload, root: str) -> Job:
     """Everything known beforehand is worked out here; what is returned does the work."""
     levels: dict[str, Level] = {}
     for scene in work.scenes:
@@ -143,37 +155,83 @@ def prepare(work: Workload, root: str) -> Any:
             file = scene.files[band]
             if file not in levels:
                 levels[file] = level(folder() / file)
-    if work.kind == "points":
-        return _points(work, root, levels)
-    if work.kind == "warp":
-        return _warp(work, root, levels)
-    if work.kind == "headers":
-        return _headers(work, root, levels)
+    return Job(_KINDS[work.kind](work, root, levels))
 
+
+def _windows(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
     def job() -> Any:
         shape = work.windows[0][2:]
         stack = np.empty((len(work.windows), len(work.scenes), len(work.bands), *shape), "uint16")
         run(root, _cover(work, levels, stack))
-        return reduce_median(stack[0]) if work.kind == "median" else stack
+        return reduce_median(split(stack[0])) if work.kind == "median" else stack
 
     return job
 
 
-def _cover(work: Workload, levels: dict[str, Level], stack: np.ndarray) -> list[Piece]:
+def _lazy(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
+    """One window of the scene in question: nobody needs to know of the others."""
+    one = _windows(replace(work, scenes=(work.scenes[work.chosen],)), root, levels)
+    return lambda: one()[0, 0]
+
+
+def _chips(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
+    """Batch after batch, each tile of a batch once; the next batch is on its way meanwhile."""
+
+    def job() -> Array:
+        sums = np.empty(len(work.chips), "uint64")
+        # In parts, so that no more than some batches' chips are held at once, as a trainer would.
+        for first in range(0, len(work.chips), 16 * BATCH):
+            chips = work.chips[first : first + 16 * BATCH]
+            stack = np.empty((len(chips), 256, 256), "uint16")
+            pieces: list[Piece] = []
+            for start in range(0, len(chips), BATCH):
+                batch = slice(start, start + BATCH)
+                pieces += _chip_pieces(work, levels, chips[batch], stack[batch])
+            run(root, pieces)
+            sums[first : first + len(chips)] = stack.sum(axis=(1, 2), dtype="uint64")
+        return sums
+
+    return job
+
+
+def _chip_pieces(
+    work: Workload, levels: Levels, chips: Sequence[tuple[int, int, int]], stack: Array
+) -> list[Piece]:
+    places: dict[tuple[int, int, int], list[tuple[Array, Any, Any]]] = defaultdict(list)
+    for n, (scene, row, column) in enumerate(chips):
+        side = levels[work.scenes[scene].files[work.bands[0]]].tile
+        for ij, there, here in _parts((row, column, 256, 256), side):
+            places[scene, *ij].append((stack[n], there, here))
+    pieces = []
+    for (scene, i, j), where in places.items():
+        found = work.scenes[scene]
+        kind = levels[found.files[work.bands[0]]]
+        place = int(kind.offsets[i, j]), int(kind.counts[i, j])
+        pieces.append(Piece(found.paths[work.bands[0]], *place, kind, where))
+    return pieces
+
+
+def _parts(window: Window, side: int) -> Iterator[tuple[tuple[int, int], Any, Any]]:
+    """Tiles that a window meets: which, where in the window, where in the tile."""
+    row, column, rows, columns = window
+    for i in range(row // side, (row + rows - 1) // side + 1):
+        for j in range(column // side, (column + columns - 1) // side + 1):
+            top, bottom = max(row, i * side), min(row + rows, (i + 1) * side)
+            left, right = max(column, j * side), min(column + columns, (j + 1) * side)
+            there = np.s_[top - row : bottom - row, left - column : right - column]
+            here = np.s_[top - i * side : bottom - i * side, left - j * side : right - j * side]
+            yield (i, j), there, here
+
+
+def _cover(work: Workload, levels: Levels, stack: Array) -> list[Piece]:
     pieces = []
     for s, scene in enumerate(work.scenes):
         for b, band in enumerate(work.bands):
             kind = levels[scene.files[band]]
-            n = kind.tile
-            places: dict[tuple[int, int], list[tuple[np.ndarray, Any, Any]]] = defaultdict(list)
-            for w, (row, column, rows, columns) in enumerate(work.windows):
-                for i in range(row // n, (row + rows - 1) // n + 1):
-                    for j in range(column // n, (column + columns - 1) // n + 1):
-                        top, bottom = max(row, i * n), min(row + rows, (i + 1) * n)
-                        left, right = max(column, j * n), min(column + columns, (j + 1) * n)
-                        there = np.s_[top - row : bottom - row, left - column : right - column]
-                        here = np.s_[top - i * n : bottom - i * n, left - j * n : right - j * n]
-                        places[i, j].append((stack[w, s, b], there, here))
+            places: dict[tuple[int, int], list[tuple[Array, Any, Any]]] = defaultdict(list)
+            for w, window in enumerate(work.windows):
+                for ij, there, here in _parts(window, kind.tile):
+                    places[ij].append((stack[w, s, b], there, here))
             pieces += [
                 Piece(scene.paths[band], int(kind.offsets[ij]), int(kind.counts[ij]), kind, where)
                 for ij, where in places.items()
@@ -181,7 +239,7 @@ def _cover(work: Workload, levels: dict[str, Level], stack: np.ndarray) -> list[
     return pieces
 
 
-def _gather(work: Workload, levels: dict[str, Level], wanted: Any) -> list[Piece]:
+def _gather(work: Workload, levels: Levels, wanted: Any) -> list[Piece]:
     """Pieces for single pixels: ``wanted(scene number)`` → (result, indices into it, rows, columns)."""
     pieces = []
     for s, scene in enumerate(work.scenes):
@@ -201,8 +259,8 @@ def _gather(work: Workload, levels: dict[str, Level], wanted: Any) -> list[Piece
     return pieces
 
 
-def _points(work: Workload, root: str, levels: dict[str, Level]) -> Any:
-    def job() -> np.ndarray:
+def _points(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
+    def job() -> Array:
         result = np.empty((len(work.scenes), len(work.points)), "uint16")
         every = np.arange(len(work.points))
         rows, columns = work.points.T
@@ -212,7 +270,7 @@ def _points(work: Workload, root: str, levels: dict[str, Level]) -> Any:
     return job
 
 
-def _warp(work: Workload, root: str, levels: dict[str, Level]) -> Any:
+def _warp(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
     """Nearest, each pixel's source worked out beforehand by pyproj, without approximation."""
     row, column, height, width = work.windows[0]
     r, c = np.mgrid[row : row + height, column : column + width]
@@ -225,7 +283,7 @@ def _warp(work: Workload, root: str, levels: dict[str, Level]) -> Any:
         sources[epsg] = [np.floor(v).astype("int64") for v in ((north - sy) / 10, (sx - west) / 10)]
     every = np.arange(height * width)
 
-    def job() -> np.ndarray:
+    def job() -> Array:
         result = np.empty((len(work.scenes), height * width), "uint16")
         run(
             root,
@@ -236,7 +294,7 @@ def _warp(work: Workload, root: str, levels: dict[str, Level]) -> Any:
     return job
 
 
-def _headers(work: Workload, root: str, levels: dict[str, Level]) -> Any:
+def _headers(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
     """The first 32 KiB of each file; nothing is parsed, nothing is written."""
     nothing = Level(0, 16, 1, 1, np.zeros((0, 0)), np.zeros((0, 0)))
     pieces = [
@@ -245,8 +303,19 @@ def _headers(work: Workload, root: str, levels: dict[str, Level]) -> Any:
         for band in work.bands
     ]
 
-    def job() -> np.ndarray:
+    def job() -> Array:
         run(root, pieces)
         return np.array(len(pieces))
 
     return job
+
+
+_KINDS: dict[str, Callable[[Workload, str, Levels], Callable[[], Any]]] = {
+    "windows": _windows,
+    "median": _windows,
+    "points": _points,
+    "warp": _warp,
+    "headers": _headers,
+    "lazy": _lazy,
+    "chips": _chips,
+}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data import BANDS, Scene, aliases, folder, generate, scenes
-from benchmarks.run import machine
+from benchmarks.measure import machine
 from rasteret_dask.testing.server import RangeServer
 
 ROUNDS = 3

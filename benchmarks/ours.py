@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 from shapely import box
 from shapely import points as make_points
 
 import rasteret_dask as rd
-from benchmarks.peers import Job
-from benchmarks.workloads import Workload, make, reduce_median
+from benchmarks.chips import load_torchgeo
+from benchmarks.workloads import BATCH, Job, Unable, Workload, make, reduce_median, split
 
 
 def _name(work: Workload) -> str:
@@ -53,13 +55,15 @@ def _cube(work: Workload, window: tuple[int, int, int, int], **options: Any) -> 
 
 def threads(work: Workload, root: str) -> Job:
     """Lazy cubes on Dask's threads, as in a notebook."""
-    return _lazy(work, root, nullcontext())
+    if work.kind == "windows":
+        return Job(lambda: dask.compute(*_cubes(work)), lambda cubes: _stack(work, cubes))
+    return _other(work, root)
 
 
 def cluster(work: Workload, root: str) -> Job:
-    """Lazy cubes on a LocalCluster of two processes; its start is not measured."""
+    """Lazy cubes on a LocalCluster of two processes; its start is not measured, nor is moving windows to the client."""
     client = _client()
-    job = _lazy(work, root, client)
+    job = _on(client, work, root)
     if not work.name.endswith("-warm"):
         return job
 
@@ -67,10 +71,11 @@ def cluster(work: Workload, root: str) -> Job:
         # The spare work is too little for two: each does it once.
         for address in client.scheduler_info()["workers"]:
             with dask.annotate(workers=[address], allow_other_workers=False):
-                result = job()
+                # Held by nobody, or the next worker would find it done.
+                result = job.arrange(job.run())
         return result
 
-    return every_worker
+    return Job(every_worker, keep=client)
 
 
 @cache
@@ -85,12 +90,30 @@ def _client() -> Any:
     )
 
 
-def _lazy(work: Workload, root: str, keep: Any) -> Job:
+def _on(client: Any, work: Workload, root: str) -> Job:
+    from distributed import wait
+
     def windows() -> Any:
-        with dask.config.set(array__slicing__split_large_chunks=False):
-            cubes = dask.compute(*[_cube(work, window) for window in work.windows])
-        stacks = [np.stack([cube[band].values for band in work.bands], axis=1) for cube in cubes]
-        return np.stack(stacks)
+        there = dask.persist(*_cubes(work))
+        wait(there)
+        return there
+
+    if work.kind == "windows":
+        return Job(windows, lambda there: _stack(work, dask.compute(*there)), client)
+    return replace(_other(work, root), keep=client)
+
+
+def _cubes(work: Workload) -> list[Any]:
+    return [_cube(work, window) for window in work.windows]
+
+
+def _stack(work: Workload, cubes: Any) -> Any:
+    return np.stack([np.stack([c[band].values for band in work.bands], axis=1) for c in cubes])
+
+
+def _other(work: Workload, root: str) -> Job:
+    """What is not windows as they are; on whatever Dask runs on."""
+    stages: dict[str, float] = {}
 
     def median() -> Any:
         # As a user writes it: chunks that hold all of time, so that a median needs no rechunk.
@@ -119,10 +142,43 @@ def _lazy(work: Workload, root: str, keep: Any) -> Job:
             made = _build(work, root, where)
             return np.array(len(made) * len(work.bands))
 
-    jobs = {"windows": windows, "median": median, "warp": warp, "points": points}
-    job = {**jobs, "headers": headers}[work.kind]
-    job.keep = keep  # type: ignore[attr-defined]  # a cluster lives as long as its job
-    return job
+    def lazy() -> Any:
+        began = time.perf_counter()
+        cube = _open(work).get_xarray(bands=list(work.bands))
+        opened = time.perf_counter()
+        row, column, rows, columns = work.windows[0]
+        y, x = slice(row, row + rows), slice(column, column + columns)
+        got = cube.isel(time=work.chosen, y=y, x=x).compute()
+        stages.update(open=opened - began, window=time.perf_counter() - opened)
+        return np.stack([got[band].values for band in work.bands])
+
+    jobs = {
+        "median": median, "warp": warp, "points": points, "headers": headers, "lazy": lazy,
+        "chips": lambda: _train(work),
+    }  # fmt: skip
+    return Job(jobs[work.kind], stages=stages)
+
+
+def _train(work: Workload) -> Any:
+    """Chips as a trainer takes them: batches of a TorchGeo dataset, read ahead in this process."""
+    try:
+        load_torchgeo()
+    except ModuleNotFoundError as error:
+        raise Unable(f"chips need {error.name}") from None
+    import torch
+    from torchgeo.datasets import stack_samples
+
+    from rasteret_dask.integrations.chiploader import ChipLoader
+
+    dataset = _open(work).to_torchgeo_dataset(list(work.bands))
+    left, _, _, top = work.bounds((0, 0, 1, 1))
+    asked = []
+    for scene, row, column in work.chips:
+        x, y, when = left + 10.0 * column, top - 10.0 * row, pd.Timestamp(work.scenes[scene].when)
+        asked.append((slice(x, x + 2560.0), slice(y - 2560.0, y), slice(when, when)))
+    loader = ChipLoader(dataset, asked, BATCH, ahead=3, collate_fn=stack_samples)
+    sums = [batch["image"].sum(dim=(1, 2, 3), dtype=torch.int64).numpy() for batch in loader]
+    return np.concatenate(sums).astype("uint64")
 
 
 def numpy(work: Workload, root: str) -> Job:
@@ -135,11 +191,11 @@ def numpy(work: Workload, root: str) -> Job:
         stack = pixels.reshape(
             len(work.windows), len(work.scenes), len(work.bands), *work.windows[0][2:]
         )
-        return reduce_median(stack[0]) if work.kind == "median" else stack
+        return reduce_median(split(stack[0])) if work.kind == "median" else stack
 
     if work.kind not in ("windows", "median"):
-        return threads(work, root)
-    return windows
+        raise Unable("the same as lazily")
+    return Job(windows)
 
 
 OURS: dict[str, Callable[[Workload, str], Job]] = {

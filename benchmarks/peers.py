@@ -6,14 +6,16 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from benchmarks import floor, peers_async
-from benchmarks.data import Scene
-from benchmarks.workloads import Job, Unable, Workload, reduce_median
+from benchmarks.data import SIDE, Scene
+from benchmarks.workloads import Job, Unable, Workload, reduce_median, split
+from benchmarks.workloads import Window as Pixels
 
 GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -85,8 +87,17 @@ def rasterio_threads(work: Workload, root: str, threads: int = 16) -> Job:
         ]
         _spread(read, tasks, threads)
         if work.kind == "median":
-            return reduce_median(stack[0])
+            return reduce_median(split(stack[0]))
         return stack[0, :, 0] if work.kind == "warp" else stack
+
+    def chips() -> Any:
+        def read(chip: tuple[int, int, int]) -> int:
+            scene, row, column = chip
+            image = source(work.scenes[scene], work.bands[0])
+            pixels = image.read(1, window=Window(column, row, 256, 256))
+            return int(pixels.sum(dtype="uint64"))
+
+        return np.array(_spread(read, work.chips, threads), "uint64")
 
     def points() -> Any:
         result = np.empty((len(work.scenes), len(work.points)), "uint16")
@@ -112,7 +123,10 @@ def rasterio_threads(work: Workload, root: str, threads: int = 16) -> Job:
         tasks = [(scene, band) for scene in work.scenes for band in work.bands]
         return np.array(sum(_spread(read, tasks, threads)))
 
-    return {"points": points, "headers": headers}.get(work.kind, windows)
+    if work.kind == "lazy":
+        raise Unable("rasterio opens nothing lazily")
+    kinds = {"points": points, "headers": headers, "chips": chips}
+    return Job(kinds.get(work.kind, windows))
 
 
 def rasterio_serial(work: Workload, root: str) -> Job:
@@ -132,7 +146,7 @@ def _items(work: Workload, root: str) -> list[Any]:
     return [pystac.Item.from_dict(scene.stac(root)) for scene in work.scenes]
 
 
-def _geobox(work: Workload, window: tuple[int, int, int, int]) -> Any:
+def _geobox(work: Workload, window: Pixels) -> Any:
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
@@ -148,33 +162,69 @@ def odc_threads(work: Workload, root: str) -> Job:
     configure_rio(cloud_defaults=True, **GDAL)
     items = _items(work, root)
 
-    def eager(window: tuple[int, int, int, int]) -> Any:
-        cube = odc.stac.load(
+    def eager(window: Pixels) -> Any:
+        return odc.stac.load(
             items, bands=list(work.bands), geobox=_geobox(work, window), pool=16, groupby="time"
         )
-        return np.stack([cube[band].values for band in work.bands], axis=1)
 
     def windows() -> Any:
-        if work.windows[0][2] > 4096:
-            with dask.config.set(scheduler="threads", num_workers=8):
-                cube = odc.stac.load(
-                    items, bands=list(work.bands), geobox=_geobox(work, work.windows[0]),
-                    chunks={"x": 2048, "y": 2048}, groupby="time",
-                ).compute()  # fmt: skip
-            return np.stack([cube[band].values for band in work.bands], axis=1)[None]
-        stacks = [eager(window) for window in work.windows]
-        if work.kind == "median":
-            return reduce_median(stacks[0])
-        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+        if work.windows[0][2] <= 4096:
+            return [eager(window) for window in work.windows]
+        with dask.config.set(scheduler="threads", num_workers=8):
+            cube = odc.stac.load(
+                items, bands=list(work.bands), geobox=_geobox(work, work.windows[0]),
+                chunks={"x": 2048, "y": 2048}, groupby="time",
+            )  # fmt: skip
+            return [cube.compute()]
+
+    def median() -> Any:
+        cube = eager(work.windows[0])
+        return reduce_median([cube[band].values for band in work.bands])
 
     def points() -> Any:
-        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-        block = eager((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0]
-        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+        block = eager(_around(work))[work.bands[0]].values
+        return _picked(work, block)
 
+    def lazy() -> Any:
+        cube = odc.stac.load(
+            items, bands=list(work.bands), crs="EPSG:32633", resolution=10, groupby="time",
+            chunks={"x": 2048, "y": 2048},
+        )  # fmt: skip
+        left, bottom, right, top = work.bounds(work.windows[0])
+        cut = cube.isel(time=work.chosen).sel(x=slice(left, right), y=slice(top, bottom))
+        with dask.config.set(scheduler="threads", num_workers=16):
+            got = cut.compute()
+        return np.stack([got[band].values for band in work.bands])
+
+    return _by_kind(work, windows, median=median, points=points, lazy=lazy)
+
+
+def _by_kind(work: Workload, windows: Callable[[], Any], **others: Callable[[], Any]) -> Job:
+    """The job of a tool whose windows are datasets with a variable for each band."""
     if work.kind == "headers":
-        raise Unable("odc-stac keeps no index")
-    return points if work.kind == "points" else windows
+        raise Unable("it keeps no index")
+    if work.kind == "windows":
+        return Job(windows, lambda cubes: _stack(work, cubes))
+    if work.kind == "warp":
+        return Job(windows, lambda cubes: cubes[0][work.bands[0]].values)
+    if work.kind not in others:
+        raise Unable(f"not written for {work.kind}")
+    return Job(others[work.kind])
+
+
+def _stack(work: Workload, cubes: Any) -> Any:
+    return np.stack([np.stack([c[band].values for band in work.bands], axis=1) for c in cubes])
+
+
+def _around(work: Workload) -> Pixels:
+    """The box of all points."""
+    (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+    return int(r0), int(c0), int(r1 - r0), int(c1 - c0)
+
+
+def _picked(work: Workload, block: Any) -> Any:
+    r0, c0 = work.points.min(0)
+    return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
 
 
 # --- rioxarray -----------------------------------------------------------------------------------
@@ -209,25 +259,26 @@ def rioxarray_dask(work: Workload, root: str) -> Job:
         with dask.config.set(scheduler="threads", num_workers=16):
             done = dask.compute(*parts)
         shape = (len(work.scenes), len(work.bands))
-        stack = np.stack([part.reshape(*shape, *part.shape[1:]) for part in done])
-        return reduce_median(stack[0]) if work.kind == "median" else stack
+        stacks = [part.reshape(*shape, *part.shape[1:]) for part in done]
+        return reduce_median(split(stacks[0])) if work.kind == "median" else stacks
 
-    return windows
+    return Job(windows, np.stack if work.kind == "windows" else lambda result: result)
 
 
 # --- clusters ------------------------------------------------------------------------------------
 def _warm_worker(work: Workload, root: str) -> None:
-    odc_threads(work, root)()
+    odc_threads(work, root).run()
 
 
 def odc_cluster(work: Workload, root: str) -> Job:
-    """odc-stac on a LocalCluster of two processes with four threads each; its start is not measured."""
+    """odc-stac on a LocalCluster of two processes with four threads each; neither its start nor moving windows is measured."""
     import dask
     import odc.stac
+    from distributed import wait
     from odc.loader import configure_rio
 
-    if work.kind == "headers":
-        raise Unable("odc-stac keeps no index")
+    if work.kind in ("headers", "lazy", "chips"):
+        raise Unable("measured without a cluster")
     client = two_processes()
     configure_rio(cloud_defaults=True, client=client, **GDAL)
     items = _items(work, root)
@@ -235,7 +286,7 @@ def odc_cluster(work: Workload, root: str) -> Job:
         # Each worker once, by itself; then once through Dask.
         client.run(_warm_worker, work, root)
 
-    def cube(window: tuple[int, int, int, int], side: int) -> Any:
+    def cube(window: Pixels, side: int) -> Any:
         return odc.stac.load(
             items,
             bands=list(work.bands),
@@ -245,9 +296,9 @@ def odc_cluster(work: Workload, root: str) -> Job:
         )
 
     def windows() -> Any:
-        cubes = dask.compute(*[cube(window, 2048) for window in work.windows])
-        stacks = [np.stack([c[band].values for band in work.bands], axis=1) for c in cubes]
-        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+        there = dask.persist(*[cube(window, 2048) for window in work.windows])
+        wait(there)
+        return there
 
     def median() -> Any:
         lazy = cube(work.windows[0], 1024)
@@ -260,16 +311,13 @@ def odc_cluster(work: Workload, root: str) -> Job:
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def points() -> Any:
-        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-        window = (int(r0), int(c0), int(r1 - r0), int(c1 - c0))
+        r0, c0, *_ = window = _around(work)
         block = cube(window, 1024)[work.bands[0]]
         # Only the points' pixels come to the client.
         rows, columns = work.points[:, 0] - r0, work.points[:, 1] - c0
         return block.data.vindex[:, rows, columns].T.compute()
 
-    job = {"median": median, "points": points}.get(work.kind, windows)
-    job.keep = client  # type: ignore[attr-defined]  # a cluster lives as long as its job
-    return job
+    return replace(_by_kind(work, windows, median=median, points=points), keep=client)
 
 
 @cache
@@ -290,13 +338,13 @@ def stackstac_threads(work: Workload, root: str) -> Job:
     import stackstac
 
     if work.kind == "headers":
-        raise Unable("stackstac keeps no index")
+        raise Unable("it keeps no index")
     items = [scene.stac(root) for scene in work.scenes]
     env = stackstac.DEFAULT_GDAL_ENV.updated(
         always={name: value for name, value in GDAL.items() if name != "GDAL_CACHEMAX"}
     )
 
-    def cube(window: tuple[int, int, int, int]) -> Any:
+    def cube(window: Pixels) -> Any:
         return stackstac.stack(
             items,
             assets=list(work.bands),
@@ -320,17 +368,29 @@ def stackstac_threads(work: Workload, root: str) -> Job:
             return dask.compute(*lazy)
 
     def windows() -> Any:
-        stacks = [c.values for c in computed(*[cube(window) for window in work.windows])]
-        if work.kind == "median":
-            return reduce_median(stacks[0])
-        return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+        return [c.values for c in computed(*[cube(window) for window in work.windows])]
+
+    def median() -> Any:
+        return reduce_median(split(windows()[0]))
 
     def points() -> Any:
-        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-        (block,) = computed(cube((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0].data)
-        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+        (block,) = computed(cube(_around(work))[:, 0].data)
+        return _picked(work, block)
 
-    return points if work.kind == "points" else windows
+    def lazy() -> Any:
+        whole = cube((0, 0, SIDE, SIDE))
+        row, column, rows, columns = work.windows[0]
+        cut = whole[work.chosen, :, row : row + rows, column : column + columns]
+        return computed(cut)[0].values
+
+    if work.kind == "windows":
+        return Job(windows, np.stack)
+    if work.kind == "warp":
+        return Job(windows, lambda stacks: stacks[0][:, 0])
+    kinds = {"median": median, "points": points, "lazy": lazy}
+    if work.kind not in kinds:
+        raise Unable("not written for stackstac")
+    return Job(kinds[work.kind])
 
 
 TOOLS: dict[str, Callable[[Workload, str], Job]] = {

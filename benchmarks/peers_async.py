@@ -9,20 +9,39 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.data import CORNERS, Scene
-from benchmarks.workloads import Job, Unable, Workload, reduce_median
+from benchmarks.workloads import Job, Unable, Workload, reduce_median, split
+from benchmarks.workloads import Window as Pixels
 
 
-def _stacked(work: Workload, stacks: list[np.ndarray]) -> Any:
-    """`stacks`: for each window (scenes, bands, rows, columns); what the workload wants of them."""
+def _by_kind(work: Workload, stacks: Callable[[], list[Any]], **others: Callable[[], Any]) -> Job:
+    """`stacks` gives for each window (scenes, bands, rows, columns)."""
+    if work.kind == "windows":
+        return Job(stacks, np.stack)
+    if work.kind == "warp":
+        return Job(stacks, lambda got: got[0][:, 0])
     if work.kind == "median":
-        return reduce_median(stacks[0])
-    return stacks[0][:, 0] if work.kind == "warp" else np.stack(stacks)
+        return Job(lambda: reduce_median(split(stacks()[0])))
+    if work.kind not in others:
+        raise Unable(f"not written for {work.kind}")
+    return Job(others[work.kind])
+
+
+def _around(work: Workload) -> Pixels:
+    """The box of all points."""
+    (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
+    return int(r0), int(c0), int(r1 - r0), int(c1 - c0)
+
+
+def _picked(work: Workload, block: Any) -> Any:
+    r0, c0 = work.points.min(0)
+    return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
 
 
 # --- async-geotiff ---------------------------------------------------------------------------------
@@ -44,7 +63,7 @@ def async_geotiff(work: Workload, root: str) -> Job:
         pairs = [(scene, band) for scene in work.scenes for band in work.bands]
         return await asyncio.gather(*[opened(*pair) for pair in pairs])
 
-    async def pixels(windows: tuple[tuple[int, int, int, int], ...]) -> np.ndarray:
+    async def pixels(windows: tuple[Pixels, ...]) -> np.ndarray:
         shape = (len(windows), len(work.scenes), len(work.bands), *windows[0][2:])
         stack = np.empty(shape, "uint16")
         flat = stack.reshape(len(windows), -1, *windows[0][2:])
@@ -68,17 +87,15 @@ def async_geotiff(work: Workload, root: str) -> Job:
         return stack
 
     def windows() -> Any:
-        return _stacked(work, list(asyncio.run(pixels(work.windows))))
+        return list(asyncio.run(pixels(work.windows)))
 
     def points() -> Any:
-        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-        block = asyncio.run(pixels(((int(r0), int(c0), int(r1 - r0), int(c1 - c0)),)))[0, :, 0]
-        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+        return _picked(work, asyncio.run(pixels((_around(work),)))[0, :, 0])
 
     def headers() -> Any:
         return np.array(len(asyncio.run(every())))
 
-    return {"points": points, "headers": headers}.get(work.kind, windows)
+    return _by_kind(work, windows, points=points, headers=headers)
 
 
 # --- rasteret --------------------------------------------------------------------------------------
@@ -130,7 +147,9 @@ def rasteret(work: Workload, root: str) -> Job:
             made = built()
             return np.array(len(work.bands) * made.dataset.count_rows())
 
-        return headers
+        return Job(headers)
+    if work.kind in ("lazy", "chips"):
+        raise Unable(f"not written for {work.kind}")
     collection = built()
     bands = list(work.bands)
     to_lonlat = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True)
@@ -147,7 +166,7 @@ def rasteret(work: Workload, root: str) -> Job:
                 continue
             got = collection.get_numpy(area, bands, geometry_crs=32633, max_concurrent=100)
             stacks.append(got if got.ndim == 4 else got[:, None])
-        return _stacked(work, stacks)
+        return stacks
 
     def points() -> Any:
         left, top = CORNERS[32633]
@@ -162,7 +181,7 @@ def rasteret(work: Workload, root: str) -> Job:
         got = got.sort_by([("datetime", "ascending"), ("point_index", "ascending")])
         return got["value"].to_numpy().reshape(len(work.scenes), -1).astype("uint16")
 
-    return points if work.kind == "points" else windows
+    return _by_kind(work, windows, points=points)
 
 
 # --- lazycogs --------------------------------------------------------------------------------------
@@ -190,7 +209,7 @@ def lazycogs(work: Workload, root: str) -> Job:
     from obstore.store import HTTPStore
 
     if work.kind == "headers":
-        raise Unable("lazycogs keeps no index")
+        raise Unable("it keeps no index")
     scratch = tempfile.TemporaryDirectory()
     client = _duckdb(scratch.name)
     store = HTTPStore(root, client_options={"allow_http": True})
@@ -202,7 +221,7 @@ def lazycogs(work: Workload, root: str) -> Job:
 
     asyncio.run(write())
 
-    def cube(window: tuple[int, int, int, int]) -> np.ndarray:
+    def cube(window: Pixels) -> np.ndarray:
         array = lazy.open(
             listed,
             bbox=work.bounds(window),
@@ -217,15 +236,12 @@ def lazycogs(work: Workload, root: str) -> Job:
         return np.asarray(array.transpose("time", "band", "y", "x").values)
 
     def windows() -> Any:
-        assert scratch
-        return _stacked(work, [cube(window) for window in work.windows])
+        return [cube(window) for window in work.windows]
 
     def points() -> Any:
-        (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-        block = cube((int(r0), int(c0), int(r1 - r0), int(c1 - c0)))[:, 0]
-        return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
+        return _picked(work, cube(_around(work))[:, 0])
 
-    return points if work.kind == "points" else windows
+    return replace(_by_kind(work, windows, points=points), keep=scratch)
 
 
 TOOLS: dict[str, Callable[[Workload, str], Job]] = {

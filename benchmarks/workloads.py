@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +11,36 @@ import numpy as np
 
 from benchmarks.data import BANDS, CORNERS, SIDE, Scene, scenes
 
+Array = np.ndarray[Any, Any]
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns
-Job = Callable[[], Any]
+ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9")
+
+
+BATCH = 16
+"""Chips that a trainer takes at once (W9)."""
 
 
 class Unable(Exception):
     """This library cannot do this work."""
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work that is ready to be done.
+
+    `run` is what the clock sees, and gives what this library gives (a dataset, a list of arrays, chunks on a cluster). `arrange` brings
+    that to the shape that :class:`Workload` names, for the comparison: those copies are the benchmark's own, and no clock sees them. `keep`
+    lives as long as the job. What `run` writes into `stages` (seconds by name) is kept beside the measurement.
+    """
+
+    run: Callable[[], Any]
+    arrange: Callable[[Any], Any] = _as_it_is
+    keep: Any = None
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,6 +54,8 @@ class Workload:
     - ``warp``: uint16 (scenes, rows, columns) on the grid of EPSG:32633, nearest
     - ``points``: uint16 (scenes, points)
     - ``headers``: the number of assets indexed
+    - ``lazy``: uint16 (bands, rows, columns) of one scene among many, opened as a cube of them all
+    - ``chips``: the sum of the pixels of each chip, uint64; a trainer keeps no chip
     """
 
     name: str
@@ -39,7 +65,11 @@ class Workload:
     scenes: tuple[Scene, ...]
     bands: tuple[str, ...]
     windows: tuple[Window, ...] = ()
-    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), "int64"))
+    points: Array = field(default_factory=lambda: np.zeros((0, 2), "int64"))
+    chips: tuple[
+        tuple[int, int, int], ...
+    ] = ()  # number of the scene, first row, first column; 256² pixels
+    chosen: int = 0  # number of the scene that is read in the end (lazy)
 
     def warm(self) -> Workload:
         """The same on one scene that is not part of the work: loads code, opens no file of the work."""
@@ -59,6 +89,8 @@ class Workload:
             scenes=spare,
             windows=tuple((row, column, 128, 128) for row, column, *_ in self.windows[:1]),
             points=self.points[:4],
+            chips=tuple((0, row, column) for _, row, column in self.chips[:BATCH]),
+            chosen=0,
         )
 
     def bounds(self, window: Window) -> tuple[float, float, float, float]:
@@ -77,7 +109,7 @@ def _positions(seed: int, count: int, side: int) -> tuple[Window, ...]:
 
 
 def make(name: str, variant: str = "s2") -> Workload:
-    """The workload W1 … W7 on one variant of the images."""
+    """The workload W1 … W9 on one variant of the images."""
     if name == "W1":
         return Workload(
             name, "one 256² window × 15 scenes", "windows", variant,
@@ -117,21 +149,40 @@ def make(name: str, variant: str = "s2") -> Workload:
             name, "one whole scene, 4 bands", "windows", variant,
             tuple(scenes(variant, 1)), BANDS, ((0, 0, SIDE, SIDE),),
         )  # fmt: skip
+    if name == "W8":
+        return Workload(
+            name, "1,000 scenes × 4 bands opened lazily, one 256² window computed", "lazy", variant,
+            tuple(scenes(variant, 1000)), BANDS, ((4000, 6000, 256, 256),), chosen=500,
+        )  # fmt: skip
+    if name == "W9":
+        random = np.random.default_rng(99)
+        places = zip(*(random.integers(0, high, 4000) for high in (30, SIDE - 256, SIDE - 256)))
+        return Workload(
+            name, "4,000 random 256² chips of 30 scenes, one band", "chips", variant,
+            tuple(scenes(variant, 30)), ("B04",), chips=tuple((int(s), int(r), int(c)) for s, r, c in places),
+        )  # fmt: skip
     raise ValueError(f"no workload {name!r}")
 
 
-def reduce_median(stack: np.ndarray, threads: int = 2) -> dict[str, np.ndarray]:
-    """`stack` (scenes, 4 bands, rows, columns) → NDVI's median and the sum of B02 and B03, over scenes."""
-    _, _, rows, columns = stack.shape
+def reduce_median(bands: Sequence[Array], threads: int = 2) -> dict[str, Array]:
+    """Four arrays of (scenes, rows, columns) → NDVI's median and the sum of B02 and B03, over scenes."""
+    blue, green, red, nir = bands
+    _, rows, columns = blue.shape
     ndvi = np.empty((rows, columns), "float32")
     visible = np.empty((rows, columns), "uint32")
 
     def part(first: int) -> None:
-        block = stack[:, :, first : first + 64]
-        red, nir = block[:, 2].astype("float32"), block[:, 3].astype("float32")
-        ndvi[first : first + 64] = np.median((nir - red) / (nir + red), axis=0)
-        visible[first : first + 64] = block[:, :2].sum(axis=(0, 1), dtype="uint32")
+        cut = np.s_[:, first : first + 64]
+        r, n = red[cut].astype("float32"), nir[cut].astype("float32")
+        ndvi[cut[1]] = np.median((n - r) / (n + r), axis=0)
+        both = blue[cut].sum(axis=0, dtype="uint32"), green[cut].sum(axis=0, dtype="uint32")
+        np.add(*both, out=visible[cut[1]])
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, range(0, rows, 64)))
     return {"ndvi": ndvi, "visible": visible}
+
+
+def split(stack: Array) -> list[Array]:
+    """(scenes, bands, rows, columns) → one array of (scenes, rows, columns) for each band; no copies."""
+    return [stack[:, b] for b in range(stack.shape[1])]

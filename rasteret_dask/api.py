@@ -10,29 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from rasteret_dask import catalog as catalogs
+from rasteret_dask.building import Target, build_collection
 from rasteret_dask.catalog import Catalog
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.index.commit import canonical, digest
-from rasteret_dask.index.place import Place
-from rasteret_dask.ingest.build import Gathered, Order, run_build
+from rasteret_dask.index.commit import digest
+from rasteret_dask.ingest.build import Gathered
 from rasteret_dask.ingest.cells import spread
 from rasteret_dask.ingest.choice import BandChoice
 from rasteret_dask.ingest.headers import FIRST_READ
+from rasteret_dask.ingest.records import Links
 from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
-from rasteret_dask.ingest.table import ASSET, TableSource, read_table, table_items
+from rasteret_dask.ingest.stream import open_rows, survey
+from rasteret_dask.ingest.table import ASSET, TableSource
 from rasteret_dask.model import DatasetDescriptor, StorageOptions
 from rasteret_dask.opening import (
-    NAME,
     WORKSPACE,
     as_collection,
     concat,
     list_collections,
     load,
-    open_place,
     register,
     register_local,
-    storage_of,
     workspace,
 )
 
@@ -101,7 +100,6 @@ def build(
         stac_api, static_catalog = descriptor.stac_api, descriptor.static_catalog
     if stac_api is None and static_catalog is None:
         raise ArgumentError(f"{descriptor.id} cannot be searched", hint="load() it instead")
-    options.setdefault("prefer", descriptor.prefer)
     return build_from_stac(
         stac_api=stac_api,
         static_catalog=static_catalog,
@@ -204,25 +202,22 @@ def build_from_stac(
     wanted = Search.of(collection, bbox, date_range, options)
     if descriptor is None and band_map is None:
         descriptor = catalogs.default().find(stac_api, collection)
-    pieces = None
+    choice = BandChoice(bands, band_map, band_index_map, descriptor, _links(prefer, {}, descriptor))
+    target = Target(name, workspace_dir, storage, first_read, force, single_writer)
     if stac_api is not None:
         source, find = {"stac_api": stac_api}, partial(search_api, stac_api, wanted)
-        pieces = partial(spread, stac_api, wanted)
     else:
         path = _catalog_file(os.fspath(static_catalog or ""))
         source, find = {"static_catalog": path}, partial(search_static, path, wanted)
-    return _build(
-        find,
-        pieces=pieces,
-        name=name,
-        source={**source, **wanted.describe()},
-        choice=BandChoice(bands, band_map, band_index_map, descriptor, prefer),
-        workspace_dir=workspace_dir,
-        storage=storage,
-        first_read=first_read,
-        force=force,
-        single_writer=single_writer,
-    )
+
+    def gather() -> Gathered:
+        cells = None if stac_api is None else spread(stac_api, wanted)
+        if cells is not None:
+            infos = choice.infos(cells.sample, whole=False)
+            return Gathered(infos, spread=cells, links=choice.links)
+        return choice.gathered(find())
+
+    return build_collection(target, {**source, **wanted.describe()}, choice, gather)
 
 
 def build_from_items(
@@ -256,17 +251,10 @@ def build_from_items(
         There are no items.
     """
     found = read_items(items)
-    return _build(
-        lambda: found,
-        name=name,
-        source={"items": digest(sorted(json.dumps(i, sort_keys=True, default=str) for i in found))},
-        choice=BandChoice(bands, band_map, band_index_map, descriptor, prefer),
-        workspace_dir=workspace_dir,
-        storage=storage,
-        first_read=first_read,
-        force=force,
-        single_writer=single_writer,
-    )
+    source = {"items": digest(sorted(json.dumps(i, sort_keys=True, default=str) for i in found))}
+    choice = BandChoice(bands, band_map, band_index_map, descriptor, _links(prefer, {}, descriptor))
+    target = Target(name, workspace_dir, storage, first_read, force, single_writer)
+    return build_collection(target, source, choice, lambda: choice.gathered(found))
 
 
 def build_from_table(
@@ -335,78 +323,33 @@ def build_from_table(
             "a collection needs the headers of its files",
             hint="as_collection wraps a table that has them",
         )
-    how = TableSource(
-        dict(column_map or {}),
-        href_column,
-        dict(url_rewrite_patterns or {}),
-        columns,
-        filter_expr,
-        timezone,
-    )
-    found = table_items(read_table(table, how, storage or StorageOptions()), how)
+    how = TableSource(dict(column_map or {}), href_column, columns, filter_expr, timezone)
+    rows = open_rows(table, how, storage or StorageOptions())
     if href_column is not None and band_map is None:
         band_map = dict.fromkeys(band_index_map or {ASSET: 0}, ASSET)
-    return _build(
-        lambda: found,
-        name=name,
-        source={"table": digest(sorted(json.dumps(i, sort_keys=True, default=str) for i in found))},
-        choice=BandChoice(
-            bands if bands is not None else band_codes, band_map, band_index_map, descriptor, prefer
-        ),
-        workspace_dir=workspace_dir,
-        storage=storage,
-        first_read=first_read,
-        force=force,
-        single_writer=single_writer,
-    )
+    wanted = bands if bands is not None else band_codes
+    links = _links(prefer, url_rewrite_patterns or {}, descriptor)
+    choice = BandChoice(wanted, band_map, band_index_map, descriptor, links)
+    target = Target(name, workspace_dir, storage, first_read, force, single_writer)
+    seen = survey(rows)
+
+    def gather() -> Gathered:
+        infos = choice.infos(seen.samples)
+        records = choice.records(rows.items(seen.repeated), infos)
+        return Gathered(infos, records, count=seen.count)
+
+    return build_collection(target, {"table": seen.digest}, choice, gather)
 
 
 # --- inside --------------------------------------------------------------------------------------
-def _build(
-    find: Any,
-    *,
-    pieces: Any = None,
-    name: str,
-    source: Mapping[str, Any],
-    choice: BandChoice,
-    workspace_dir: str | os.PathLike[str] | None,
-    storage: StorageOptions | None,
-    first_read: int,
-    force: bool,
-    single_writer: bool,
-) -> Collection:
-    if not NAME.fullmatch(name):
-        raise ArgumentError(
-            f"{name!r} is no name for a collection", hint="use letters, digits, . _ -"
-        )
-    descriptor = choice.descriptor
-    if storage is None:
-        storage = storage_of(descriptor)
-    place = Place(f"{workspace(workspace_dir).rstrip('/')}/{name}", storage, single_writer)
-    arguments = {"source": source, **choice.describe(), "storage": dict(storage.options)}
-    if storage.auth is not None:
-        arguments |= {"auth": storage.auth, "auth_options": dict(storage.auth_options)}
-    order = Order(
-        name=name,
-        place=place,
-        arguments=json.loads(canonical(arguments)),
-        dataset=None if descriptor is None else descriptor.id,
-        storage=storage,
-        first_read=first_read,
-        force=force,
-    )
-
-    def gather() -> Gathered:
-        cells = None if pieces is None else pieces()
-        if cells is not None:
-            infos = choice.infos(cells.sample, whole=False)
-            return Gathered(infos, spread=cells, prefer=choice.prefer)
-        items = find()
-        infos = choice.infos(items)
-        return Gathered(infos, choice.records(items, infos))
-
-    commit, report = run_build(order, gather)
-    return open_place(place, commit, storage=storage, report=report, descriptor=descriptor)
+def _links(
+    prefer: str | None, rewrite: Mapping[str, str], descriptor: DatasetDescriptor | None
+) -> Links:
+    """What the caller says of links, over what the descriptor says."""
+    if descriptor is None:
+        return Links(prefer, dict(rewrite))
+    told = {**descriptor.url_rewrite_patterns, **rewrite}
+    return Links(descriptor.prefer if prefer is None else prefer, told)
 
 
 def _catalog_file(text: str) -> str:

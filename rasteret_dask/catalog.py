@@ -50,6 +50,7 @@ class _Dataset(documents.Strict):
     requires_auth: str | None = None
     storage: dict[str, str] = {}  # noqa: RUF012
     prefer: str | None = None
+    url_rewrite_patterns: dict[str, str] = {}  # noqa: RUF012
     example_bbox: tuple[float, float, float, float] | None = None
     example_dates: tuple[str, str] | None = None
 

@@ -191,6 +191,8 @@ class DatasetDescriptor:
         Store options without secrets.
     prefer : str, optional
         Which of an asset's alternate links to take, as ``s3``.
+    url_rewrite_patterns : mapping of str to str
+        Beginnings of links → what they become when a collection is built, as ``{"https://data.example/": "s3://bucket/"}``.
     example_bbox : tuple of float, optional
         lon/lat bounds of a small area that has data.
     example_dates : tuple of str, optional
@@ -211,5 +213,6 @@ class DatasetDescriptor:
     requires_auth: str | None = None
     storage: Mapping[str, str] = field(default_factory=dict)
     prefer: str | None = None
+    url_rewrite_patterns: Mapping[str, str] = field(default_factory=dict)
     example_bbox: tuple[float, float, float, float] | None = None
     example_dates: tuple[str, str] | None = None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import dask.bag
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.base import get_scheduler
+from dask.system import CPU_COUNT
 
 from rasteret_dask.errors import (
     BuildMismatchError,
@@ -32,13 +34,16 @@ from rasteret_dask.index.schema import ID, VERSION
 from rasteret_dask.ingest.cells import Spread, told
 from rasteret_dask.ingest.cut import cell_slices, cut
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import Record, reprocessed, sort_records
+from rasteret_dask.ingest.records import AS_THEY_ARE, Links, Record, reprocessed, sort_records
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, work
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters
 
 log = logging.getLogger(__name__)
+
+WINDOW: Final = 8192
+"""Records that are sorted and cut together, of a table that may be larger than memory; some 10 KB each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,19 @@ class Gathered:
     bands : sequence of BandInfo
     records : iterable of Record
         Items that are known.
+    count : int, optional
+        How many there are, when they may be more than memory holds: each once, and they are gone through window by window.
     spread : Spread, optional
         A search that workers make, instead.
-    prefer : str, optional
-        Alternate hrefs that they take.
+    links : Links
+        Which links they take.
     """
 
     bands: Sequence[BandInfo]
     records: Iterable[Record] = ()
+    count: int | None = None
     spread: Spread | None = None
-    prefer: str | None = None
+    links: Links = AS_THEY_ARE
 
 
 Gather = Callable[[], Gathered]
@@ -129,11 +137,14 @@ def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
         storage,
         order.first_read,
         reuse=not order.force,
-        prefer=gathered.prefer,
+        links=gathered.links,
     )
-    slices, warnings = _slices(gathered, document)
-    log.info("%s: %d slices", order.name, len(slices))
-    outcomes = compute(slices, recipe)
+    outcomes: list[Outcome] = []
+    warnings: list[str] = []
+    for slices, told_of in waves(gathered, document):
+        log.info("%s: %d slices", order.name, len(slices))
+        outcomes += compute(slices, recipe)
+        warnings += told_of
     if gathered.spread is not None:
         warnings += told(gathered.spread, sum(o.part.rows for o in outcomes if o.part))
     report = summarise(outcomes, warnings)
@@ -152,13 +163,45 @@ def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
     return write_commit(order.place, commit), report
 
 
-def _slices(gathered: Gathered, document: Any) -> tuple[list[Slice], list[str]]:
+def waves(
+    gathered: Gathered, document: Any, window: int = WINDOW
+) -> Iterator[tuple[list[Slice], list[str]]]:
+    """Slices that are computed together, with warnings on them; all at once, unless there may be more than memory holds.
+
+    Records are cut within windows of a fixed number, so that the same table gives the same slices. As many windows go together
+    as keep the cluster busy.
+    """
     if gathered.spread is not None:
-        return cell_slices(gathered.spread.cells, document, gathered.prefer), []
-    records = sort_records(gathered.records)
-    if not records:
+        yield cell_slices(gathered.spread.cells, document, gathered.links), []
+        return
+    if gathered.count is None:
+        records = sort_records(gathered.records)
+        if not records:
+            raise EmptySelectionError("there are no items to build from")
+        yield cut(records, gathered.bands, document), reprocessed(records)
+        return
+    if not gathered.count:
         raise EmptySelectionError("there are no items to build from")
-    return cut(records, gathered.bands, document), reprocessed(records)
+    left, first, width = iter(gathered.records), 0, 2 * _threads()
+    wave: list[Slice] = []
+    warnings: list[str] = []
+    while taken := list(islice(left, window)):
+        records = sort_records(taken)
+        wave += cut(records, gathered.bands, document, first + len(wave), gathered.count)
+        warnings += reprocessed(records)
+        if len(wave) >= width:
+            yield wave, warnings
+            first, wave, warnings = first + len(wave), [], []
+    if wave:
+        yield wave, warnings
+
+
+def _threads() -> int:
+    """Slices that run side by side on the active scheduler."""
+    client: Any = getattr(get_scheduler(), "__self__", None)
+    if not hasattr(client, "nthreads"):
+        return int(CPU_COUNT)
+    return int(sum(client.nthreads().values()))
 
 
 def compute(slices: Sequence[Any], recipe: Any, task: Any = work) -> list[Any]:

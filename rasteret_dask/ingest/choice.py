@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
-from rasteret_dask.ingest.records import Record, make_record
+from rasteret_dask.ingest.build import Gathered
+from rasteret_dask.ingest.records import AS_THEY_ARE, Links, Record, make_record
 from rasteret_dask.model import BandInfo, DatasetDescriptor
 
 Json = Mapping[str, Any]
@@ -25,15 +26,15 @@ class BandChoice:
         Canonical name to asset key, and to the band of its file.
     descriptor : DatasetDescriptor, optional
         Used when there is no map.
-    prefer : str, optional
-        Alternate hrefs to take, as ``s3``.
+    links : Links
+        Which of an asset's links are taken.
     """
 
     wanted: Sequence[str] | None = None
     band_map: Mapping[str, str] | None = None
     index_map: Mapping[str, int] | None = None
     descriptor: DatasetDescriptor | None = None
-    prefer: str | None = None
+    links: Links = AS_THEY_ARE
 
     def describe(self) -> dict[str, Any]:
         """As JSON: part of a build's identity."""
@@ -45,7 +46,7 @@ class BandChoice:
             "band_map": None if self.band_map is None else dict(self.band_map),
             "band_index_map": None if self.index_map is None else dict(self.index_map),
             "descriptor": known,
-            "prefer": self.prefer,
+            **self.links.describe(),
         }
 
     def infos(self, items: Sequence[Json], *, whole: bool = True) -> tuple[BandInfo, ...]:
@@ -79,6 +80,11 @@ class BandChoice:
             or any(find_asset(item.get("assets") or {}, band) is not None for item in items)
         )
 
-    def records(self, items: Sequence[Json], infos: Sequence[BandInfo]) -> list[Record]:
+    def records(self, items: Iterable[Json], infos: Sequence[BandInfo]) -> Iterator[Record]:
         """One record for each item."""
-        return [make_record(item, infos, prefer=self.prefer) for item in items]
+        return (make_record(item, infos, self.links) for item in items)
+
+    def gathered(self, items: Sequence[Json]) -> Gathered:
+        """What there is to build from items that are known."""
+        infos = self.infos(items)
+        return Gathered(infos, self.records(items, infos))

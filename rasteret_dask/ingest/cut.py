@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.cells import Cell
-from rasteret_dask.ingest.records import Record
+from rasteret_dask.ingest.records import Links, Record
 from rasteret_dask.ingest.slices import Slice
 from rasteret_dask.model import BandInfo
 
@@ -35,7 +35,11 @@ def slice_rows(count: int, bands: int) -> int:
 
 
 def cut(
-    records: Sequence[Record], bands: Sequence[BandInfo], document: Any, first: int = 0
+    records: Sequence[Record],
+    bands: Sequence[BandInfo],
+    document: Any,
+    first: int = 0,
+    total: int = 0,
 ) -> list[Slice]:
     """Cut sorted records into slices.
 
@@ -51,8 +55,10 @@ def cut(
         The JSON document of the schema.
     first : int
         Position of the first slice.
+    total : int
+        Records of the whole build, when these are not all.
     """
-    size = slice_rows(len(records), len(bands))
+    size = slice_rows(max(total, len(records)), len(bands))
     groups = _groups(records, size)
     common = _common(document)
     out = []
@@ -64,9 +70,9 @@ def cut(
     return out
 
 
-def cell_slices(cells: Sequence[Cell], document: Any, prefer: str | None) -> list[Slice]:
+def cell_slices(cells: Sequence[Cell], document: Any, links: Links) -> list[Slice]:
     """Slices that search for their items."""
-    common = _common([document, prefer])
+    common = _common([document, links.describe()])
     out = []
     for number, cell in enumerate(cells):
         key = hashlib.sha256(common + json.dumps(cell.describe(), sort_keys=True).encode())

@@ -80,7 +80,48 @@ class Record:
     assets: tuple[AssetRef, ...]
 
 
-def make_record(item: Json, bands: Sequence[BandInfo], *, prefer: str | None = None) -> Record:
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Which of an asset's links are taken, and what becomes of them.
+
+    Parameters
+    ----------
+    prefer : str, optional
+        Scheme or name of the alternate link to take, as ``s3``.
+    rewrite : mapping of str to str
+        Beginnings of links → what they become; the longest that fits.
+    """
+
+    prefer: str | None = None
+    rewrite: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """As JSON: part of a build's identity."""
+        rewrite = dict(sorted(self.rewrite.items()))
+        return {"prefer": self.prefer, **({"url_rewrite_patterns": rewrite} if rewrite else {})}
+
+    def of(self, asset: Json) -> str | None:
+        """An asset's link, unsigned; None when it has none."""
+        href = asset.get("href")
+        alternates: Mapping[str, Json] = asset.get("alternate") or {}
+        if self.prefer is not None and not str(href).startswith(f"{self.prefer}:"):
+            for key, other in alternates.items():
+                if key == self.prefer or str(other.get("href", "")).startswith(f"{self.prefer}:"):
+                    href = other.get("href") or href
+                    break
+        if not href:
+            return None
+        fitting = [old for old in self.rewrite if str(href).startswith(old)]
+        if fitting:
+            old = max(fitting, key=len)
+            href = self.rewrite[old] + str(href)[len(old) :]
+        return unsigned(str(href))
+
+
+AS_THEY_ARE = Links()
+
+
+def make_record(item: Json, bands: Sequence[BandInfo], links: Links = AS_THEY_ARE) -> Record:
     """A STAC item as a record.
 
     Parameters
@@ -89,8 +130,8 @@ def make_record(item: Json, bands: Sequence[BandInfo], *, prefer: str | None = N
         The item; hrefs absolute.
     bands : sequence of BandInfo
         The bands of the collection.
-    prefer : str, optional
-        Scheme or name of the alternate href to take, as ``s3``.
+    links : Links
+        Which links are taken.
 
     Raises
     ------
@@ -106,7 +147,7 @@ def make_record(item: Json, bands: Sequence[BandInfo], *, prefer: str | None = N
     refs = []
     for band in bands:
         key = find_asset(assets, band)
-        href = None if key is None else _href(assets[key], prefer)
+        href = None if key is None else links.of(assets[key])
         if key is not None and href:
             claims = _claims(assets[key], band.index)
             said = _said(assets[key], properties, epsg)
@@ -247,17 +288,6 @@ def _as_type(value: Any, kind: pa.DataType) -> Any:
 
 
 # --- assets --------------------------------------------------------------------------------------
-def _href(asset: Json, prefer: str | None) -> str | None:
-    href = asset.get("href")
-    alternates: Mapping[str, Json] = asset.get("alternate") or {}
-    if prefer is not None and not str(href).startswith(f"{prefer}:"):
-        for key, other in alternates.items():
-            if key == prefer or str(other.get("href", "")).startswith(f"{prefer}:"):
-                href = other.get("href") or href
-                break
-    return None if not href else unsigned(str(href))
-
-
 def unsigned(url: str) -> str:
     """A URL without a signature in its query: a collection holds no secret, and a signature soon
     ends anyway."""

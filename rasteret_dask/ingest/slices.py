@@ -28,7 +28,14 @@ from rasteret_dask.ingest.cells import Cell, search_cell
 from rasteret_dask.ingest.disagree import Disagreement, compare
 from rasteret_dask.ingest.headers import FIRST_READ, fetch_headers
 from rasteret_dask.ingest.parts import JOURNAL, content_hash, describe, make_table, write_part
-from rasteret_dask.ingest.records import Record, make_record, reprocessed, sort_records
+from rasteret_dask.ingest.records import (
+    AS_THEY_ARE,
+    Links,
+    Record,
+    make_record,
+    reprocessed,
+    sort_records,
+)
 from rasteret_dask.ingest.report import Failure
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters, snapshot
@@ -53,8 +60,8 @@ class Recipe:
         Bytes of the first request for a header.
     reuse : bool
         Whether parts of former runs are good enough.
-    prefer : str, optional
-        Alternate hrefs to take, for slices that search.
+    links : Links
+        Which links are taken, for slices that search.
     """
 
     place: Place
@@ -63,7 +70,7 @@ class Recipe:
     storage: StorageOptions = field(default_factory=StorageOptions)
     first_read: int = FIRST_READ
     reuse: bool = True
-    prefer: str | None = None
+    links: Links = AS_THEY_ARE
 
     @property
     def schema(self) -> pa.Schema:
@@ -197,7 +204,7 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
     records, warnings = one.records, []
     if one.cell is not None:
         items = search_cell(one.cell)
-        made = [make_record(item, recipe.bands, prefer=recipe.prefer) for item in items]
+        made = [make_record(item, recipe.bands, recipe.links) for item in items]
         records = tuple(sort_records(made))
         # Elsewhere the client sees all records at once.
         warnings = reprocessed(records)

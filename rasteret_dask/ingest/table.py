@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -11,16 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 import shapely
 from pyproj import Transformer
 
-from rasteret_dask.errors import ArgumentError, CollectionError
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import CRS84
-from rasteret_dask.grid.given import plain_crs, plain_table, understand
+from rasteret_dask.grid.given import plain_crs, understand
 from rasteret_dask.index import schema
-from rasteret_dask.index.place import Place
-from rasteret_dask.model import StorageOptions
 
 ASSET: Final = "data"
 """What the one file of a row is called when a column links to it."""
@@ -40,8 +36,6 @@ class TableSource:
         Its columns' names → ours: ``id``, ``datetime``, ``geometry``, ``bbox``, ``assets``, ``proj:epsg``.
     href_column : str, optional
         A column of links, when there is no ``assets``.
-    rewrite : mapping
-        Beginnings of links → what they become.
     columns : sequence of str, optional
         The columns to read.
     where : optional
@@ -52,57 +46,18 @@ class TableSource:
 
     column_map: Mapping[str, str] = field(default_factory=dict)
     href_column: str | None = None
-    rewrite: Mapping[str, str] = field(default_factory=dict)
     columns: Sequence[str] | None = None
     where: Any = None
     timezone: str | None = None
 
 
-def read_table(source: Any, how: TableSource, storage: StorageOptions) -> pa.Table:
-    """Read a table: a path or URL of Parquet, or anything that Arrow can take over.
+def check_names(asked: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse columns that a table lacks.
 
     Raises
     ------
-    CollectionError
-        A path that holds no Parquet.
     ArgumentError
-        It is no table, or lacks a column.
     """
-    if hasattr(source, "to_arrow") and hasattr(source, "crs"):  # GeoPandas
-        source = pa.table(source.to_arrow())
-    if isinstance(source, (str, os.PathLike)):
-        source = _open(os.fspath(source), storage)
-    if isinstance(source, pads.Dataset):
-        columns = list(source.schema.names if how.columns is None else how.columns)
-        _known(columns, source.schema.names)
-        return source.to_table(columns=columns, filter=how.where)
-    if isinstance(source, pa.RecordBatch):
-        table = pa.Table.from_batches([source])
-    elif isinstance(source, pa.Table):
-        table = source
-    elif hasattr(source, "__arrow_c_stream__"):
-        table = plain_table(pa.RecordBatchReader.from_stream(source).read_all())
-    else:
-        raise ArgumentError(f"{type(source).__name__} is no table that Arrow can read")
-    if how.where is not None:
-        table = table.filter(how.where)
-    if how.columns is not None:
-        _known(how.columns, table.column_names)
-        table = table.select(list(how.columns))
-    return table
-
-
-def _open(text: str, storage: StorageOptions) -> Any:
-    place = Place(text if "://" in text else os.path.abspath(os.path.expanduser(text)), storage)
-    try:
-        return pads.dataset(
-            place.path(), filesystem=place.arrow(), format="parquet", partitioning="hive"
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise CollectionError(f"no Parquet that can be read: {error}", url=place.url) from None
-
-
-def _known(asked: Sequence[str], names: Sequence[str]) -> None:
     for name in asked:
         if name not in names:
             raise ArgumentError(
@@ -118,7 +73,9 @@ def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
     ArgumentError
         A column is missing, a time has no zone, a footprint is empty, or a row has no link.
     """
-    _known([*how.column_map, *([how.href_column] if how.href_column else [])], table.column_names)
+    check_names(
+        [*how.column_map, *([how.href_column] if how.href_column else [])], table.column_names
+    )
     for old, new in how.column_map.items():
         if new not in table.column_names:
             table = table.append_column(new, table.column(old))
@@ -223,12 +180,7 @@ def _assets(row: dict[str, Any], name: str, how: TableSource) -> dict[str, Any]:
         given = json.loads(given)
     if isinstance(given, list):  # a map column
         given = dict(given)
-    assets = {key: _plain(value) for key, value in (given or {}).items() if value}
-    for asset in assets.values():
-        for old, new in how.rewrite.items():
-            if str(asset.get("href", "")).startswith(old):
-                asset["href"] = new + asset["href"][len(old) :]
-    return assets
+    return {key: _plain(value) for key, value in (given or {}).items() if value}
 
 
 def _times(row: dict[str, Any]) -> dict[str, Any]:

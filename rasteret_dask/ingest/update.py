@@ -17,7 +17,7 @@ from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.build import compute, finished, summarise
 from rasteret_dask.ingest.cut import cut
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import make_record, reprocessed, sort_records
+from rasteret_dask.ingest.records import Links, make_record, reprocessed, sort_records
 from rasteret_dask.ingest.refresh import refresh_parts
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Recipe, Slice
@@ -83,8 +83,9 @@ def append_items(
     """
     standing = newest(place)
     known = set(open_commit(place, standing).read([schema.ID]).column(schema.ID).to_pylist())
-    prefer = standing.arguments.get("prefer")
-    records = [make_record(item, bands, prefer=prefer) for item in items if item["id"] not in known]
+    said = standing.arguments
+    links = Links(said.get("prefer"), said.get("url_rewrite_patterns") or {})
+    records = [make_record(item, bands, links) for item in items if item["id"] not in known]
     fresh = sort_records(records)
     if not fresh:
         return standing, BuildReport()

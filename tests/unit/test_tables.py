@@ -31,7 +31,8 @@ from rasteret_dask.errors import (
     MissingBandError,
     UnknownBandError,
 )
-from rasteret_dask.ingest.table import TableSource, read_table, table_items
+from rasteret_dask.ingest.stream import open_rows
+from rasteret_dask.ingest.table import TableSource, table_items
 from rasteret_dask.model import DatasetDescriptor, StorageOptions
 from rasteret_dask.testing.cog import make_cog
 from rasteret_dask.testing.server import RangeServer
@@ -357,8 +358,9 @@ def test_naive_times_when_it_is_said_what_they_mean(rows: pa.Table, tmp_path: Pa
     ],
 )
 def test_stac_geoparquet_of_the_corpus(corpus: Path, path: str, count: int | None) -> None:
-    table = read_table(corpus / path, TableSource(), StorageOptions())
-    items = table_items(table, TableSource())
+    rows = open_rows(corpus / path, TableSource(), StorageOptions())
+    table = rows.dataset.to_table()
+    items = list(rows.items())
     assert len(items) == len(table) == (count or len(items)) > 0
     for item, row in zip(items, table.select(["id", "assets"]).to_pylist()):
         assert item["id"] == row["id"]

@@ -23,7 +23,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
-from rasteret_dask.ingest.records import make_record, unsigned
+from rasteret_dask.ingest.records import Links, make_record, unsigned
 from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api, search_static
 from rasteret_dask.model import BandInfo
 from rasteret_dask.testing.server import RangeServer
@@ -298,7 +298,7 @@ def test_signatures_never_enter() -> None:
     made = item(assets={"data": asset})
     bands = discover([made])
     assert make_record(made, bands).assets[0].url.endswith("x.tif")
-    assert make_record(made, bands, prefer="s3").assets[0].url == "s3://b/x.tif"
+    assert make_record(made, bands, Links(prefer="s3")).assets[0].url == "s3://b/x.tif"
 
 
 def test_items_in_every_form(items: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""One measurement: a fresh process that loads, warms up, waits for the word, works, and says what it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rasteret_dask.testing.server import RangeServer
+
+Got = dict[str, Any] | str
+"""What was measured; a string says why there is no measurement."""
+
+
+def start(
+    server: RangeServer, tool: str, name: str, variant: str, keep: Path | None, python: str
+) -> subprocess.Popen[str]:
+    """A fresh process that loads its library, warms up and then waits."""
+    environment = dict(os.environ)
+    if server.certificate is not None:
+        # Each for a library of its own: OpenSSL and rustls, libcurl in GDAL, requests.
+        for variable in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GDAL_CURL_CA_BUNDLE"):
+            environment[variable] = str(server.certificate)
+    return subprocess.Popen(
+        [python, "-W", "ignore", "-m", "benchmarks.child", tool, name, variant, server.url,
+         str(keep or "-")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )  # fmt: skip
+
+
+def wait(child: subprocess.Popen[str]) -> str | None:
+    """Until it is ready; a string says why it will never be."""
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if line.startswith("READY"):
+        return None
+    error = child.communicate()[1]
+    return line.strip() or _last(error)
+
+
+def finish(server: RangeServer, child: subprocess.Popen[str], limit: float) -> Got:
+    """Let a process that is ready do its work."""
+    server.reset()
+    try:
+        out, error = child.communicate("\n", timeout=limit)
+    except subprocess.TimeoutExpired:
+        give_up(child)
+        return f"more than {limit:.0f} s"
+    if child.returncode < 0:
+        return f"ended by signal {-child.returncode}"
+    if not out:
+        return _last(error)
+    seen = server.counters()
+    return {
+        **json.loads(out.splitlines()[-1]),
+        "requests": seen.requests,
+        "bytes": seen.bytes,
+        "connections": seen.connections,
+        "peak": seen.peak_in_flight,
+    }
+
+
+def give_up(child: subprocess.Popen[str]) -> None:
+    """End a process that is not to work."""
+    child.kill()
+    child.communicate()
+
+
+def _last(error: str) -> str:
+    return (error.strip().splitlines() or ["no word"])[-1]
+
+
+def compare(mine: Path, reference: Path) -> str:
+    """How two results differ, in a word or two."""
+    a, b = np.load(mine), np.load(reference)
+    words = []
+    for name in b.files:
+        if name not in a.files or a[name].shape != b[name].shape:
+            return "other shape"
+        if not np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f"):
+            differs = (a[name] != b[name]).mean()
+            most = np.nanmax(np.abs(a[name].astype("f8") - b[name].astype("f8")))
+            words.append(f"{name}: {differs:.2%} differ, by at most {most:.3g}")
+    return "; ".join(words) or "equal"
+
+
+def median(values: list[Any], field: str) -> float | None:
+    """Of one number over all rounds that gave one."""
+    numbers = [value[field] for value in values if isinstance(value, dict)]
+    return statistics.median(numbers) if numbers else None
+
+
+def machine() -> str:
+    """Cores, processor, Python and date."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    python = platform.python_version()
+    return f"{os.cpu_count()} cores ({model}), Python {python}, {time.strftime('%Y-%m-%d')}"
