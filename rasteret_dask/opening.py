@@ -113,7 +113,8 @@ def load(
             raise CollectionError(f"{text!r} is not published as a collection", hint="build() it")
         reached = storage or storage_of(descriptor)
         found = load(descriptor.parquet, storage=reached)
-        return replace(found, descriptor=descriptor, infos=found.infos or descriptor.bands)
+        infos = found.infos or _described(found.schema, descriptor)
+        return replace(found, descriptor=descriptor, infos=infos)
     raise CollectionError(f"no collection {text!r}", hint=f"looked in {workspace(workspace_dir)}")
 
 
@@ -144,7 +145,7 @@ def as_collection(
         view,
         name=name or document.get("name", ""),
         descriptor=descriptor,
-        infos=infos_of(document) or (() if descriptor is None else descriptor.bands),
+        infos=infos_of(document) or _described(view.schema, descriptor),
         storage=storage or StorageOptions(),
     )
 
@@ -327,6 +328,21 @@ def open_place(
         commit=commit,
         report=report or BuildReport.from_lasting(commit.report),
     )
+
+
+def _described(columns: pa.Schema, descriptor: DatasetDescriptor | None) -> tuple[BandInfo, ...]:
+    """What a descriptor says of a table's bands, which may go by the names of their assets, as rasteret's older collections do."""
+    found = []
+    for name in schema.band_names(columns):
+        told = () if descriptor is None else descriptor.bands
+        exact = [info for info in told if info.name == name]
+        by_asset = [info for info in told if info.asset == name]
+        if exact:
+            found.append(exact[0])
+        elif len(by_asset) == 1:
+            known = by_asset[0]
+            found.append(replace(known, name=name, aliases=(known.name, *known.aliases)))
+    return tuple(found)
 
 
 def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rasteret_dask.errors import EmptySelectionError
-from rasteret_dask.grid.aoi import Areas
+from rasteret_dask.grid.aoi import Areas, parse_areas
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
+from rasteret_dask.model import Ledger
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
 from rasteret_dask.read.chips import get_numpy
 from rasteret_dask.read.cube import decide_grid, open_cube, plan_cube
 from rasteret_dask.read.gather import COLUMNS, is_class_band
 from rasteret_dask.read.request import CubeRequest, area_of, lonlat_bounds, make_request
+from rasteret_dask.recorded import note_cube
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +64,7 @@ class Reads:
         fill_value: float | int | None = None,
         missing: str = "raise",
         on_error: str = "raise",
-        ledger: str | None = None,
+        ledger: str | Ledger | None = None,
         early_exit: bool = False,
         like: Any = None,
         storage: Any = None,
@@ -139,7 +141,8 @@ class Reads:
             What to do about tiles that cannot be had or decoded. ``"record"``: they become nodata, and rows of the ledger, which are stored
             before the pixels are given out; see :func:`rasteret_dask.read.ledger.read_ledger`.
         ledger : str, optional
-            Directory or URL of the ledger; the cube's attribute ``rasteret_run`` names its run there.
+            Directory or URL of the ledger. The cube's attribute ``rasteret_run`` names its run there, ``rasteret_record`` the record by
+            which :func:`rasteret_dask.repair` reads the holes again.
         early_exit : bool
             Read the items of a step one after the other, and leave out those that come after every pixel of a chunk is filled. It saves
             bytes where items overlap much, and costs a latency for each item.
@@ -193,7 +196,13 @@ class Reads:
         table, request = prepare_cube(
             self, geometries, bands, bbox, geometry_crs, {**filters, **options}
         )
-        return open_cube(table, request)
+        dataset = open_cube(table, request)
+        if request.ledger is not None and not isinstance(ledger, Ledger):
+            # A ledger that is handed over belongs to a run with a record of its own.
+            given = {**options, "geometries": geometries, "bbox": bbox}
+            url = note_cube(self, table, request, given, bool(filters))
+            dataset.attrs["rasteret_record"] = url
+        return dataset
 
     def explain(  # type: ignore[misc]
         self: Collection,
@@ -339,6 +348,8 @@ def prepare_cube(
     target = known.pop("target_crs", None)
     if target is not None and known.get("crs") is None:
         known["crs"] = target
+    if geometries is not None and bbox is None:
+        geometries = parse_areas(geometries, geometry_crs).joined()
     table, request, areas, bounds, crs = _prepare(
         collection, geometries, bands, bbox, geometry_crs, known, filters
     )
@@ -389,7 +400,7 @@ def _prepare(
     areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
     if options.get("storage") is None:
         options["storage"] = collection.storage
-    infos = {c: collection.band_info(c) for _, c in names}
+    infos = {c: collection.band_info(c) for c in collection.bands}
     classes = frozenset(c for _, c in names if is_class_band(collection.band_info(c)))
     request = make_request(
         names,

@@ -80,7 +80,14 @@ class BandSources:
         return len(self.rows)
 
 
-def band_sources(table: pa.Table, band: str, level: int = 0, *, mask: bool = False) -> BandSources:
+def band_sources(
+    table: pa.Table,
+    band: str,
+    level: int = 0,
+    *,
+    mask: bool = False,
+    key: str | None = None,
+) -> BandSources:
     """Arrays of one band at one level.
 
     Parameters
@@ -94,6 +101,8 @@ def band_sources(table: pa.Table, band: str, level: int = 0, *, mask: bool = Fal
         out.
     mask : bool
         The internal mask of that level instead of its pixels.
+    key : str, optional
+        The asset's key, in tables whose ``assets`` are called as STAC calls them and not as the bands.
 
     Raises
     ------
@@ -112,7 +121,7 @@ def band_sources(table: pa.Table, band: str, level: int = 0, *, mask: bool = Fal
     fields = layout_columns(column, chosen, mask or level > 0)
     ids, distinct = layouts(chosen, fields)
     dtypes = fields["dtype"]
-    asset = _asset(table, band, rows)
+    asset = _asset(table, band, key, rows)
     pointers, offsets, counts = _ranges(chosen)
     widths, heights = columns.ints(chosen, "image_width"), columns.ints(chosen, "image_height")
     scales, adds = _scaling(column, asset)
@@ -210,12 +219,16 @@ def _transforms(column: pa.StructArray, widths: Ints, heights: Ints) -> Floats:
     return out
 
 
-def _asset(table: pa.Table, band: str, rows: Ints) -> pa.StructArray:
-    """The asset of each row: ours is named by the band; rasteret's too."""
+def _asset(table: pa.Table, band: str, key: str | None, rows: Ints) -> pa.StructArray:
+    """The asset of each row: ours is named by the band; rasteret's too, or by its STAC key."""
     assets = columns.one_array(table.column(schema.ASSETS))
-    if not columns.has(assets, band):
-        raise UnknownBandError(f"the column {schema.ASSETS!r} lacks the band {band!r}", band=band)
-    return pc.struct_field(assets, band).take(pa.array(rows))
+    for name in (band, key):
+        if name is not None and columns.has(assets, name):
+            return pc.struct_field(assets, name).take(pa.array(rows))
+    known = ", ".join(field.name for field in assets.type)
+    raise UnknownBandError(
+        f"the column {schema.ASSETS!r} lacks the band {band!r}", band=band, hint=f"it has {known}"
+    )
 
 
 def _band_index(column: pa.StructArray, asset: pa.StructArray) -> Ints:

@@ -242,7 +242,7 @@ def is_reflectance(band: str) -> bool:
 
 
 def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset, ...]:
-    sources = band_sources(table, band)
+    sources = band_sources(table, band, key=_key(band, request))
     declared = dict(zip(sources.rows.tolist(), zip(sources.scales.tolist(), sources.adds.tolist())))
     columns = (schema.ID, schema.COLLECTION, schema.BOA_OFFSET_APPLIED, schema.BASELINE)
     found = []
@@ -268,9 +268,9 @@ def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset
     return tuple(found)
 
 
-def overview_methods(items: Items, band: str) -> dict[str, str | None]:
+def overview_methods(items: Items, band: str, request: CubeRequest) -> dict[str, str | None]:
     """Return how each item's overviews were made, in capitals, where the file says so."""
-    found = band_sources(items.table, band)
+    found = band_sources(items.table, band, key=_key(band, request))
     return {
         item: None if made is None else made.upper()
         for item, made in zip(found.item_ids, found.overview_resampling)
@@ -297,7 +297,7 @@ def raw_sources(
     GridError
         If a file has no CRS or no affine georeference.
     """
-    found = band_sources(items.table, band, level, mask=inner)
+    found = band_sources(items.table, band, level, mask=inner, key=_key(band, request))
     if (
         level == 0
         and not inner
@@ -345,6 +345,11 @@ def raw_sources(
         adds=adds,
         levels=np.full(len(found), level, dtype=np.int64),
     )
+
+
+def _key(band: str, request: CubeRequest) -> str | None:
+    info = request.infos.get(band)
+    return None if info is None else info.asset
 
 
 def _told_nodata(band: str, request: CubeRequest) -> float | int | None:

@@ -64,5 +64,5 @@ def _faithful(items: Items, band: str, full: RawSources, request: CubeRequest) -
     """Whether each source's overviews may stand for it."""
     if band not in request.classes:
         return np.ones(len(full), dtype=bool)
-    made = overview_methods(items, band)
+    made = overview_methods(items, band, request)
     return np.array([made.get(item) in ("NEAREST", "MODE") for item in full.items])
