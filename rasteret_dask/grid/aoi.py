@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import shapely
-from pyproj import Transformer
+from shapely.affinity import translate
 from shapely.geometry import box
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry.base import BaseGeometry, BaseMultipartGeometry
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.geobox import CRS84, Bounds
+from rasteret_dask.grid.geobox import CRS84, Bounds, is_geographic, period
 from rasteret_dask.grid.given import check_degrees, plain_crs, resolve_crs, understand
+from rasteret_dask.grid.warp import transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,45 @@ class Areas:
         return (float(left), float(bottom), float(right), float(top))
 
     def to_crs(self, crs: str) -> Areas:
-        """Return the areas in another CRS, vertex by vertex."""
+        """Return the areas in another CRS, vertex by vertex; what goes on beyond 180 degrees goes on there as well."""
         if crs == self.crs:
             return self
-        transformer = Transformer.from_crs(self.crs, crs, always_xy=True)
-        moved = tuple(
-            shapely.transform(
-                g, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
-            )
-            for g in self.geometries
-        )
+        there = transformer(self.crs, crs)
+        west, _, east, _ = self.bounds
+        whole = period(crs) if is_geographic(self.crs) and east > 180.0 else None
+        start = float(there.transform(west, 0.0)[0])
+
+        def move(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            x, y = there.transform(xy[:, 0], xy[:, 1])
+            if whole is not None:
+                # PROJ puts 190 degrees where -170 are.
+                x = x + whole * np.round((start + (xy[:, 0] - west) * whole / 360.0 - x) / whole)
+            return np.column_stack([x, y])
+
+        moved = tuple(shapely.transform(g, move) for g in self.geometries)
         return Areas(moved, crs, self.boxes, self.columns)
+
+    def joined(self) -> Areas:
+        """Return areas in lon/lat on both sides of the antimeridian, as GeoJSON cuts them, in one piece: its east goes on beyond 180.
+
+        They stay as they are when they are not narrower in that way.
+        """
+        west, _, east, _ = self.bounds
+        if not is_geographic(self.crs) or east - west <= 180.0:
+            return self
+        turned = Areas(
+            tuple(_eastwards(g) for g in self.geometries), self.crs, self.boxes, self.columns
+        )
+        low, _, high, _ = turned.bounds
+        return turned if high - low < 180.0 else self
+
+
+def _eastwards(geometry: BaseGeometry) -> BaseGeometry:
+    """Return a geometry with its parts of western longitude a turn further east."""
+    if isinstance(geometry, BaseMultipartGeometry):
+        return shapely.geometrycollections([_eastwards(part) for part in geometry.geoms])
+    west, _, east, _ = geometry.bounds
+    return translate(geometry, 360.0) if west + east < 0.0 else geometry
 
 
 def parse_bbox(bbox: Any) -> Bounds:

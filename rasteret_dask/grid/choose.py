@@ -16,7 +16,7 @@ from rasteret_dask.grid.geobox import (
     Grid,
     aligned,
     crs_text,
-    is_geographic,
+    period,
     phase,
     snap,
     transform_bounds,
@@ -106,7 +106,7 @@ def choose_grid(sources: Sequence[SourceGrid], request: GridRequest) -> Grid:
     Parameters
     ----------
     sources : sequence of SourceGrid
-        Of the finest requested band.
+        Of the finest requested band that each item has.
     request : GridRequest
 
     Raises
@@ -146,7 +146,11 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
     left, bottom, right, top = source.bounds
     width = right - left
     if request.bounds is not None:
-        box = transform_bounds(request.bounds, request.bounds_crs, source.crs)
+        try:
+            box = transform_bounds(request.bounds, request.bounds_crs, source.crs)
+        except GridError:
+            # A box over the antimeridian is no box in a CRS that is torn there.
+            return _all_or_none(source, request.bounds, request.bounds_crs)
         bottom, top = max(bottom, box[1]), min(top, box[3])
         shifts = turns(left, right, box[0], box[2], source.crs)
         parts = [min(right + t, box[2]) - max(left + t, box[0]) for t in shifts]
@@ -156,6 +160,15 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
     if top < bottom:
         return 0.0
     return max(1.0, width / xres) * max(1.0, (top - bottom) / yres) * source.items
+
+
+def _all_or_none(source: SourceGrid, bounds: Bounds, crs: str) -> float:
+    """Return a source's pixels if bounds meet it in lon/lat."""
+    box = transform_bounds(bounds, crs, CRS84)
+    own = transform_bounds(source.bounds, source.crs, CRS84)
+    if own[1] > box[3] or own[3] < box[1] or not turns(own[0], own[2], box[0], box[2], CRS84):
+        return 0.0
+    return float(source.width) * source.height * source.items
 
 
 def _utm(sources: Sequence[SourceGrid], request: GridRequest) -> str:
@@ -246,10 +259,11 @@ def _extent(sources: Sequence[SourceGrid], crs: str, request: GridRequest) -> Bo
     if request.bounds is not None:
         return transform_bounds(request.bounds, request.bounds_crs, crs)
     boxes = [transform_bounds(s.bounds, s.crs, crs) for s in sources]
-    if is_geographic(crs) and max(b[2] for b in boxes) - min(b[0] for b in boxes) > 180.0:
+    turn = period(crs)
+    if turn is not None and max(b[2] for b in boxes) - min(b[0] for b in boxes) > turn / 2.0:
         # Perhaps they are neighbours across the antimeridian.
-        turned = [(b[0] + 360.0, b[1], b[2] + 360.0, b[3]) if b[0] < 0 else b for b in boxes]
-        if max(b[2] for b in turned) - min(b[0] for b in turned) < 180.0:
+        turned = [(b[0] + turn, b[1], b[2] + turn, b[3]) if b[0] < 0 else b for b in boxes]
+        if max(b[2] for b in turned) - min(b[0] for b in turned) < turn / 2.0:
             boxes = turned
     return (
         min(b[0] for b in boxes),

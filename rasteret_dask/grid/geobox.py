@@ -131,34 +131,56 @@ def metres_per_unit(crs: str) -> float | None:
     return float(parsed.axis_info[0].unit_conversion_factor)
 
 
+@lru_cache(maxsize=256)
+def period(crs: str) -> float | None:
+    """Return after how much x comes back to where it was: 360 in degrees, the world's width on a cylinder (Mercator); else None.
+
+    Asked of the projection itself: on a cylinder a degree of longitude is as wide everywhere.
+    """
+    if is_geographic(crs):
+        return 360.0
+    x, y = transformer(CRS84, crs).transform([1.0, 2.0, 3.0, 1.0, 3.0], [0.0, 0.0, 0.0, 60.0, 60.0])
+    degree = x[1] - x[0]
+    wide = abs(degree) * 1e-9
+    if not math.isfinite(degree) or degree <= 0.0:
+        return None
+    same = abs(x[2] - x[1] - degree) <= wide and abs(x[4] - x[3] - 2.0 * degree) <= wide
+    return 360.0 * degree if same and y[0] == y[2] and y[3] == y[4] else None
+
+
 def turns(left: float, right: float, low: float, high: float, crs: str) -> tuple[float, ...]:
-    """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns in a geographic CRS, else nothing."""
-    if not is_geographic(crs):
+    """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns where there are any."""
+    whole = period(crs)
+    if whole is None:
         return (0.0,)
-    return tuple(t for t in (0.0, -360.0, 360.0) if left + t < high and right + t > low)
+    return tuple(t for t in (0.0, -whole, whole) if left + t < high and right + t > low)
 
 
 def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     """Return the bounds, in another CRS, of a box whose edges are followed in 21 steps each.
 
-    ``west > east`` in a geographic source means the box crosses the antimeridian; in a geographic target such a box goes on beyond 180
-    degrees (170 … 190).
+    ``west > east`` in a geographic source means the box crosses the antimeridian; in a target that goes round the world such a box goes on
+    beyond its end (170 … 190 degrees; on Mercator beyond 20037508 m).
+
+    Raises
+    ------
+    GridError
+        If the box has no image, or one that the antimeridian tears apart.
     """
     left, bottom, right, top = bounds
     if source == target:
         return (left, bottom, right + 360.0 if left > right else right, top)
+    if is_geographic(source) and right - left >= 360.0:
+        left, right = -180.0, 180.0
+    elif is_geographic(source) and right > 180.0:
+        left, right = (left - 360.0 if left >= 180.0 else left), right - 360.0
     there = transformer(source, target)
-    turn = 360.0 if is_geographic(target) else 0.0
+    turn = period(target) or 0.0
     try:
         if left > right:
             west = there.transform_bounds(left, bottom, 180.0, top, densify_pts=21)
             east = there.transform_bounds(-180.0, bottom, right, top, densify_pts=21)
-            box = (
-                min(west[0], east[0] + turn),
-                min(west[1], east[1]),
-                max(west[2], east[2] + turn),
-                max(west[3], east[3]),
-            )
+            box = _join(west, east, turn, bounds, target)
         else:
             box = there.transform_bounds(left, bottom, right, top, densify_pts=21)
     except ProjError as error:
@@ -166,9 +188,31 @@ def transform_bounds(bounds: Bounds, source: str, target: str) -> Bounds:
     if box[0] > box[2]:
         # PROJ says in this way that the image crosses the antimeridian.
         box = (box[0], box[1], box[2] + turn, box[3])
+    elif turn and box[2] - box[0] > turn / 2.0 and not is_geographic(target) and source != CRS84:
+        # On a cylinder it does not say so; in lon/lat it does, and what is a box there is one here.
+        box = transform_bounds(transform_bounds(bounds, source, CRS84), CRS84, target)
     if not all(math.isfinite(v) for v in box):
         raise GridError(f"the box {bounds} cannot be expressed in {target}")
     return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+
+
+def _join(west: Bounds, east: Bounds, turn: float, bounds: Bounds, target: str) -> Bounds:
+    """Return the box around the images of both sides of the antimeridian; what lies east of it may be a turn further on."""
+    if abs(east[0] + turn - west[2]) < abs(east[0] - west[2]):
+        east = (east[0] + turn, east[1], east[2] + turn, east[3])
+    gap = max(east[0] - west[2], west[0] - east[2], east[1] - west[3], west[1] - east[3])
+    size = max(west[2] - west[0], west[3] - west[1], east[2] - east[0], east[3] - east[1])
+    if gap > 0.01 * size:
+        raise GridError(
+            f"{target} is torn along the antimeridian, which the box {bounds} crosses",
+            hint="use crs='utm', EPSG:4326 or EPSG:3857, where such a box is one piece, or read both sides apart",
+        )
+    return (
+        min(west[0], east[0]),
+        min(west[1], east[1]),
+        max(west[2], east[2]),
+        max(west[3], east[3]),
+    )
 
 
 def snap(bounds: Bounds, crs: str, xres: float, yres: float, anchor: tuple[float, float]) -> Grid:

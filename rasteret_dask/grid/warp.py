@@ -107,8 +107,10 @@ class CrsMap:
     step : int
         Output pixels between nodes; 1 computes the coordinates of every pixel exactly.
     middle : float, optional
-        Of a geographic source: longitudes are taken from within half a turn of it, so that files in 0 … 360 and cubes over the antimeridian
-        meet.
+        Of a source whose CRS goes round the world: x is taken from within half a turn of it, so that files in 0 … 360 and cubes over the
+        antimeridian meet.
+    turn : float
+        How far round the world is, in units of the source's CRS.
     ratio : tuple of float
         Source pixels to an output pixel along x and y: one value for the whole cube, so that kernels are as wide in every chunk.
     """
@@ -120,6 +122,7 @@ class CrsMap:
     step: int
     middle: float | None = None
     ratio: tuple[float, float] = (1.0, 1.0)
+    turn: float = 360.0
 
     def exact(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
         """Return source coordinates of output coordinates (both in pixels), by PROJ."""
@@ -130,7 +133,7 @@ class CrsMap:
         sx, sy = np.asarray(sx, dtype=np.float64), np.asarray(sy, dtype=np.float64)
         if self.middle is not None:
             with np.errstate(invalid="ignore"):
-                sx = sx - 360.0 * np.round((sx - self.middle) / 360.0)
+                sx = sx - self.turn * np.round((sx - self.middle) / self.turn)
         p, q, r, s, t, u = self.source
         det = p * t - q * s
         dx, dy = sx - r, sy - u
@@ -215,7 +218,7 @@ def _torn(crs_map: CrsMap, window: Window) -> bool:
         return True
     p, q, _, s, t, _ = crs_map.source
     x, y = p * u + q * v, s * u + t * v
-    leap = 90.0 if crs_map.middle is not None else 1e7
+    leap = crs_map.turn / 4.0 if crs_map.middle is not None else 1e7
     return any(
         bool((np.abs(np.diff(k, axis=axis)) > leap).any()) for k in (x, y) for axis in (0, 1)
     )

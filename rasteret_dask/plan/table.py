@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rasteret_dask.grid.geobox import Grid, is_geographic, transform_bounds, turns
+from rasteret_dask.errors import GridError
+from rasteret_dask.grid.geobox import Grid, period, transform_bounds, turns
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect
 from rasteret_dask.grid.warp import (
     AxisMap,
@@ -196,11 +197,11 @@ def _crs_windows(
     window = footprint(same, grid)
     if window is None:
         return None
-    middle = None
-    if is_geographic(same.crs):
+    middle, turn = None, period(same.crs)
+    if turn is not None:
         a, b, c, *_ = same.affine
         middle = c + (a * same.width + b * same.height) / 2.0
-    probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1, middle)
+    probe = CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1, middle, turn=turn or 360.0)
     mapped = replace(probe, step=choose_step(probe, window), ratio=measure_ratio(probe, window))
     halo = method_halo(mapped, method)
     rows, cols = _edges(chunks[1]), _edges(chunks[2])
@@ -240,7 +241,11 @@ def footprint(same: SameGrid, grid: Grid) -> Window | None:
     a, b, c, d, e, f = same.affine
     xs = [c + a * i * same.width + b * j * same.height for i in (0, 1) for j in (0, 1)]
     ys = [f + d * i * same.width + e * j * same.height for i in (0, 1) for j in (0, 1)]
-    box = transform_bounds((min(xs), min(ys), max(xs), max(ys)), same.crs, grid.crs)
+    try:
+        box = transform_bounds((min(xs), min(ys), max(xs), max(ys)), same.crs, grid.crs)
+    except GridError:
+        # Half the world has no box on a plane; only the reading tells which pixels it covers.
+        return (0, grid.height, 0, grid.width)
     shifts = turns(box[0], box[2], grid.bounds[0], grid.bounds[2], grid.crs)
     if not shifts:
         return None

@@ -22,6 +22,7 @@ from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
 from rasteret_dask.plan.cover import has_gaps
 from rasteret_dask.plan.layout import parse_chunks
+from rasteret_dask.plan.levels import pick_sources
 from rasteret_dask.plan.masks import mask_table
 from rasteret_dask.plan.sources import SourceTable
 from rasteret_dask.plan.steps import TimeSteps
@@ -155,17 +156,21 @@ def decide_grid(table: pa.Table, request: CubeRequest) -> Grid:
 
 
 def _grid_of(raws: Iterable[RawSources], request: CubeRequest) -> Grid:
-    """Return the grid that the sources of all bands vote for."""
-    found: dict[tuple[Any, ...], SourceGrid] = {}
-    for one in (one for raw in raws for one in source_grids(raw)):
-        key = (one.crs, one.affine, one.width, one.height)
-        other = found.get(key)
-        if other is not None:
-            one = replace(
-                one, items=one.items + other.items, first_id=min(one.first_id, other.first_id)
-            )
-        found[key] = one
-    return choose_grid(list(found.values()), request.grid)
+    """Return the grid that the finest band's sources vote for; items that lack this band vote with the finest one that they have."""
+    grids: list[SourceGrid] = []
+    seen: set[str] = set()
+    for raw in sorted(raws, key=_pixel_area):
+        more = [k for k, item in enumerate(raw.items) if item not in seen]
+        if more:
+            whole = len(more) == len(raw)
+            grids += source_grids(raw if whole else pick_sources([(raw, k) for k in more]))
+            seen.update(raw.items)
+    return choose_grid(grids, request.grid)
+
+
+def _pixel_area(raw: RawSources) -> float:
+    a, b, _, d, e, _ = raw.affines.T
+    return float(np.min(np.abs(a * e - b * d))) if len(raw) else float("inf")
 
 
 def _dilate(request: CubeRequest) -> float:

@@ -117,7 +117,8 @@ def area_of(
         return None, parse_bbox(bbox), CRS84
     if geometries is None:
         return None, None, CRS84
-    areas = parse_areas(geometries, geometry_crs)
+    given = isinstance(geometries, Areas)
+    areas = geometries if given else parse_areas(geometries, geometry_crs)
     return (None if areas.boxes else areas), areas.bounds, areas.crs
 
 
