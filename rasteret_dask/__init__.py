@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         workspace,
     )
     from rasteret_dask.read.pixels import open_tiff
+    from rasteret_dask.repairs import repair
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _WHERE = {
     "register_local": "rasteret_dask.opening",
     "workspace": "rasteret_dask.opening",
     "open_tiff": "rasteret_dask.read.pixels",
+    "repair": "rasteret_dask.repairs",
     "Catalog": "rasteret_dask.catalog",
     "Collection": "rasteret_dask.collection",
     "RasteretError": "rasteret_dask.errors",
@@ -74,6 +76,7 @@ __all__ = [
     "open_tiff",
     "register",
     "register_local",
+    "repair",
     "workspace",
 ]
 

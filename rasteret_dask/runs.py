@@ -83,7 +83,7 @@ def begin(
         Further keys.
     """
     record = Record(url)
-    place = None if collection.place is None else _placed(collection.place.url)
+    place = None if collection.place is None else placed(collection.place.url)
     record.save(
         format=FORMAT,
         version=VERSION,
@@ -178,7 +178,7 @@ def load(url: str) -> Record | None:
     return Record(url, {"kind": PIPELINE, **document})
 
 
-def _placed(url: str) -> str:
+def placed(url: str) -> str:
     """Where something lies, as another process in another folder finds it."""
     return str(unsigned(url)) if "://" in url else str(Path(url).expanduser().absolute())
 

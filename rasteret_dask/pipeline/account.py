@@ -127,6 +127,14 @@ class Meter:
         return total
 
 
+def current_client() -> Client | None:
+    """The active client, if there is one."""
+    try:
+        return Client.current()
+    except ValueError:
+        return None
+
+
 # --- tasks ---------------------------------------------------------------------------------------
 def _scheduler_counts(dask_scheduler: Any = None) -> tuple[int, int]:
     """Tasks that ever reached memory, and that ever waited: cumulative, so workers may die

@@ -7,13 +7,15 @@ import json
 from importlib.metadata import version
 from typing import Any
 
+import geopandas
 import shapely
 
 from rasteret_dask import runs
 from rasteret_dask.collection import Collection
+from rasteret_dask.documents import validate
 from rasteret_dask.model import Ledger
 from rasteret_dask.pipeline.config import Pipeline
-from rasteret_dask.pipeline.reading import Vectors
+from rasteret_dask.pipeline.reading import Vectors, open_vectors
 from rasteret_dask.runs import FORMAT, VERSION, Ending, Record, end, load, snapshot_of, unsigned
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "load",
     "snapshot_of",
     "unsigned",
+    "vectors_of",
 ]
 
 
@@ -58,6 +61,22 @@ def ledger_of(record: Record) -> Ledger | None:
     """Where the run writes down what fails; None when it does not."""
     said = record.document.get("ledger")
     return None if said is None else Ledger(said["url"], said["run"])
+
+
+def vectors_of(record: Record) -> Vectors:
+    """The vector files of a recorded pipeline, and the area of a unit of `foreach`.
+
+    Raises
+    ------
+    ConfigError
+        One is not there any more.
+    """
+    pipeline = validate(Pipeline, record.document["pipeline"])
+    area = record.document.get("area")
+    if area is None:
+        return open_vectors(pipeline)
+    shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
+    return open_vectors(pipeline, geopandas.GeoDataFrame(geometry=shapes))
 
 
 def digest_of(

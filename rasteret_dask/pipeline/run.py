@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import geopandas
@@ -14,7 +15,15 @@ from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import CollectionError, ConfigError, PipelineError
 from rasteret_dask.pipeline import outputs, record, steps, tables
-from rasteret_dask.pipeline.account import Meter, Progress, RunAccount, Silence, Stopwatch, watch
+from rasteret_dask.pipeline.account import (
+    Meter,
+    Progress,
+    RunAccount,
+    Silence,
+    Stopwatch,
+    current_client,
+    watch,
+)
 from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_collection, open_cube, open_vectors
@@ -75,7 +84,7 @@ def run(
     check(pipeline, allow_custom=allow_custom)
     vectors = open_vectors(pipeline, area)
     listener: Progress = Silence() if progress is None else progress
-    where = _current_client() if client is None else client
+    where = current_client() if client is None else client
     clock, meter = Stopwatch(), Meter(where)
     with noticing_loss(where), watch(where, listener) as count:
         listener.stage("collection")
@@ -84,7 +93,7 @@ def run(
         noted, finished = _record(pipeline, collection, vectors, before if resume else None)
         if not finished:
             with record.Ending(noted), noticing_loss(where):
-                _work(pipeline, collection, vectors, noted, where, listener, resume)
+                Work(pipeline, noted, where, listener, resume).do(collection, vectors)
                 record.end(noted, "done", failures=_failures(noted))
     with noticing_loss(where):
         spent = meter.read()
@@ -108,13 +117,6 @@ def run(
         counters = {k: v for k, v in account.as_dict().items() if k not in _NO_COUNTERS}
         noted.save(counters=counters)
     return account
-
-
-def _current_client() -> Client | None:
-    try:
-        return Client.current()
-    except ValueError:
-        return None
 
 
 def _sum(noted: record.Record, key: str) -> int:
@@ -232,64 +234,93 @@ def _failures(noted: record.Record) -> int:
 
 
 # --- work ----------------------------------------------------------------------------------------
-def _work(
-    pipeline: Pipeline,
-    collection: Collection,
-    vectors: Vectors,
-    noted: record.Record,
-    client: Client | None,
-    progress: Progress,
-    resume: bool,
-) -> None:
-    progress.stage("cube")
-    cube = open_cube(collection, pipeline, vectors, record.ledger_of(noted))
-    dataset = steps.apply(cube, pipeline.steps)
-    if "table" in vectors:
-        progress.stage("table")
-    last = pipeline.steps[-1] if pipeline.steps else None
-    table = None if last is None else tables.make(last, dataset, vectors.get("table"))
-    wanted = sorted(pipeline.outputs, key=_turn)
-    first = wanted[0]
-    if table is None and not _whole_zarr(first) and len(wanted) > 1 and dataset.nbytes <= _SMALL:
-        progress.stage("compute")
-        dataset = _computed(dataset, client)
-    dates = collection.dates
-    result = outputs.Result(pipeline.name, dataset, table, dates, resume)
-    for output in wanted:
-        progress.stage(f"write {outputs.url_of(output)}")
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Writes the outputs of one run, and says so in its record.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    noted : Record
+    client : distributed.Client or None
+    progress : Progress
+    resume : bool
+    """
+
+    pipeline: Pipeline
+    noted: record.Record
+    client: Client | None
+    progress: Progress
+    resume: bool
+
+    def do(self, collection: Collection, vectors: Vectors) -> None:
+        """Compute everything and write it."""
+        self.progress.stage("cube")
+        cube = open_cube(collection, self.pipeline, vectors, record.ledger_of(self.noted))
+        dataset = steps.apply(cube, self.pipeline.steps)
+        if "table" in vectors:
+            self.progress.stage("table")
+        last = self.pipeline.steps[-1] if self.pipeline.steps else None
+        table = None if last is None else tables.make(last, dataset, vectors.get("table"))
+        first, *rest = sorted(self.pipeline.outputs, key=_turn)
+        lazy = table is None and not is_whole_zarr(first)
+        if lazy and rest and dataset.nbytes <= _SMALL:
+            self.progress.stage("compute")
+            dataset = self._computed(dataset)
+        dates = collection.dates
+        result = outputs.Result(self.pipeline.name, dataset, table, dates, self.resume)
+        self._write(first, result)
+        if is_whole_zarr(first):
+            self.write_rest(first, tuple(map(str, dataset.data_vars)), dates)
+        else:
+            for output in rest:
+                self._write(output, result)
+
+    def write_rest(self, first: Output, names: tuple[str, ...], dates: Any) -> None:
+        """Write the other outputs, from a store that holds all variables; it knows no order of
+        them."""
+        url = outputs.url_of(first)
+        rest = [one for one in sorted(self.pipeline.outputs, key=_turn) if one is not first]
+        if not rest:
+            return
+        stored = xr.open_zarr(url, chunks={}, mask_and_scale=False)
+        stored = stored[list(names)]
+        if stored.nbytes <= _SMALL:
+            stored = self._computed(stored)
+        result = outputs.Result(self.pipeline.name, stored, None, dates, self.resume, {"zarr": url})
+        for output in rest:
+            self._write(output, result)
+
+    def _write(self, output: Output, result: outputs.Result) -> None:
+        url = record.unsigned(outputs.url_of(output))
+        self.progress.stage(f"write {url}")
         try:
-            said = outputs.write(output, result)
+            said = record.unsigned(outputs.write(output, result))
         except CommClosedError:  # an OSError, but not the output's
             raise
         except OSError as error:
-            if client is not None and client.status != "running":
+            if self.client is not None and self.client.status != "running":
                 raise
-            url = record.unsigned(outputs.url_of(output))
             reason = error.strerror or type(error).__name__
             raise PipelineError(f"{url} could not be written: {reason}") from error
-        noted.save(outputs=[*noted.document["outputs"], record.unsigned(said)])
-        if output is first and _whole_zarr(first):
-            stored = xr.open_zarr(outputs.url_of(first), chunks={}, mask_and_scale=False)
-            stored = stored[list(dataset.data_vars)]  # a store knows no order
-            if len(wanted) > 1 and stored.nbytes <= _SMALL:
-                stored = _computed(stored, client)
-            result = outputs.Result(pipeline.name, stored, None, dates, resume, result.written)
+        others = [one for one in self.noted.document["outputs"] if one["url"] != said["url"]]
+        self.noted.save(outputs=[*others, said])
 
-
-def _computed(dataset: xr.Dataset, client: Client | None) -> xr.Dataset:
-    """Kept in memory, on the workers where there are some."""
-    kept = dataset.persist()
-    if client is not None:
-        wait(kept)
-    return kept
+    def _computed(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Kept in memory, on the workers where there are some."""
+        kept = dataset.persist()
+        if self.client is not None:
+            wait(kept)
+        return kept
 
 
 def _turn(output: Output) -> int:
     """Zarr first, because what is in it need not be computed again; descriptions last."""
     if isinstance(output, StacOutput):
         return 2
-    return 0 if _whole_zarr(output) else 1
+    return 0 if is_whole_zarr(output) else 1
 
 
-def _whole_zarr(output: Any) -> bool:
+def is_whole_zarr(output: Any) -> bool:
+    """Whether an output is a Zarr store of all variables."""
     return isinstance(output, ZarrOutput) and output.bands is None
