@@ -1,7 +1,11 @@
-"""Tiles of many sources into arrays: fetched all at once, decoded as they arrive, straight to where they belong."""
+"""Tiles of many sources into arrays: fetched all at once, decoded as they arrive, straight to where they belong.
+
+State: ``_own`` holds the memory that each thread decodes into, 16 MiB at most for each of its two parts; it goes with the thread.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,6 +26,9 @@ from rasteret_dask.storage.fetch import Fetch
 from rasteret_dask.storage.source import RangeRequest
 from rasteret_dask.storage.urls import public
 from rasteret_dask.tiff.codecs import decode_tile
+from rasteret_dask.tiff.inflate import Scratch
+
+_own = threading.local()
 
 
 class Part(Protocol):
@@ -251,7 +258,7 @@ def decode_use(use: TileUse, data: memoryview) -> None:
     rows = (min(p.rows[0] for p in boxes), max(p.rows[1] for p in boxes))
     cols = (min(p.cols[0] for p in boxes), max(p.cols[1] for p in boxes))
     try:
-        tile = decode_tile(data, source.layout, rows=rows, cols=cols)
+        tile = decode_tile(data, source.layout, rows=rows, cols=cols, scratch=_scratch())
     except RasteretError as error:
         load, piece = use.users[0]
         raise TileReadError(
@@ -268,6 +275,14 @@ def decode_use(use: TileUse, data: memoryview) -> None:
         r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
         load.take(piece, tile[r : r + h, c : c + w, load.source.sample])
+
+
+def _scratch() -> Scratch:
+    """Return the calling thread's memory for decoding; whoever takes pixels copies them before the next tile."""
+    found: Scratch | None = getattr(_own, "scratch", None)
+    if found is None:
+        found = _own.scratch = Scratch()
+    return found
 
 
 def _try(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rasteret_dask.errors import TileReadError
 from rasteret_dask.tiff.images import decode_image
-from rasteret_dask.tiff.inflate import STREAM_CODECS, Buffer, decompress
+from rasteret_dask.tiff.inflate import STREAM_CODECS, Buffer, Scratch, decompress
 from rasteret_dask.tiff.model import TileLayout
 from rasteret_dask.tiff.unpack import unpack_rows
 
@@ -24,6 +24,7 @@ def decode_tile(
     *,
     rows: tuple[int, int] | None = None,
     cols: tuple[int, int] | None = None,
+    scratch: Scratch | None = None,
 ) -> Array:
     """Decode one tile, or the part of it that is wanted.
 
@@ -39,6 +40,8 @@ def decode_tile(
     rows, cols : (int, int), optional
         Half-open ranges within the tile; all of it when None. For the last strip of an image name
         the rows that it holds.
+    scratch : Scratch, optional
+        Memory of this thread to decode into; the result is then good until the next tile.
 
     Returns
     -------
@@ -67,10 +70,12 @@ def decode_tile(
     full = row_bytes * layout.height
     if rows is None and layout.strips:
         # The last strip may be short: as many whole rows as there are.
-        raw = decompress(data, layout.compression, full, full, short=True)
+        raw = decompress(data, layout.compression, full, full, short=True, scratch=scratch)
         r1 = len(raw) // row_bytes
         if r1 == 0:
             raise TileReadError(f"decodes to {len(raw)} bytes, less than one row")
     else:
-        raw = decompress(data, layout.compression, full, row_bytes * r1)
-    return unpack_rows(raw[row_bytes * r0 : row_bytes * r1], layout, r1 - r0, (c0, c1))
+        raw = decompress(
+            data, layout.compression, full, row_bytes * r1, skip=row_bytes * r0, scratch=scratch
+        )
+    return unpack_rows(raw[row_bytes * r0 : row_bytes * r1], layout, r1 - r0, (c0, c1), scratch)

@@ -39,9 +39,44 @@ CODEC_ERRORS: Final[tuple[type[Exception], ...]] = (
 _PARTIAL: Final = 0.75
 """Below this share of a tile, stopping early is worth a streaming decoder."""
 
+_PIECE: Final = 16 * 1024
+"""Compressed bytes that a streaming decoder is given at once: what comes out fits the cache, and never needs fresh pages of memory."""
+
+_KEEP: Final = 16 * 1024 * 1024
+"""Bytes of a part that :class:`Scratch` keeps at most."""
+
+
+class Scratch:
+    """Memory that one thread decodes into again and again.
+
+    Fresh memory costs a page fault for every 4 KiB; in a Dask worker, whose ``MALLOC_TRIM_THRESHOLD_`` makes the allocator give everything
+    back at once, that was a third of what decoding took.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Bytes8] = {}
+
+    def empty(self, part: str, size: int) -> Bytes8:
+        """Return `size` bytes that hold anything; what was returned for the same part before is overwritten."""
+        held = self._parts.get(part)
+        if held is None or len(held) < size:
+            held = np.empty(size, np.uint8)
+            if size <= _KEEP:
+                self._parts[part] = held
+        return held[:size]
+
 
 def decompress(
-    data: Buffer, compression: int, full: int, need: int, *, short: bool = False
+    data: Buffer,
+    compression: int,
+    full: int,
+    need: int,
+    *,
+    skip: int = 0,
+    short: bool = False,
+    scratch: Scratch | None = None,
 ) -> Bytes8:
     """Return at least the first ``need`` bytes, and at most ``full``, of a compressed tile.
 
@@ -55,8 +90,12 @@ def decompress(
         Bytes of a whole decoded tile.
     need : int
         Bytes that must be there.
+    skip : int
+        Bytes at the start that nobody looks at; they may hold anything.
     short : bool
         Take fewer, too.
+    scratch : Scratch, optional
+        Where the bytes may go; the result is then good until the next tile.
 
     Returns
     -------
@@ -69,7 +108,11 @@ def decompress(
         When the bytes do not decode, or decode to fewer than ``need`` or more than ``full``.
     """
     try:
-        out = _DECODERS[compression](data, full, need)
+        if compression == 1:
+            out = np.frombuffer(data, np.uint8)[:full]
+        else:
+            out = np.empty(full, np.uint8) if scratch is None else scratch.empty("bytes", full)
+            out = _DECODERS[compression](data, need, skip, out)
     except CODEC_ERRORS as error:
         raise TileReadError(f"the bytes do not decode: {error}") from None
     if len(out) < need and not short:
@@ -77,16 +120,13 @@ def decompress(
     return out
 
 
-def _stored(data: Buffer, full: int, need: int) -> Bytes8:
-    return np.frombuffer(data, np.uint8)[:full]
-
-
-def _deflate(data: Buffer, full: int, need: int) -> Bytes8:
+def _deflate(data: Buffer, need: int, skip: int, out: Bytes8) -> Bytes8:
+    full = len(out)
     if need < _PARTIAL * full:
-        return np.frombuffer(isal_zlib.decompressobj().decompress(data, need), np.uint8)
+        return out[: _inflate(data, need, skip, out.data)]
     try:
-        out: Bytes8 = codecs.deflate_decode(data, out=np.empty(full, np.uint8))
-        return out
+        found: Bytes8 = codecs.deflate_decode(data, out=out)
+        return found
     except imagecodecs.DeflateError:
         # libdeflate wants a whole stream that fits; zlib, as GDAL falls back to it, is content with
         # a missing checksum. One byte too many tells a tile that is too long from one that merely
@@ -97,32 +137,46 @@ def _deflate(data: Buffer, full: int, need: int) -> Bytes8:
     return np.frombuffer(loose, np.uint8)
 
 
-def _lzw(data: Buffer, full: int, need: int) -> Bytes8:
+def _inflate(data: Buffer, need: int, skip: int, out: memoryview) -> int:
+    """Inflate piece by piece until `need` bytes have come; those before `skip` are not kept. Return how many came, at most `need`."""
+    stream, rest = isal_zlib.decompressobj(), memoryview(data)
+    came = 0
+    for start in range(0, len(rest), _PIECE):
+        piece = memoryview(stream.decompress(rest[start : start + _PIECE]))
+        first, last = max(came, skip), min(came + len(piece), need)
+        if first < last:
+            out[first:last] = piece[first - came : last - came]
+        came += len(piece)
+        if came >= need or stream.eof:
+            break
+    return min(came, need)
+
+
+def _lzw(data: Buffer, need: int, skip: int, out: Bytes8) -> Bytes8:
     # The decoder stops when its output is full.
-    out: Bytes8 = codecs.lzw_decode(data, out=np.empty(need, np.uint8))
-    return out
+    found: Bytes8 = codecs.lzw_decode(data, out=out[:need])
+    return found
 
 
-def _packbits(data: Buffer, full: int, need: int) -> Bytes8:
-    out: Bytes8 = codecs.packbits_decode(data, out=np.empty(full, np.uint8))
-    return out
+def _packbits(data: Buffer, need: int, skip: int, out: Bytes8) -> Bytes8:
+    found: Bytes8 = codecs.packbits_decode(data, out=out)
+    return found
 
 
-def _lzma(data: Buffer, full: int, need: int) -> Bytes8:
-    out: Bytes8 = codecs.lzma_decode(data, out=np.empty(need, np.uint8))
-    return out
+def _lzma(data: Buffer, need: int, skip: int, out: Bytes8) -> Bytes8:
+    found: Bytes8 = codecs.lzma_decode(data, out=out[:need])
+    return found
 
 
-def _zstd(data: Buffer, full: int, need: int) -> Bytes8:
-    if need < _PARTIAL * full:
+def _zstd(data: Buffer, need: int, skip: int, out: Bytes8) -> Bytes8:
+    if need < _PARTIAL * len(out):
         stream = pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), "zstd")
-        return np.frombuffer(stream.read_buffer(need), np.uint8)
-    out: Bytes8 = codecs.zstd_decode(data, out=np.empty(full, np.uint8))
-    return out
+        return out[: stream.readinto(out[:need])]
+    found: Bytes8 = codecs.zstd_decode(data, out=out)
+    return found
 
 
-_DECODERS: Final[dict[int, Callable[[Buffer, int, int], Bytes8]]] = {
-    1: _stored,
+_DECODERS: Final[dict[int, Callable[[Buffer, int, int, Bytes8], Bytes8]]] = {
     5: _lzw,
     8: _deflate,
     32773: _packbits,
@@ -131,4 +185,4 @@ _DECODERS: Final[dict[int, Callable[[Buffer, int, int], Bytes8]]] = {
     50000: _zstd,
 }
 
-STREAM_CODECS: Final = frozenset(_DECODERS)
+STREAM_CODECS: Final = frozenset((1, *_DECODERS))

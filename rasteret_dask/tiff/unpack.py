@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import TileReadError
-from rasteret_dask.tiff.inflate import codecs
+from rasteret_dask.tiff.inflate import Scratch, codecs
 from rasteret_dask.tiff.model import TileLayout
 
 Array = npt.NDArray[Any]
@@ -17,7 +17,11 @@ _NATIVE_LITTLE: Final = sys.byteorder == "little"
 
 
 def unpack_rows(
-    raw: npt.NDArray[np.uint8], layout: TileLayout, rows: int, cols: tuple[int, int]
+    raw: npt.NDArray[np.uint8],
+    layout: TileLayout,
+    rows: int,
+    cols: tuple[int, int],
+    scratch: Scratch | None = None,
 ) -> Array:
     """Turn the bytes of whole rows into samples, cropped to some columns.
 
@@ -31,6 +35,8 @@ def unpack_rows(
         How many.
     cols : (int, int)
         Half-open range of columns to return.
+    scratch : Scratch, optional
+        Where odd bit depths may be unpacked to.
 
     Returns
     -------
@@ -43,7 +49,7 @@ def unpack_rows(
     if layout.predictor == 3:
         return _undo_float_predictor(raw, layout, shape)[:, c0:c1]
     if layout.bits != 8 * dtype.itemsize:
-        return _unpack_odd(raw, layout, shape)[:, c0:c1]
+        return _unpack_odd(raw, layout, shape, scratch)[:, c0:c1]
     if layout.predictor == 2:
         stored = raw.view(f"u{layout.bits // 8}").reshape(shape)[:, :c1]
         if layout.little_endian != _NATIVE_LITTLE:
@@ -79,7 +85,10 @@ def _undo_float_predictor(
 
 
 def _unpack_odd(
-    raw: npt.NDArray[np.uint8], layout: TileLayout, shape: tuple[int, int, int]
+    raw: npt.NDArray[np.uint8],
+    layout: TileLayout,
+    shape: tuple[int, int, int],
+    scratch: Scratch | None,
 ) -> Array:
     """Unpack samples whose stored width is not that of their type."""
     rows, width, samples = shape
@@ -95,8 +104,10 @@ def _unpack_odd(
     if layout.bits == 1:
         bits = np.unpackbits(raw.reshape(rows, -1), axis=1, count=width * samples)
         return bits.reshape(shape)
-    out: Array = codecs.packints_decode(raw, dtype, layout.bits, runlen=width * samples)
-    return out.reshape(shape)
+    count = rows * width * samples
+    out = None if scratch is None else scratch.empty("samples", count * dtype.itemsize).view(dtype)
+    found: Array = codecs.packints_decode(raw, dtype, layout.bits, runlen=width * samples, out=out)
+    return found.reshape(shape)
 
 
 def _three_bytes(raw: npt.NDArray[np.uint8], layout: TileLayout) -> Array:

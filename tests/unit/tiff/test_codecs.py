@@ -18,6 +18,7 @@ from rasteret_dask.errors import TileReadError
 from rasteret_dask.tiff.codecs import decode_tile
 from rasteret_dask.tiff.header import Segments, parse
 from rasteret_dask.tiff.images import jpeg_size
+from rasteret_dask.tiff.inflate import Scratch
 from rasteret_dask.tiff.model import TiffHeader, TileLayout
 
 SIZE = 64
@@ -91,6 +92,27 @@ def test_any_part_is_the_part_of_the_whole(
     found = decode_tile(data, layout, rows=rows, cols=cols)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected[slice(*rows), slice(*cols)])
+
+
+def test_memory_is_used_again(stored: tuple[bytes, TileLayout, Any]) -> None:
+    """Whatever a tile before has left in it, and whichever part of a tile comes next."""
+    data, layout, expected = stored
+    scratch = Scratch()
+    for rows in ((0, SIZE), (3, 11), (SIZE - 9, SIZE), (0, 1), (20, 40)):
+        for part in ("bytes", "samples"):
+            scratch.empty(part, 16 * SIZE * SIZE * layout.samples)[:] = 0xA5
+        found = decode_tile(data, layout, rows=rows, cols=(1, SIZE - 1), scratch=scratch)
+        np.testing.assert_array_equal(found, expected[slice(*rows), 1:-1])
+
+
+def test_scratch_gives_the_same_bytes_again_and_keeps_none_that_are_huge() -> None:
+    scratch = Scratch()
+    first = scratch.empty("bytes", 1000)
+    assert np.shares_memory(first, scratch.empty("bytes", 500))
+    assert not np.shares_memory(first, scratch.empty("samples", 500))
+    huge = scratch.empty("bytes", 64 * 2**20)
+    assert not np.shares_memory(huge, scratch.empty("bytes", 64 * 2**20))
+    assert np.shares_memory(first, scratch.empty("bytes", 1000))
 
 
 def test_all_of_it_by_default(stored: tuple[bytes, TileLayout, Any]) -> None:
