@@ -10,11 +10,13 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,22 @@ import numpy as np
 
 from benchmarks.child import cpu_seconds, peak_memory
 from benchmarks.data import BANDS, CORNERS, SIDE, Scene, aliases, folder, generate, scenes
+from benchmarks.measure import Got, finish, wait
 from benchmarks.peers import GDAL
+from benchmarks.record import Key, Record
 
-CASES = ("torchgeo-0", "torchgeo-2", "ours-0", "ours-2", "ours-ahead")
+NAMES = {
+    "torchgeo-0": "`RasterDataset`",
+    "torchgeo-2": "`RasterDataset`, 2 workers",
+    "ours-0": "this package",
+    "ours-2": "this package, 2 workers",
+    "ours-ahead": "`ChipLoader`",
+}
+CASES = tuple(NAMES)
 """Library, and worker processes; ``ahead``: threads of the same process (``ChipLoader``)."""
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "torchgeo.md"
+MARKS = ("<!-- W9 -->", "<!-- /W9 -->")
 
 
 def named(variant: str, count: int) -> list[Scene]:
@@ -129,8 +143,6 @@ def child(options: argparse.Namespace) -> None:
     for batch in batches:
         if first is None:
             first = time.perf_counter() - started
-        if len(batch["image"]) == 0:
-            break
         crc = zlib.crc32(batch["image"].float().numpy(), crc)
         last, busy = time.perf_counter() - started, cpu_seconds() - cpu
     print(
@@ -139,96 +151,153 @@ def child(options: argparse.Namespace) -> None:
     )
 
 
-def measure(case: str, options: argparse.Namespace, root: str, where: str) -> dict[str, Any]:
-    """One case in a fresh process."""
+def measure(case: str, options: argparse.Namespace, root: str, home: str, server: Any) -> Got:
+    """One case in a fresh process; a string says why there is no measurement."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.chips", "--child", case]
     for name in ("variant", "scenes", "chips", "size", "batch", "ahead"):
         command += [f"--{name}", str(getattr(options, name))]
-    command += ["--root", root, "--collections", where]
-    environment = {**os.environ, **{name: str(value) for name, value in GDAL.items()}}
+    command += ["--root", root, "--collections", home]
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, **{name: str(value) for name, value in GDAL.items()}},
+        # A DataLoader's workers end with it.
+        start_new_session=True,
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line.startswith("READY"):
-        raise RuntimeError(process.communicate()[1])
-    options.before()
-    out, error = process.communicate("\n")
-    if process.returncode != 0:
-        raise RuntimeError(error)
-    return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
+    try:
+        why = wait(process)
+        return why if why is not None else finish(server, process, options.limit)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def say(where: str, case: str, got: dict[str, Any], options: argparse.Namespace) -> None:
-    rate = options.chips / got["wall"]
-    print(
-        f"| {where} | {case} | {got['first']:.2f} | {rate:.1f} | {got['cpu']:.1f} | "
-        f"{got.get('requests', '')} | {got['rss'] / 1e6:.0f} | {got['same']} |",
-        flush=True,
-    )
-
-
-def campaign(options: argparse.Namespace) -> None:
+def campaign(record: Record, options: argparse.Namespace) -> None:
+    """Round after round, case after case, so that all meet the same weather; goes on where the record ends."""
     import rasteret_dask as rd
     from rasteret_dask.testing.server import RangeServer
 
     data = folder(options.data)
     generate(data, (options.variant,))
     made = named(options.variant, options.scenes)
-    print("| server | case | first batch s | chips/s | CPU s | requests | MB | pixels |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="w9-") as scratch,
         RangeServer(data, aliases=aliases(made)) as server,
     ):
-        for latency in options.latency:
-            local = latency < 0
-            root, home = (scratch if local else server.url), f"{scratch}/c{latency}"
-            if local:
-                for name, file in aliases(made).items():
-                    link = Path(scratch, name)
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(data / file)
-            rd.build_from_items([s.stac(root) for s in made], name="w9", workspace_dir=home)
+        for name, file in aliases(made).items():
+            link = Path(scratch, name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(data / file)
+        roots = {latency: scratch if latency < 0 else server.url for latency in options.latency}
+        for latency, root in roots.items():
+            items = [scene.stac(root) for scene in made]
+            rd.build_from_items(items, name="w9", workspace_dir=f"{scratch}/c{latency}")
+        turns = [
+            (n, at, case) for n in range(options.rounds) for at in roots for case in options.cases
+        ]
+        for turn, latency, case in turns:
+            key = Key(options.variant, "W9", latency, case)
+            if len(record.of(key)) > turn:
+                continue
             server.configure(latency=max(0, latency) / 1000)
-            options.before = server.reset
-            reference = None
-            for case in options.cases:
-                got = measure(case, options, root, home)
-                if not local:
-                    got["requests"] = server.counters().requests
-                reference = got["crc"] if reference is None else reference
-                got["same"] = "equal" if got["crc"] == reference else "differ"
-                say("local files" if local else f"{latency} ms", case, got, options)
+            got = measure(case, options, roots[latency], f"{scratch}/c{latency}", server)
+            record.add(key, got)
+            told = got if isinstance(got, str) else f"{options.chips / got['wall']:.1f} chips/s"
+            print(f"round {turn + 1}, {place(latency)}, {case}: {told}", flush=True)
+
+
+def place(latency: int) -> str:
+    """Where the files are."""
+    return "local files" if latency < 0 else f"HTTP, {latency} ms"
+
+
+def table(record: Record, chips: int) -> str:
+    """Medians over the rounds; a factor is chips a second over TorchGeo's in one process."""
+    lines = [
+        "| files | | first batch, s | chips/s | | CPU, s | requests | MB | memory, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    keys = [key for key in record.cells() if key.workload == "W9"]
+    crcs = {got["crc"] for key in keys for got in record.of(key) if isinstance(got, dict)}
+    for latency in dict.fromkeys(key.latency for key in keys):
+        rows = [key for key in keys if key.latency == latency]
+        theirs = record.median(replace(rows[0], tool=CASES[0]), "wall")
+        for number, key in enumerate(rows):
+            lines.append(_row(record, key, chips, theirs, place(latency) if number == 0 else ""))
+    rounds = max((len(record.of(key)) for key in keys), default=0)
+    same = "Pixels of all cases are equal." if len(crcs) == 1 else "**Pixels differ.**"
+    said = f"{record.where}; {chips} chips, medians of {rounds} round{'s' * (rounds > 1)}. {same}"
+    return "\n".join([*lines, "", said, *_failures(record, keys)])
+
+
+def _failures(record: Record, keys: list[Key]) -> list[str]:
+    found = []
+    for key in keys:
+        said = [got for got in record.of(key) if isinstance(got, str)]
+        if said:
+            many = f"{len(said)} of {len(record.of(key))} rounds failed"
+            found.append(f"- {NAMES[key.tool]}, {place(key.latency)}: {many} ({said[0]})")
+    return ["", *found] if found else []
+
+
+def _row(record: Record, key: Key, chips: int, theirs: float | None, where: str) -> str:
+    wall = record.median(key, "wall")
+    if wall is None:
+        return f"| {where} | {NAMES[key.tool]} | – | – | | | | | |"
+    numbers = {n: record.median(key, n) or 0 for n in ("first", "cpu", "requests", "bytes", "rss")}
+    factor = f"{theirs / wall:.1f} ×" if theirs else ""
+    asked = (
+        f"{numbers['requests']:.0f} | {numbers['bytes'] / 1e6:.0f}"
+        if numbers["requests"]
+        else " | "
+    )
+    return (
+        f"| {where} | {NAMES[key.tool]} | {numbers['first']:.2f} | {chips / wall:.1f} | {factor} | "
+        f"{numbers['cpu']:.1f} | {asked} | {numbers['rss'] / 1e6:.0f} |"
+    )
+
+
+def write(text: str) -> None:
+    """Put the table into the page, between its marks."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    PAGE.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data")
+    parser.add_argument("--data", help="where the images are")
     parser.add_argument("--variant", default="s2")
     parser.add_argument("--scenes", type=int, default=12)
     parser.add_argument("--chips", type=int, default=96)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--ahead", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds for one measurement")
     parser.add_argument(
         "--latency", type=int, nargs="+", default=[-1, 0, 20, 100], help="ms; -1: local files"
     )
-    parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--json", type=Path, help="keep the numbers here, and go on from them")
+    parser.add_argument("--page", action="store_true", help=f"write the table into {PAGE.name}")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--root", help=argparse.SUPPRESS)
     parser.add_argument("--collections", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options)
-    else:
-        campaign(options)
+        return
+    record = Record.at(options.json, "python -m benchmarks.chips")
+    campaign(record, options)
+    text = table(record, options.chips)
+    print(f"\n{text}")
+    if options.page:
+        write(text)
 
 
 if __name__ == "__main__":

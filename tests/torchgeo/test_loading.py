@@ -25,12 +25,14 @@ from torchgeo.datasets import (
 from torchgeo.samplers import GridGeoSampler, PreChippedGeoSampler, RandomGeoSampler
 from vision import Sent
 
+import rasteret_dask as rd
 from rasteret_dask.errors import ArgumentError, RasteretError, SourceError, TileReadError
 from rasteret_dask.integrations.chiploader import ChipLoader
 from rasteret_dask.integrations.clusterloader import ClusterLoader
 from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
 from rasteret_dask.read.ledger import read_ledger
-from rasteret_dask.testing.server import Fault
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import Fault, RangeServer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -283,6 +285,45 @@ def test_failures_are_recorded(demo: Demo, zone33: Any, tmp_path: Path, series: 
     assert (dataset.__getitems__(asked)[0]["image"] != 0).all()
 
 
+def test_masks_inside_files_are_recorded(tmp_path: Path) -> None:
+    """A tile of a file's own mask that fails is a hole like any other."""
+    shown = np.ones((128, 128), dtype=bool)
+    shown[:, :40] = False
+    path = tmp_path / "files" / "a.tif"
+    path.parent.mkdir()
+    make_cog(
+        path,
+        np.full((128, 128), 5, dtype="uint8"),
+        transform=(10, 0, 500000, 0, -10, 5200000),
+        crs="EPSG:32633",
+        blocksize=64,
+        mask=shown,
+    )
+    with RangeServer(path.parent) as server:
+        item = {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": "a",
+            "bbox": [15.0, 46.9, 15.02, 46.96],
+            "geometry": None,
+            "properties": {"datetime": "2023-01-01T00:00:00Z"},
+            "links": [],
+            "assets": {"a": {"href": f"{server.url}/a.tif", "type": "image/tiff"}},
+        }
+        made = rd.build_from_items([item], name="a", workspace_dir=tmp_path)
+        recording = {"on_error": "record", "ledger": str(tmp_path / "ledger"), "fill_value": 7}
+        dataset = to_torchgeo_dataset(made, ["a"], **recording)
+        x, y, _ = dataset.bounds
+        t = dataset.index.index[0]
+        whole = dataset[x, y, slice(t.left, t.right)]["image"][0].numpy()
+        np.testing.assert_array_equal(whole, np.where(shown, 5, 7))
+        dataset = to_torchgeo_dataset(made, ["a"], **recording)
+        server.configure(faults=[Fault("status", match="a.tif", status=404)])
+        assert (dataset[x, y, slice(t.left, t.right)]["image"] == 7).all()
+    # Four tiles of the image, and four of its mask.
+    assert len(read_ledger(recording["ledger"], dataset.run)) == 8
+
+
 def test_workers_record_failures(demo: Demo, zone33: Any, tmp_path: Path) -> None:
     item = demo.items("33TTN")[1]
     dataset = to_torchgeo_dataset(zone33, ["red"], on_error="record", ledger=str(tmp_path))
@@ -343,8 +384,6 @@ def test_transforms_and_plot(zone33: Any) -> None:
 
 
 def test_split(demo: Demo, zone33: Any) -> None:
-    import rasteret_dask as rd  # noqa: PLC0415
-
     table = zone33.to_table()
     table = table.append_column("split", [["train", "val", "train"]])
     made = rd.as_collection(table)
