@@ -1,6 +1,7 @@
-"""HTTP by aiohttp, where what obstore offers is not enough: URLs with a query, credentials in headers, answers whose headers matter.
+"""HTTP: ranges by our own connections, and by aiohttp what those do not deal with (proxies, redirects, documents).
 
-State: ``_sessions`` holds the session of each process; a forked child makes its own.
+State: ``_sessions`` holds the aiohttp session of each process; a forked child makes its own. ``_unusual`` counts, for each server, the
+answers that our own connections could not read; ``_proxy`` remembers which servers the environment names a proxy for.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import atexit
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,12 +24,17 @@ from yarl import URL
 
 from rasteret_dask.errors import TransientError
 from rasteret_dask.model import RetryPolicy
+from rasteret_dask.storage import wire
 from rasteret_dask.storage.loop import get_loop
 from rasteret_dask.storage.ranges import RangeResponse
 from rasteret_dask.storage.retry import Refusal, parse_retry_after, range_ignored
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _sessions: dict[int, aiohttp.ClientSession] = {}
+_unusual: Counter[str] = Counter()
+
+_PATIENCE: Final = 3
+"""Unusual answers after which a server is left to aiohttp."""
 
 
 def _session() -> aiohttp.ClientSession:
@@ -63,6 +71,12 @@ def proxy_for(url: str) -> str | None:
     return proxies.get(parts.scheme)
 
 
+@lru_cache(maxsize=1024)
+def _proxy(root: str) -> str | None:
+    """The environment as it was when a server was first asked; reading it costs more than a request does."""
+    return proxy_for(root)
+
+
 def _timeout(policy: RetryPolicy) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None, sock_connect=min(10.0, policy.stall), sock_read=policy.stall
@@ -88,25 +102,45 @@ async def get_range(
     RangeIgnoredError, TransientError
         If the answer is not what was asked for; the URL is left to the caller to add.
     """
+    root = url[: url.find("/", 8)]
+    if _unusual[root] < _PATIENCE and _proxy(root) is None:
+        try:
+            found = await wire.get_range(url, start, stop, headers=headers, stall=policy.stall)
+        except wire.Unusual:
+            _unusual[root] += 1
+        else:
+            last, size = _checked(found.status, found.fields, start, stop)
+            return _response(found.body, found.fields, last - start, size)
     sent = {**headers, "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     async with _session().get(
         URL(url, encoded=True), headers=sent, timeout=_timeout(policy), proxy=proxy_for(url)
     ) as answer:
-        if answer.status == 200:
-            raise range_ignored(None)
-        if answer.status != 206:
-            raise _refusal(answer)
-        found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != start:
-            raise TransientError("the server sent another range than was asked for")
+        fields = {name.lower(): value for name, value in answer.headers.items()}
+        last, size = _checked(answer.status, fields, start, stop)
+        return _response(await answer.read(), fields, last - start, size)
+
+
+def _checked(
+    status: int, fields: Mapping[str, str], start: int, stop: int
+) -> tuple[int, int | None]:
+    """Where the body ends, and the size of the file if it is said; by the head alone, before a body is received."""
+    if status == 200:
+        raise range_ignored(None)
+    if status != 206:
+        raise _refusal(status, fields)
+    found = _CONTENT_RANGE.fullmatch(fields.get("content-range", ""))
+    if found is not None and int(found[1]) == start:
         size = None if found[3] == "*" else int(found[3])
         last = stop if size is None else min(stop, size)
-        if int(found[2]) + 1 != last:
-            raise TransientError("the server sent another range than was asked for")
-        data = await answer.read()
-        if len(data) != last - start:
-            raise TransientError(f"{len(data)} bytes came where {last - start} were announced")
-        return RangeResponse(data, answer.headers.get("ETag"), _modified(answer), size)
+        if int(found[2]) + 1 == last:
+            return last, size
+    raise TransientError("the server sent another range than was asked for")
+
+
+def _response(data: Any, fields: Mapping[str, str], length: int, size: int | None) -> RangeResponse:
+    if len(data) != length:
+        raise TransientError(f"{len(data)} bytes came where {length} were announced")
+    return RangeResponse(data, fields.get("etag"), _modified(fields.get("last-modified")), size)
 
 
 async def get_document(
@@ -127,17 +161,17 @@ async def get_document(
         proxy=proxy_for(url),
     ) as answer:
         if answer.status != 200:
-            raise _refusal(answer)
+            raise _refusal(answer.status, {"retry-after": answer.headers.get("Retry-After", "")})
         return RangeResponse(await answer.read())
 
 
-def _modified(answer: Any) -> str | None:
+@lru_cache(maxsize=1024)
+def _modified(text: str | None) -> str | None:
     try:
-        return parsedate_to_datetime(answer.headers["Last-Modified"]).isoformat()
-    except (KeyError, ValueError):
+        return None if text is None else parsedate_to_datetime(text).isoformat()
+    except ValueError:
         return None
 
 
-def _refusal(answer: Any) -> Refusal:
-    wait = parse_retry_after(answer.headers.get("Retry-After"), time.time())
-    return Refusal(answer.status, wait)
+def _refusal(status: int, fields: Mapping[str, str]) -> Refusal:
+    return Refusal(status, parse_retry_after(fields.get("retry-after"), time.time()))
