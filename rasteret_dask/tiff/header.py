@@ -51,7 +51,9 @@ class _Chain:
     warnings: tuple[str, ...]
 
 
-def parse(segments: Segments) -> TiffHeader | NeedBytes:
+def parse(
+    segments: Segments, origins: list[tuple[Level, Ifd]] | None = None
+) -> TiffHeader | NeedBytes:
     """Parse the header of a TIFF of which some byte ranges are known.
 
     Pure: the caller fetches what :class:`NeedBytes` names, adds it to the segments, and calls
@@ -61,6 +63,8 @@ def parse(segments: Segments) -> TiffHeader | NeedBytes:
     ----------
     segments : Segments
         What is known; at least the first 16 bytes (or all of a smaller file).
+    origins : list, optional
+        Receives each level and mask with the directory that it was read from.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def parse(segments: Segments) -> TiffHeader | NeedBytes:
         raise HeaderError(f"the values of all directories take {total} bytes", tag="IFD")
     if needs:
         return _need(segments, needs)
-    return _assemble(segments, form, chain, notes)
+    return _assemble(segments, form, chain, notes, [] if origins is None else origins)
 
 
 def _byte_form(segments: Segments) -> tuple[ByteForm, int] | NeedBytes:
@@ -246,8 +250,15 @@ def _need(segments: Segments, ranges: list[tuple[int, int]]) -> NeedBytes:
     return NeedBytes(merged)
 
 
-def _assemble(segments: Segments, form: ByteForm, chain: _Chain, warnings: list[str]) -> TiffHeader:
+def _assemble(
+    segments: Segments,
+    form: ByteForm,
+    chain: _Chain,
+    warnings: list[str],
+    origins: list[tuple[Level, Ifd]],
+) -> TiffHeader:
     main = read_level(segments, chain.main)
+    origins.append((main, chain.main))
     levels = [main]
     for ifd in chain.overviews:
         try:
@@ -257,6 +268,7 @@ def _assemble(segments: Segments, form: ByteForm, chain: _Chain, warnings: list[
             continue
         if level.samples == main.samples and level.layout.dtype == main.layout.dtype:
             levels.append(level)
+            origins.append((level, ifd))
         else:
             warnings.append("a reduced image of other bands or type is not taken for an overview")
     levels[1:] = sorted(levels[1:], key=lambda level: -level.width * level.height)
@@ -266,7 +278,7 @@ def _assemble(segments: Segments, form: ByteForm, chain: _Chain, warnings: list[
     leader, trailer = read_ghost_area(segments)
     return TiffHeader(
         levels=tuple(levels),
-        masks=_pair_masks(segments, levels, chain.masks, warnings),
+        masks=_pair_masks(segments, levels, chain.masks, warnings, origins),
         crs=georef.crs,
         transform=georef.transform,
         gcps=georef.gcps,
@@ -298,7 +310,11 @@ def _past_the_end(size: int | None, level: Level) -> list[str]:
 
 
 def _pair_masks(
-    segments: Segments, levels: list[Level], ifds: tuple[Ifd, ...], warnings: list[str]
+    segments: Segments,
+    levels: list[Level],
+    ifds: tuple[Ifd, ...],
+    warnings: list[str],
+    origins: list[tuple[Level, Ifd]],
 ) -> tuple[Level | None, ...]:
     """Give each level the mask that has its size."""
     by_size: dict[tuple[int, int], Level] = {}
@@ -308,5 +324,6 @@ def _pair_masks(
         except HeaderError as error:
             warnings.append(f"a mask was passed over: {error}")
             continue
+        origins.append((mask, ifd))
         by_size.setdefault((mask.width, mask.height), mask)
     return tuple(by_size.get((level.width, level.height)) for level in levels)

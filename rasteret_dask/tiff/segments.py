@@ -58,6 +58,12 @@ class Segments:
         return None
 
     @property
+    def start(self) -> bytes | None:
+        """The file from its first byte, when that is all that is known; else None."""
+        one = len(self.parts) == 1 and self.parts[0][0] == 0
+        return self.parts[0][1] if one else None
+
+    @property
     def known(self) -> int:
         """Bytes held in all."""
         return sum(len(data) for _, data in self.parts)
