@@ -12,7 +12,7 @@ import pyarrow.parquet
 import typer
 from distributed import Client
 
-from rasteret_dask import api, resources
+from rasteret_dask import api, repairs, resources
 from rasteret_dask.cli import catalogs, clusters
 from rasteret_dask.cli import demo as demo_run
 from rasteret_dask.cli.catalogs import facts
@@ -21,11 +21,14 @@ from rasteret_dask.cli.console import (
     Debug,
     Json,
     Sets,
-    progress_shown,
+    completed,
+    known_datasets,
     reported,
     show,
     show_account,
+    show_line,
     show_plan,
+    show_repairs,
     show_units,
 )
 from rasteret_dask.cluster import profiles
@@ -33,12 +36,15 @@ from rasteret_dask.documents import validate as validated
 from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.check import check
+from rasteret_dask.pipeline.forecast import forecast
 from rasteret_dask.pipeline.inputs import build as build_collection
 from rasteret_dask.pipeline.inputs import read_vector
+from rasteret_dask.pipeline.progress import progress_shown
 from rasteret_dask.pipeline.report import page as report_page
 from rasteret_dask.pipeline.run import explain as explain_pipeline
 from rasteret_dask.pipeline.run import run as run_pipeline
 from rasteret_dask.pipeline.sources import Build
+from rasteret_dask.storage.settings import named
 from rasteret_dask.write.target import put_bytes, put_file, scratch_file
 
 app = typer.Typer(
@@ -56,6 +62,23 @@ Cluster = Annotated[
     typer.Option(
         metavar="PROFILE",
         help="Where to compute: a YAML file, or a profile that ships (threads, local, address).",
+        autocompletion=completed("configs/clusters"),
+    ),
+]
+
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PROFILE",
+        help="How rasters are reached: a YAML file, or a profile that ships (unsigned, earthdata).",
+    ),
+]
+
+
+Pipeline = Annotated[
+    str,
+    typer.Argument(
+        help="A YAML file, or a pipeline that ships.", autocompletion=completed("pipelines")
     ),
 ]
 
@@ -63,6 +86,12 @@ Cluster = Annotated[
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _sets(given: list[str] | None, storage: str | None) -> list[str]:
+    """What is said on the command line, over what the file says."""
+    named = [] if storage is None else [f"collection.storage={json.dumps(storage)}"]
+    return [*(given or ()), *named]
 
 
 @contextmanager
@@ -77,9 +106,10 @@ def _computing(cluster: str | None) -> Iterator[Client | None]:
 
 @app.command()
 def run(
-    pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
+    pipeline: Pipeline,
     set_: Sets = None,
     cluster: Cluster = None,
+    storage: Storage = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the same run that was broken off.")
     ] = False,
@@ -90,7 +120,7 @@ def run(
 ) -> None:
     """Run a pipeline: build or load, open, mask, compute, write."""
     with reported(debug):
-        what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
+        what = config.from_file(resources.find(pipeline, "pipelines"), _sets(set_, storage))
         with _computing(cluster) as client, progress_shown() as progress:
             if dry_run:
                 show_plan(_plan(what, allow_custom), as_json=as_json)
@@ -108,7 +138,7 @@ def run(
 
 @app.command()
 def explain(
-    pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
+    pipeline: Pipeline,
     set_: Sets = None,
     allow_custom: Custom = False,
     as_json: Json = False,
@@ -137,8 +167,9 @@ def _plan(what: config.Pipeline, allow_custom: bool) -> dict[str, Any]:
 
 @app.command()
 def validate(
-    pipeline: Annotated[str, typer.Argument(help="A YAML file, or a pipeline that ships.")],
+    pipeline: Pipeline,
     set_: Sets = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Check a pipeline from end to end without reading anything but the file."""
@@ -147,19 +178,46 @@ def validate(
         shape = check(what)
         flat = "a cube" if shape.time else "an image"
         kind = "a table" if shape.table else "chips" if shape.chips else flat
-        typer.echo(f"{what.name}: fine; {kind} of {', '.join(shape.variables)}")
+        said = {"pipeline": what.name, "result": kind, "variables": shape.variables}
+        text = f"{what.name}: fine; {kind} of {', '.join(shape.variables)}"
+        show_line(text, said, as_json=as_json)
+
+
+@app.command()
+def repair(
+    record: Annotated[
+        list[str], typer.Argument(help="The record of a run, as out.zarr.run.json, or of a cube.")
+    ],
+    target: Annotated[
+        str | None, typer.Option(help="The Zarr store that a cube was written to.")
+    ] = None,
+    cluster: Cluster = None,
+    allow_custom: Custom = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Read again what a run could not read, and mend its store where that was missing."""
+    with reported(debug):
+        with _computing(cluster) as client, progress_shown() as progress:
+            options: dict[str, Any] = {"client": client, "progress": progress}
+            done = [
+                repairs.repair(one, target, allow_custom=allow_custom, **options) for one in record
+            ]
+        show_repairs(done, as_json=as_json)
 
 
 @app.command()
 def report(
     record: Annotated[str, typer.Argument(help="The record of a run, as out.zarr.run.json.")],
     output: Annotated[str | None, typer.Option(help="The page; beside the record.")] = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a run as one HTML page that needs nothing else."""
     with reported(debug):
         target = output or f"{record.removesuffix('.json')}.html"
-        typer.echo(put_bytes(report_page(record).encode(), target))
+        put_bytes(report_page(record).encode(), target)
+        show_line(target, {"report": target}, as_json=as_json)
 
 
 @app.command()
@@ -186,7 +244,10 @@ def demo(
 @app.command()
 def build(
     name: Annotated[str, typer.Option(help="What to call the collection.")],
-    dataset: Annotated[str | None, typer.Argument(help="A dataset of the catalogue.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="A dataset of the catalogue.", autocompletion=known_datasets),
+    ] = None,
     bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
     dates: Annotated[str | None, typer.Option(help="first/last, as 2023-06-01/2023-08-31.")] = None,
     stac_api: Annotated[str | None, typer.Option(help="A STAC API to search.")] = None,
@@ -197,7 +258,9 @@ def build(
     ] = None,
     workspace_dir: Annotated[str | None, typer.Option(help="Where collections live.")] = None,
     force: Annotated[bool, typer.Option(help="Replace a collection of that name.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what it would read.")] = False,
     cluster: Cluster = None,
+    storage: Storage = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -216,9 +279,12 @@ def build(
             "force": force,
         }
         what = validated(Build, values)
+        if dry_run:
+            show_plan(forecast(what), as_json=as_json)
+            return
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
-            built, headers = build_collection(what)
+            built, headers = build_collection(what, storage)
         show({**facts(built, as_json), "headers": headers}, as_json=as_json)
 
 
@@ -239,6 +305,7 @@ def append(
         bool, typer.Option(help="Read headers again where files changed or could not be read.")
     ] = False,
     cluster: Cluster = None,
+    storage: Storage = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -246,7 +313,7 @@ def append(
     with reported(debug):
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
-            before = api.load(path)
+            before = api.load(path, storage=named(storage))
             now = before.append(items)
             if refresh:
                 progress.stage("headers that changed")
@@ -261,11 +328,15 @@ def export(
     partition_by: Annotated[
         list[str] | None, typer.Option(help="A column that becomes folders, as year.")
     ] = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a collection as plain GeoParquet that every reader opens."""
     with reported(debug):
-        typer.echo(api.load(path).export(target, partition_by=partition_by or ()))
+        collection = api.load(path)
+        written = collection.export(target, partition_by=partition_by or ())
+        said = {"target": written, "items": len(collection)}
+        show_line(written, said, as_json=as_json)
 
 
 @app.command()
@@ -275,6 +346,8 @@ def sample(
     output: Annotated[str, typer.Argument(help="A Parquet file.")],
     band: Annotated[list[str] | None, typer.Option(help="A band; all by default.")] = None,
     cluster: Cluster = None,
+    storage: Storage = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Read the pixels under points, of every item."""
@@ -282,10 +355,11 @@ def sample(
         frame = read_vector(points, "points")
         with _computing(cluster), progress_shown() as progress:
             progress.stage("points")
-            table = api.load(path).sample_points(frame, band)
+            table = api.load(path, storage=named(storage)).sample_points(frame, band)
         with scratch_file(".parquet") as scratch:
             pyarrow.parquet.write_table(table, scratch, compression="zstd")
-            typer.echo(put_file(scratch, output))
+            put_file(scratch, output)
+        show_line(output, {"output": output, "rows": table.num_rows}, as_json=as_json)
 
 
 @app.command()

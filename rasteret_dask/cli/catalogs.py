@@ -11,7 +11,7 @@ import typer
 from fsspec.core import url_to_fs
 
 from rasteret_dask import api, catalog
-from rasteret_dask.cli.console import Debug, Json, reported, show
+from rasteret_dask.cli.console import Debug, Json, known_datasets, reported, show, show_line
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError, CollectionError
 
@@ -32,7 +32,9 @@ def datasets_list(as_json: Json = False, debug: Debug = False) -> None:
 
 @datasets.command("info")
 def datasets_info(
-    dataset: Annotated[str, typer.Argument(help="As `datasets list` shows it.")],
+    dataset: Annotated[
+        str, typer.Argument(help="As `datasets list` shows it.", autocompletion=known_datasets)
+    ],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -53,20 +55,24 @@ def _band_line(band: Mapping[str, Any]) -> str:
 @datasets.command("register")
 def datasets_register(
     file: Annotated[Path, typer.Argument(help="YAML with a key `datasets`, as those that ship.")],
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Add the datasets of a file to your own catalogue; one of the same id is replaced."""
     with reported(debug):
         own = _own()
-        for descriptor in catalog.read(file).descriptors.values():
+        added = catalog.read(file).descriptors
+        for descriptor in added.values():
             own = own.register(descriptor)
-            typer.echo(descriptor.id)
         own.save(catalog.user_file())
+        said = {"registered": list(added), "catalogue": catalog.user_file()}
+        show_line("\n".join(added), said, as_json=as_json)
 
 
 @datasets.command("unregister")
 def datasets_unregister(
     dataset: Annotated[str, typer.Argument(help="An id of your own catalogue.")],
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Take a dataset out of your own catalogue; those that ship stay."""
@@ -78,6 +84,8 @@ def datasets_unregister(
                 hint=f"it holds {', '.join(own) or 'nothing'}; what ships cannot be removed",
             )
         catalog.Catalog(own).save(catalog.user_file())
+        said = {"unregistered": dataset, "catalogue": catalog.user_file()}
+        show_line(dataset, said, as_json=as_json)
 
 
 def _own() -> catalog.Catalog:
@@ -124,6 +132,7 @@ def collections_delete(
     name: Annotated[str, typer.Argument(help="A collection of the workspace, by its name.")],
     workspace_dir: Workspace = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Delete a collection: its table, not the rasters that it speaks of."""
@@ -137,6 +146,7 @@ def collections_delete(
             typer.confirm(f"Delete {path}?", abort=True, err=True)
         fs.rm_file(f"{path}/{_POINTER}")  # first, so that no half of it can be opened
         fs.rm(path, recursive=True)
+        show_line(path, {"deleted": path}, as_json=as_json)
 
 
 def facts(collection: Collection, as_json: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import typer
 from distributed import Client
 
 from rasteret_dask import resources
-from rasteret_dask.cli.console import Debug, Json, human, reported, show
+from rasteret_dask.cli.console import Debug, Json, human, reported, show, show_line
 from rasteret_dask.cluster import profiles
 from rasteret_dask.errors import PipelineError
 
@@ -19,10 +19,10 @@ _PACKAGES = ("dask", "distributed", "numpy", "python")
 
 
 @cluster.command("list")
-def cluster_list() -> None:
+def cluster_list(as_json: Json = False) -> None:
     """List the profiles that ship."""
-    for name in resources.names("configs/clusters"):
-        typer.echo(name)
+    names = resources.names("configs/clusters")
+    show_line("\n".join(names), {"profiles": names}, as_json=as_json)
 
 
 @cluster.command("check")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.text import Text
 
+from rasteret_dask import catalog, resources
 from rasteret_dask.errors import ArgumentError, RasteretError, RunInterruptedError
-from rasteret_dask.pipeline.account import Progress, RunAccount
+from rasteret_dask.mending import Repaired
+from rasteret_dask.pipeline.account import RunAccount
 from rasteret_dask.pipeline.foreach import EachAccount
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
@@ -34,8 +33,6 @@ Custom = Annotated[
 FAILED = 1
 MISUSED = 2
 RESUMABLE = 75
-
-_EVERY = 10.0
 
 
 @contextmanager
@@ -54,6 +51,20 @@ def reported(debug: bool) -> Iterator[None]:
         err = Console(stderr=True, soft_wrap=True, highlight=False)
         err.print(Text.assemble(("error: ", "bold red"), str(error)))
         raise typer.Exit(_code(error)) from None
+
+
+def completed(kind: str) -> Callable[[str], list[str]]:
+    """What the shell completes: names of files of that kind that ship, as ``pipelines``."""
+
+    def names(incomplete: str) -> list[str]:
+        return [name for name in resources.names(kind) if name.startswith(incomplete)]
+
+    return names
+
+
+def known_datasets(incomplete: str) -> list[str]:
+    """What the shell completes: ids of the catalogue."""
+    return [key for key in catalog.default() if key.startswith(incomplete)]
 
 
 def _code(error: RasteretError) -> int:
@@ -81,78 +92,6 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def progress_shown() -> Iterator[Progress]:
-    """Bars in a terminal, plain lines in a log; both on stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield PlainProgress()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tasks"),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=console) as bars:
-        shown = BarProgress(bars)
-        yield shown
-        shown.finish()
-
-
-class BarProgress:
-    """One bar a stage."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._task: Any = None
-        self._base = (0, 0)
-        self._last = (0, 0)
-
-    def stage(self, text: str) -> None:
-        """Finish the bar before, and begin one."""
-        self.finish()
-        self._base = self._last
-        self._task = self._bars.add_task(text, total=None)
-
-    def update(self, done: int, total: int) -> None:
-        """Move the bar."""
-        self._last = (done, total)
-        if self._task is not None:
-            total_here = max(total - self._base[0], done - self._base[0])
-            self._bars.update(self._task, completed=done - self._base[0], total=total_here or None)
-
-    def finish(self) -> None:
-        """Fill the bar: what it stood for is done."""
-        if self._task is not None:
-            done = max(self._last[0] - self._base[0], 1)
-            self._bars.update(self._task, completed=done, total=done)
-            self._task = None
-
-
-class PlainProgress:
-    """A line when a stage begins, and one every ten seconds in between."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._said = self._start
-
-    def _say(self, text: str) -> None:
-        now = time.monotonic()
-        typer.echo(f"[{now - self._start:7.1f} s] {text}", err=True)
-        self._said = now
-
-    def stage(self, text: str) -> None:
-        """Say it."""
-        self._say(text)
-
-    def update(self, done: int, total: int) -> None:
-        """Say it now and then."""
-        if time.monotonic() - self._said >= _EVERY:
-            self._say(f"  {done} of {total} tasks")
-
-
 # --- results -------------------------------------------------------------------------------------
 def show(values: Mapping[str, Any], *, as_json: bool) -> None:
     """Print names and values: for a program, or aligned for a person."""
@@ -164,6 +103,11 @@ def show(values: Mapping[str, Any], *, as_json: bool) -> None:
         several = value if isinstance(value, list | tuple) else [value]
         for index, one in enumerate(several or ["-"]):
             typer.echo(f"{name if index == 0 else '':<{width}}{one}")
+
+
+def show_line(text: Any, values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one line for a person, or names and values for a program."""
+    typer.echo(json.dumps(values, default=str) if as_json else text)
 
 
 def show_account(account: RunAccount, *, as_json: bool) -> None:
@@ -186,6 +130,12 @@ def show_account(account: RunAccount, *, as_json: bool) -> None:
         },
         as_json=False,
     )
+    if account.failures:
+        typer.echo(
+            f"{account.failures} tiles could not be had and are nodata now: "
+            f"rasteret-dask repair {account.record}",
+            err=True,
+        )
 
 
 def _regions(account: RunAccount) -> str:
@@ -199,13 +149,17 @@ def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
         show(plan, as_json=True)
         return
     shown = {key: value for key, value in plan.items() if key != "bands"}
-    for key in ("items", "headers", "requests", "tasks"):
+    for key in ("items", "files", "headers", "requests", "tasks"):
         if key in shown:
             shown[key] = f"{shown[key]:,}"
     if "bytes" in shown:
         shown["bytes"] = human(shown["bytes"])
+    if "used_share" in shown:
         shown["used_share"] = f"{shown['used_share']:.0%} of the pixels fetched"
         shown |= {key: ", ".join(shown[key]) or "-" for key in ("steps", "variables")}
+    if "files" in plan:  # of a build
+        shown["bands"] = ", ".join(plan["bands"])
+        return show(shown, as_json=False)
     for row in plan.get("bands", ()):
         cost = f"{row['requests']:,} requests, {human(row['bytes'])}, {row['tasks']:,} tasks"
         shown[f"  {row['band']}"] = cost
@@ -223,6 +177,32 @@ def show_units(told: EachAccount, *, as_json: bool) -> None:
         for unit in told.failed:
             typer.echo(f"{unit.id}: {unit.error}", err=True)
     if told.failed:
+        raise typer.Exit(FAILED)
+
+
+def show_repairs(done: Sequence[Repaired], *, as_json: bool) -> None:
+    """Print what repairs did; the exit code says whether a hole is left."""
+    left = sum(one.failures for one in done)
+    if as_json:
+        whole = done[0].as_dict() if len(done) == 1 else {"repairs": [d.as_dict() for d in done]}
+        show(whole, as_json=True)
+    else:
+        show(
+            {
+                "holes": f"{sum(one.holes for one in done):,} tiles that were missing",
+                "regions": f"{sum(one.computed for one in done):,}",
+                "requests": f"{sum(one.requests for one in done):,}",
+                "still missing": f"{left:,}",
+            },
+            as_json=False,
+        )
+    for one in done:
+        if one.failures:
+            typer.echo(
+                f"{one.target}: {one.failures} tiles still fail, see {one.ledger}/{one.run}",
+                err=True,
+            )
+    if left:
         raise typer.Exit(FAILED)
 
 

@@ -11,6 +11,7 @@ from rasteret_dask import api
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ConfigError, EmptySelectionError
 from rasteret_dask.pipeline.sources import Build, Source, Subset
+from rasteret_dask.storage.settings import named
 
 
 # --- collections ---------------------------------------------------------------------------------
@@ -40,10 +41,10 @@ def find_collection(
     if pinned is not None:
         collection, headers = pinned, 0
     elif source.load is not None:
-        collection, headers = api.load(source.load), 0
+        collection, headers = api.load(source.load, storage=named(source.storage)), 0
     else:
         assert source.build is not None  # Source holds exactly one of the two
-        collection, headers = build(source.build)
+        collection, headers = build(source.build, source.storage)
     chosen = _narrowed(collection, source.subset, area)
     if len(chosen) == 0:
         raise EmptySelectionError(
@@ -52,9 +53,18 @@ def find_collection(
     return chosen, headers
 
 
-def build(what: Build) -> tuple[Collection, int]:
-    """Build a collection, or find it built; also say how many headers were read just now."""
+def build(what: Build, storage: str | None = None) -> tuple[Collection, int]:
+    """Build a collection, or find it built; also say how many headers were read just now.
+
+    Parameters
+    ----------
+    what : Build
+    storage : str, optional
+        A storage profile, by its name or file.
+    """
     arguments = what.model_dump(exclude_none=True)
+    if storage is not None:
+        arguments["storage"] = named(storage)
     dataset = arguments.pop("dataset", None)
     if dataset is None:
         collection = api.build_from_stac(**arguments)

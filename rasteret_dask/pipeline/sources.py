@@ -76,6 +76,10 @@ class Source(Strict):
     load: Url | None = Field(default=None, description="A collection that exists: folder or URL.")
     build: Build | None = None
     subset: Subset | None = None
+    storage: str | None = Field(
+        default=None,
+        description="How its rasters are reached: a storage profile, YAML file or one that ships.",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Source:

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import signal
+import warnings
+from functools import partial
 
 import geopandas
 import pyarrow.dataset
@@ -13,12 +15,14 @@ import pyarrow.parquet
 import pytest
 import shapely
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rasteret_dask import catalog, resources
 from rasteret_dask.cli import console
 from rasteret_dask.cli.app import app
 from rasteret_dask.errors import ConfigError, RunInterruptedError
+from rasteret_dask.pipeline import progress
 from rasteret_dask.pipeline.account import RunAccount
 from rasteret_dask.testing.catalog import write_demo_catalog
 
@@ -37,7 +41,7 @@ def call(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "nothing"], "pipelines that ship: cloud_free_mosaic, greenest_look"),
+        (["run", "nothing"], "pipelines that ship: alphaearth_similarity, cloud_free_mosaic"),
         (["run", "no/where.yaml"], "no such file"),
         (["run", "ndvi_median", "--set", "cube.bands[1]=[x]"], "path='cube.bands[1]'"),
         (["run", "ndvi_median", "--set", "cubes.x=1"], "did you mean 'cube'"),
@@ -157,14 +161,15 @@ def test_a_run_as_one_page(call, small, tmp_path):
     assert call("report", "nothing.json").exit_code == 1
 
 
-def test_collections_of_the_workspace(call, small):
+def test_collections_of_the_workspace(call, small, tmp_path):
     call("run", *small)
     listed = json.loads(call("collections", "list", "--json").stdout)
     assert list(listed) == ["ndvi-median"]
     assert listed["ndvi-median"].startswith("2 items, 2023-07-03")
     assert json.loads(call("collections", "info", "ndvi-median", "--json").stdout)["items"] == 2
     assert call("collections", "delete", "ndvi-median").exit_code == 1  # asked, and nobody answers
-    assert call("collections", "delete", "ndvi-median", "--yes").exit_code == 0
+    gone = call("collections", "delete", "ndvi-median", "--yes", "--json")
+    assert json.loads(gone.stdout) == {"deleted": str(tmp_path / "workspace" / "ndvi-median")}
     assert call("collections", "list").stdout == ""
 
 
@@ -244,23 +249,33 @@ def test_human_sizes(size, text):
 
 
 def test_plain_progress_is_lines(capsys):
-    with console.progress_shown() as progress:
-        assert isinstance(progress, console.PlainProgress)
-        progress.stage("collection")
-        progress.update(1, 5)
-        progress.stage("compute")
+    with progress.progress_shown() as shown:
+        assert isinstance(shown, progress.PlainProgress)
+        shown.stage("collection")
+        shown.update(1, 5)
+        shown.stage("compute")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("] ")[1] for line in lines] == ["collection", "compute"]
 
 
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_notebook_has_bars_where_it_can_draw_them(monkeypatch, widgets):
+    monkeypatch.setattr(progress, "Console", partial(Console, force_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", {"ipywidgets": widgets or None}.get)
+    kind = progress.BarProgress if widgets else progress.PlainProgress
+    with warnings.catch_warnings(), progress.progress_shown() as shown:
+        warnings.simplefilter("ignore", UserWarning)  # rich misses ipywidgets indeed
+        assert isinstance(shown, kind)
+
+
 def test_bars_in_a_terminal(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with console.progress_shown() as progress:
-        assert isinstance(progress, console.BarProgress)
-        progress.stage("collection")
-        progress.update(3, 5)
-        progress.stage("compute")
-        progress.update(7, 9)
+    with progress.progress_shown() as shown:
+        assert isinstance(shown, progress.BarProgress)
+        shown.stage("collection")
+        shown.update(3, 5)
+        shown.stage("compute")
+        shown.update(7, 9)
     assert "compute" in capsys.readouterr().err
 
 
