@@ -27,7 +27,7 @@ from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import resolve
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.stac import read_items
-from rasteret_dask.ingest.update import append_items, refresh_files, search_again
+from rasteret_dask.ingest.update import append_found, append_items, refresh_files
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 from rasteret_dask.reads import Reads
 from rasteret_dask.samples import Samples
@@ -260,8 +260,10 @@ class Collection(Reads, Samples, Tables, Training):
             Another builder committed meanwhile: append again.
         """
         place, commit = self._whole()
-        found = search_again(commit) if items is None else read_items(items)
-        return self._now(*append_items(place, found, infos_of(commit.document), self.storage))
+        bands = infos_of(commit.document)
+        if items is None:
+            return self._now(*append_found(place, bands, self.storage))
+        return self._now(*append_items(place, read_items(items), bands, self.storage))
 
     def refresh(self) -> Collection:
         """Read the headers again of files whose ETag changed, and of those that could not be read.

@@ -13,6 +13,7 @@ from rasteret_dask.model import BandInfo
 _TIFF = ("image/tiff", "image/vnd.stac.geotiff")
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata"}
 _CLASSES = ("classification:classes", "file:values", "classification:bitfields")
+_CLASS_ROLES = {"data-mask", "snow-ice", "land-water", "water-mask", "cloud", "cloud-shadow"}
 
 Json = Mapping[str, Any]
 
@@ -125,7 +126,8 @@ def discover(items: Iterable[Json]) -> tuple[BandInfo, ...]:
                         asset=key,
                         index=index,
                         common_name=common_name(band),
-                        categorical=any(n in asset or n in band for n in _CLASSES),
+                        categorical=any(n in asset or n in band for n in _CLASSES)
+                        or bool(_CLASS_ROLES & set(asset.get("roles") or ())),
                     )
     return _distinct(list(found.values()))
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dask.base import get_scheduler
+from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from rasteret_dask.errors import (
@@ -204,15 +205,19 @@ def _threads() -> int:
     return int(sum(client.nthreads().values()))
 
 
-def compute(slices: Sequence[Any], recipe: Any, task: Any = work) -> list[Any]:
+def compute(
+    slices: Sequence[Any], recipe: Any, task: Any = work, shared: Sequence[Delayed] = ()
+) -> list[Any]:
     """Run the slices on the active scheduler; on threads when there is none.
+
+    What is `shared` goes to each worker once, as further arguments of the task.
 
     A bag would otherwise start processes, which run a script without a main guard again. The bag is
     made by hand: `from_sequence` hashes every record to name it, and slices have names already.
     """
     name = f"slices-{digest([one.key for one in slices])[:16]}"
     graph = {(name, k): [one] for k, one in enumerate(slices)}
-    bag = dask.bag.Bag(graph, name, len(slices)).map_partitions(task, recipe)
+    bag = dask.bag.Bag(graph, name, len(slices)).map_partitions(task, recipe, *shared)
     scheduler = {} if get_scheduler() is not None else {"scheduler": "threads"}
     outcomes: list[Any] = bag.compute(**scheduler)
     return outcomes

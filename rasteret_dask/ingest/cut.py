@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.cells import Cell
+from rasteret_dask.ingest.parts import ROWS_PER_GROUP
 from rasteret_dask.ingest.records import Links, Record
 from rasteret_dask.ingest.slices import Slice
 from rasteret_dask.model import BandInfo
@@ -44,7 +45,8 @@ def cut(
     """Cut sorted records into slices.
 
     Where there are many, time is cut more coarsely and each piece of it by place, so that a query
-    of either passes most parts over. Rows within a slice stay in the order (datetime, id).
+    of either passes most parts over; the row groups of a part are cut by place again. Rows within a group, and within a slice that
+    holds all of its time, stay in the order (datetime, id).
 
     Parameters
     ----------
@@ -60,14 +62,18 @@ def cut(
     """
     size = slice_rows(max(total, len(records)), len(bands))
     groups = _groups(records, size)
-    common = _common(document)
-    out = []
-    for number, chosen in enumerate(groups, first):
-        key = hashlib.sha256(common)
-        for record in chosen:
-            key.update(json.dumps(_plain(record), sort_keys=True, default=_text).encode())
-        out.append(Slice(f"{number:06d}-{key.hexdigest()[:12]}", tuple(chosen)))
-    return out
+    return [
+        Slice(content_key(number, chosen, document), tuple(chosen))
+        for number, chosen in enumerate(groups, first)
+    ]
+
+
+def content_key(number: int, records: Sequence[Record], document: Any) -> str:
+    """Key of a slice whose records are known."""
+    key = hashlib.sha256(_common(document))
+    for record in records:
+        key.update(json.dumps(_plain(record), sort_keys=True, default=_text).encode())
+    return f"{number:06d}-{key.hexdigest()[:12]}"
 
 
 def cell_slices(cells: Sequence[Cell], document: Any, links: Links) -> list[Slice]:
@@ -95,8 +101,14 @@ def _groups(records: Sequence[Record], size: int) -> list[Sequence[Record]]:
         numbers = list(range(start, min(start + together, len(records))))
         numbers.sort(key=places.__getitem__)  # stable: equal places stay in time's order
         for at in range(0, len(numbers), size):
-            groups.append([records[k] for k in sorted(numbers[at : at + size])])
+            groups.append([records[k] for k in _row_order(numbers[at : at + size], across)])
     return groups
+
+
+def _row_order(numbers: list[int], across: int) -> list[int]:
+    """Numbers, which are sorted by place, in the order of a part's rows: by time, but row group after row group where space is cut."""
+    size = ROWS_PER_GROUP if across > 1 else len(numbers)
+    return [k for at in range(0, len(numbers), size) for k in sorted(numbers[at : at + size])]
 
 
 def _place(record: Record) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
-from rasteret_dask.errors import RasteretError, TransientError
+from rasteret_dask.errors import AccessError, RasteretError, TransientError
 from rasteret_dask.ingest.disagree import Disagreement
 
 _KEPT: Final = 1000
@@ -41,6 +41,11 @@ class Failure:
         """The failure that an error is."""
         transient = isinstance(error, TransientError)
         return cls(item, band, url, type(error).__name__, error.message, transient)
+
+    @property
+    def passing(self) -> bool:
+        """Whether a build that is begun again should ask again: a credential may have been lacking."""
+        return self.transient or self.kind == AccessError.__name__
 
 
 @dataclass(frozen=True, slots=True)

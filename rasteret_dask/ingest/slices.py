@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -143,17 +143,24 @@ def work(slices: Sequence[Slice], recipe: Recipe) -> list[Outcome]:
 
 def index_slice(one: Slice, recipe: Recipe) -> Outcome:
     """Fetch the headers of a slice and write its part, unless it is there."""
+
+    def job() -> Outcome:
+        done = journal(recipe.place, one.key) if recipe.reuse else None
+        return _index(one, recipe) if done is None else done
+
+    outcome = guarded(one.key, job)
+    return outcome if one.cell is not None else replace(outcome, ids=b"")
+
+
+def guarded(key: str, job: Callable[[], Outcome]) -> Outcome:
+    """The outcome of a slice, which never raises, and what it cost."""
     process, before = process_name(), snapshot()
     try:
-        outcome = journal(recipe.place, one.key) if recipe.reuse else None
-        if outcome is None:
-            outcome = _index(one, recipe)
+        outcome = job()
     except EmptySelectionError:
-        outcome = Outcome(one.key)
+        outcome = Outcome(key)
     except (RasteretError, OSError, pa.ArrowException) as error:
-        outcome = Outcome(one.key, error=told_of(error))
-    if one.cell is None:
-        outcome = replace(outcome, ids=b"")
+        outcome = Outcome(key, error=told_of(error))
     return replace(outcome, process=process, before=before, after=snapshot())
 
 
@@ -178,10 +185,10 @@ def journal(place: Place, key: str) -> Outcome | None:
         data = place.read(part_file(key, content))
         if data is None or content_hash(data) != content:
             continue
-        table = pq.read_table(pa.BufferReader(data), columns=[schema.ID, *STATS_COLUMNS])
+        table = pq.read_table(pa.BufferReader(data), columns=list(STATS_COLUMNS))
         told = json.loads(table.schema.metadata[JOURNAL])
         failures = tuple(Failure(**f) for f in told["failures"])
-        if not any(f.transient for f in failures):
+        if not any(f.passing for f in failures):
             return Outcome(
                 key,
                 describe(key, data, table),
@@ -190,24 +197,36 @@ def journal(place: Place, key: str) -> Outcome | None:
                 failures,
                 tuple(Disagreement(**d) for d in told["disagreements"]),
                 tuple(told.get("warnings", ())),
-                _hashes(table.column(schema.ID).to_pylist()),
+                hashes(table.column(schema.ID).to_pylist()),
                 reused=True,
             )
     return None
 
 
-def _hashes(ids: Sequence[str]) -> bytes:
+def hashes(ids: Iterable[str]) -> bytes:
+    """Eight bytes for each id."""
     return b"".join(hashlib.blake2b(one.encode(), digest_size=8).digest() for one in ids)
 
 
 def _index(one: Slice, recipe: Recipe) -> Outcome:
-    records, warnings = one.records, []
-    if one.cell is not None:
-        items = search_cell(one.cell)
-        made = [make_record(item, recipe.bands, recipe.links) for item in items]
-        records = tuple(sort_records(made))
-        # Elsewhere the client sees all records at once.
-        warnings = reprocessed(records)
+    if one.cell is None:
+        return index_records(one.key, one.records, recipe)
+    items = search_cell(one.cell)
+    records = sort_records(make_record(item, recipe.bands, recipe.links) for item in items)
+    # Elsewhere the client sees all records at once.
+    return index_records(one.key, records, recipe, reprocessed(records))
+
+
+def index_records(
+    key: str, records: Sequence[Record], recipe: Recipe, warnings: Sequence[str] = ()
+) -> Outcome:
+    """Fetch the headers of records and write them as the part of a slice.
+
+    Raises
+    ------
+    CollectionError
+        The part could not be written.
+    """
     refs = [(record, ref) for record in records for ref in record.assets]
     urls = list(dict.fromkeys(ref.url for _, ref in refs))
     found = run(fetch_headers(urls, options=recipe.storage, first_read=recipe.first_read))
@@ -227,18 +246,18 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
         "headers": len(structs),
         "failures": [asdict(f) for f in failures],
         "disagreements": [asdict(d) for d in disagreements],
-        "warnings": warnings,
+        "warnings": list(warnings),
     }
     table = make_table(records, recipe.schema, structs)
     return Outcome(
-        one.key,
-        write_part(recipe.place, one.key, table, told),
+        key,
+        write_part(recipe.place, key, table, told),
         len(refs),
         len(structs),
         tuple(failures),
         tuple(disagreements),
         tuple(warnings),
-        _hashes([record.id for record in records]),
+        hashes(record.id for record in records),
     )
 
 

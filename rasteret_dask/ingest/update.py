@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from dask.delayed import delayed
+
 from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.index import schema
-from rasteret_dask.index.commit import Commit, read_commit, write_commit
+from rasteret_dask.index.commit import Commit, digest, read_commit, write_commit
 from rasteret_dask.index.dataset import open_commit
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.build import compute, finished, summarise
+from rasteret_dask.ingest.cells import spread, told
 from rasteret_dask.ingest.cut import cut
+from rasteret_dask.ingest.fresh import append_cells, fingerprint
 from rasteret_dask.ingest.headers import FIRST_READ
 from rasteret_dask.ingest.records import Links, make_record, reprocessed, sort_records
 from rasteret_dask.ingest.refresh import refresh_parts
 from rasteret_dask.ingest.report import BuildReport
-from rasteret_dask.ingest.slices import Recipe, Slice
+from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.ingest.stac import Json, Search, search_api, search_static
 from rasteret_dask.model import BandInfo, StorageOptions
 
@@ -49,6 +53,11 @@ def search_again(commit: Commit) -> list[Json]:
     SourceError
         The catalogue cannot be read.
     """
+    api, catalogue, search = _search_of(commit)
+    return search_static(catalogue, search) if api is None else search_api(api, search)
+
+
+def _search_of(commit: Commit) -> tuple[str | None, str, Search]:
     source = dict(commit.arguments.get("source") or {})
     api, catalogue = source.pop("stac_api", None), source.pop("static_catalog", None)
     if api is None and catalogue is None:
@@ -56,8 +65,68 @@ def search_again(commit: Commit) -> list[Json]:
             f"{commit.name!r} was built of items that were given", hint="pass the new ones: items=…"
         )
     collection, bbox = source.pop("collection", None), source.pop("bbox", None)
-    search = Search.of(collection, bbox, source.pop("date_range", None), source)
-    return search_static(catalogue, search) if api is None else search_api(api, search)
+    return api, catalogue, Search.of(collection, bbox, source.pop("date_range", None), source)
+
+
+def append_found(
+    place: Place,
+    bands: Sequence[BandInfo],
+    storage: StorageOptions,
+    *,
+    first_read: int = FIRST_READ,
+) -> tuple[Commit, BuildReport]:
+    """Make a collection's own search again, and index what the newest snapshot lacks.
+
+    A large search is cut into cells that workers search, each by itself; one that finds nothing new
+    writes nothing.
+
+    Returns
+    -------
+    Commit, BuildReport
+        As `append_items`.
+
+    Raises
+    ------
+    ArgumentError
+        It was built of items that were given.
+    CommitConflictError
+        Another builder committed meanwhile.
+    CollectionError
+        A part of the search failed; what the others found is kept and used by the next attempt.
+    """
+    standing = newest(place)
+    api, _, search = _search_of(standing)
+    pieces = None if api is None else spread(api, search)
+    if pieces is None:
+        return append_items(place, search_again(standing), bands, storage, first_read=first_read)
+    known = frozenset(map(fingerprint, _ids(place, standing)))
+    recipe = _recipe(place, standing, bands, storage, first_read)
+    first = len(standing.parts)
+    slices = [Slice(f"{number:06d}", cell=cell) for number, cell in enumerate(pieces.cells, first)]
+    shared = delayed(
+        known, name=f"known-{digest(standing.identity)[:16]}-{standing.number}", traverse=False
+    )
+    outcomes = compute(slices, recipe, append_cells, [shared])
+    found = sum(len(outcome.ids) // 8 for outcome in outcomes)
+    return _grown(place, standing, outcomes, told(pieces, found))
+
+
+def _ids(place: Place, commit: Commit) -> list[str]:
+    found: list[str] = open_commit(place, commit).read([schema.ID]).column(schema.ID).to_pylist()
+    return found
+
+
+def _recipe(
+    place: Place,
+    standing: Commit,
+    bands: Sequence[BandInfo],
+    storage: StorageOptions,
+    first_read: int,
+) -> Recipe:
+    said = standing.arguments
+    links = Links(said.get("prefer"), said.get("url_rewrite_patterns") or {})
+    document = {k: v for k, v in standing.document.items() if k != "schema_version"}
+    return Recipe(place, tuple(bands), document, storage, first_read, links=links)
 
 
 def append_items(
@@ -82,17 +151,21 @@ def append_items(
         Another builder committed meanwhile; what was fetched is kept and used by the next attempt.
     """
     standing = newest(place)
-    known = set(open_commit(place, standing).read([schema.ID]).column(schema.ID).to_pylist())
-    said = standing.arguments
-    links = Links(said.get("prefer"), said.get("url_rewrite_patterns") or {})
-    records = [make_record(item, bands, links) for item in items if item["id"] not in known]
+    known = set(_ids(place, standing))
+    recipe = _recipe(place, standing, bands, storage, first_read)
+    records = [make_record(i, bands, recipe.links) for i in items if i["id"] not in known]
     fresh = sort_records(records)
-    if not fresh:
-        return standing, BuildReport()
-    document = {k: v for k, v in standing.document.items() if k != "schema_version"}
-    recipe = Recipe(place, tuple(bands), document, storage, first_read)
-    outcomes = compute(cut(fresh, bands, document, first=len(standing.parts)), recipe)
-    report = summarise(outcomes, reprocessed(fresh))
+    slices = cut(fresh, bands, recipe.document, first=len(standing.parts)) if fresh else []
+    return _grown(place, standing, compute(slices, recipe), reprocessed(fresh))
+
+
+def _grown(
+    place: Place, standing: Commit, outcomes: Sequence[Outcome], warnings: Sequence[str]
+) -> tuple[Commit, BuildReport]:
+    """The next commit: what stands, and what slices have added."""
+    report = summarise(outcomes, warnings)
+    if not any(outcome.part or outcome.error for outcome in outcomes):
+        return standing, replace(report, slices=0)
     parts = finished(outcomes, place, report)
     whole = BuildReport.from_lasting(standing.report).plus(report)
     commit = replace(
