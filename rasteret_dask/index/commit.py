@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -248,10 +249,12 @@ def part_stats(table: pa.Table) -> dict[str, Any]:
         "bbox": _covered(table.column(schema.BBOX)),
         "crs": sorted(c for c in pc.unique(table.column(schema.CRS)).to_pylist() if c),
         "cloud_null": table.column(schema.CLOUD_COVER).null_count,
+        "in_order": _ordered(table),
     }
 
 
 STATS_COLUMNS: Final = (
+    schema.ID,
     schema.DATETIME,
     schema.START,
     schema.END,
@@ -270,6 +273,13 @@ def _span(first: pa.ChunkedArray, last: pa.ChunkedArray) -> list[str] | str | No
     if first.null_count or last.null_count:
         return None
     return [pc.min(first).as_py().isoformat(), pc.max(last).as_py().isoformat()]
+
+
+def _ordered(table: pa.Table) -> bool:
+    """Whether the rows are in the order (datetime, id)."""
+    keys = [(schema.DATETIME, "ascending"), (schema.ID, "ascending")]
+    order = pc.sort_indices(table.select([schema.DATETIME, schema.ID]), sort_keys=keys)
+    return bool((np.diff(order.to_numpy()) > 0).all())
 
 
 def _covered(boxes: pa.ChunkedArray) -> list[float] | None:

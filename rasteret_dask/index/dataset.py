@@ -180,7 +180,9 @@ def _dataset(process: int, place: Place, held: _Parts, form: _Columns) -> Any:
 
 
 def _in_order(parts: Sequence[Part]) -> bool:
-    """Whether each part ends before the next begins; within a part rows are in order."""
+    """Whether each part is in order and ends before the next begins; parts that do not say are in order."""
+    if not all(part.stats.get("in_order", True) for part in parts):
+        return False
     spans = [part.stats.get("datetime") for part in parts]
     if not all(isinstance(span, list) for span in spans):
         return len(parts) < 2

@@ -10,6 +10,7 @@ import pytest
 
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.cut import cut, slice_rows
+from rasteret_dask.ingest.parts import ROWS_PER_GROUP
 from rasteret_dask.ingest.records import Record, sort_records
 from rasteret_dask.model import BandInfo
 
@@ -64,6 +65,23 @@ def test_a_query_of_a_place_or_of_a_month_needs_few_slices() -> None:
     place, month = -170.0 + 3 * 7, (2023, 5)
     assert sum(place in one for one in boxes) <= 8
     assert sum(month in one for one in months) <= 8
+
+
+def test_row_groups_of_large_slices_are_cut_by_place_again() -> None:
+    whole = records(8192, 40)
+    slices = cut(whole, BANDS, {}, total=300_000)
+    assert [len(one.records) for one in slices] == [2048] * 4
+    groups = [
+        one.records[at : at + ROWS_PER_GROUP]
+        for one in slices
+        for at in range(0, len(one.records), ROWS_PER_GROUP)
+    ]
+    place = -170.0 + 3 * 7
+    assert sum(any(r.columns[schema.BBOX]["xmin"] == place for r in g) for g in groups) <= 4
+    for group in groups:
+        keys = [(r.columns[schema.DATETIME], r.id) for r in group]
+        assert keys == sorted(keys)
+    assert sorted(r.id for g in groups for r in g) == sorted(r.id for r in whole)
 
 
 def test_footprints_over_the_antimeridian_and_none_have_their_place() -> None:
