@@ -88,22 +88,28 @@ class Variables(WorkerPlugin):  # type: ignore[misc]
 
 
 @contextmanager
-def surrounded(profile: Surroundings) -> Iterator[None]:
-    """This process as the profile says, for as long as the block lasts."""
-    wanted = {} if profile.network is None else profile.network.variables()
+def exported(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of this process and of those that it starts, for as long as the block lasts."""
     before = {name: os.environ.get(name) for name in wanted}
-    options: Mapping[str, Any] = getattr(profile, "options", {})
-    region = profile.region or options.get("region")
     os.environ.update(wanted)
     try:
-        with dask.config.set({} if region is None else {CONFIG: region}):
-            yield
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def surrounded(profile: Surroundings) -> Iterator[None]:
+    """This process as the profile says, for as long as the block lasts."""
+    wanted = {} if profile.network is None else profile.network.variables()
+    options: Mapping[str, Any] = getattr(profile, "options", {})
+    region = profile.region or options.get("region")
+    with exported(wanted), dask.config.set({} if region is None else {CONFIG: region}):
+        yield
 
 
 def tell_workers(client: Client, profile: Surroundings) -> None:

@@ -93,6 +93,20 @@ def test_local_processes_sets_allowed_failures_before_the_scheduler_is_born():
         assert client.submit(os.getpid).result() != os.getpid()
         assert client.cluster.scheduler.allowed_failures == 7
         assert client.dashboard_link.startswith("http://127.0.0.1:")
+        # Workers that give back every freed tile at once pay for it in page faults.
+        for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+            assert set(client.run(os.environ.get, name).values()) == {str(8 * 2**20)}
+    assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+def test_what_somebody_has_said_of_workers_memory_stands(monkeypatch):
+    # Dask's nannies leave their own in this process.
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    with (
+        profiles.open_profile(Local(kind="local", workers=1, threads=1)) as client,
+    ):
+        assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {"4096"}
+        assert set(client.run(os.environ.get, "MALLOC_MMAP_THRESHOLD_").values()) == {None}
 
 
 def test_address_reaches_a_scheduler_that_runs():
