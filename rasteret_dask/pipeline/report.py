@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import geopandas
+import numpy as np
+import rasterio
+import xarray as xr
+import yaml
+from fsspec.implementations.local import LocalFileSystem
 
 from rasteret_dask import collection_html
 from rasteret_dask.collection import Collection
@@ -16,11 +19,16 @@ from rasteret_dask.documents import validate
 from rasteret_dask.errors import PipelineError, RasteretError
 from rasteret_dask.pipeline import record
 from rasteret_dask.pipeline.config import Pipeline
-from rasteret_dask.pipeline.reading import Vectors, explain, open_collection, open_vectors
-from rasteret_dask.write.target import resolve
+from rasteret_dask.pipeline.reading import explain, open_collection
+from rasteret_dask.read.ledger import read_ledger
+from rasteret_dask.write.preview import write_png
+from rasteret_dask.write.target import resolve, scratch_file
 
 # Pictures larger than this are named, not shown.
 _MAX_PICTURE = 8 * 2**20
+_QUICK_LOOK = 800
+_MAX_ROWS = 50
+_LEDGER = ["band", "item", "tile_row", "tile_col", "error", "message"]
 _COUNTERS = (
     "items",
     "headers",
@@ -36,7 +44,8 @@ _STYLE = (
     "body{font-family:sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
     "table{border-collapse:collapse;margin:.5rem 0}td,th{text-align:left;padding:.15rem .8rem .15rem 0;"
     "vertical-align:top}td.n{text-align:right}pre{background:#f3f3f3;padding:.8rem;overflow:auto}"
-    "img{max-width:100%;border:1px solid #ccc}.failed{color:#a50026}.done{color:#006837}"
+    "figure{margin:.8rem 0}figcaption{color:#666;font-size:.85em}h2{margin-top:2rem}"
+    "img{min-width:16rem;max-width:100%;border:1px solid #ccc}.failed{color:#a50026}.done{color:#006837}"
 )
 
 
@@ -64,7 +73,9 @@ def page(url: str) -> str:
     if found is None:
         raise PipelineError(f"no record of a run at {url}")
     said = found.document
-    planned, collection, missing = _planned(said)
+    if "pipeline" not in said:
+        raise PipelineError(f"{url} is the record of a cube; a page is made of a pipeline's run")
+    planned, collection, missing = _planned(found)
     name = str(said["pipeline"].get("name", "pipeline"))
     parts = [
         f"<h1>{_e(name)}</h1>",
@@ -73,13 +84,15 @@ def page(url: str) -> str:
         "<h2>Plan and run</h2>",
         _against(planned, said.get("counters", {})),
         f"<p>{_e(missing)}</p>" if missing else "",
+        "<h2>Retries and failures</h2>",
+        _failed(found),
         "<h2>Outputs</h2>",
         _rows([(o["kind"], _output(o)) for o in said["outputs"]]),
-        *(_picture(o["url"]) for o in said["outputs"] if o["kind"] == "png"),
+        *_pictures(said["outputs"]),
         "<h2>Collection</h2>",
         _collection(said["collection"], collection),
         "<h2>Pipeline</h2>",
-        f"<pre>{_e(json.dumps(said['pipeline'], indent=1))}</pre>",
+        f"<pre>{_e(yaml.safe_dump(said['pipeline'], sort_keys=False, default_flow_style=None))}</pre>",
         "<h2>Versions</h2>",
         _rows(sorted(said["versions"].items())),
     ]
@@ -87,8 +100,9 @@ def page(url: str) -> str:
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>"
 
 
-def _planned(said: Mapping[str, Any]) -> tuple[Mapping[str, int], Collection | None, str]:
-    """Requests, bytes and tasks by plan, the collection, and why they are missing."""
+def _planned(found: record.Record) -> tuple[Mapping[str, int], Collection | None, str]:
+    """Requests and bytes by plan, the collection, and why they are missing."""
+    said = found.document
     place = said["collection"].get("url")
     if place is None:
         return {}, None, "The collection lies in no workspace, so there is no plan to compare with."
@@ -96,7 +110,7 @@ def _planned(said: Mapping[str, Any]) -> tuple[Mapping[str, int], Collection | N
     given["collection"] = {"load": place, "subset": given["collection"].get("subset")}
     try:
         pipeline = validate(Pipeline, given)
-        vectors = _vectors(pipeline, said.get("area"))
+        vectors = record.vectors_of(found)
         collection, _ = open_collection(pipeline.collection, vectors)
         if record.snapshot_of(collection) != said["collection"]["snapshot"]:
             return {}, collection, "The collection has changed since: the plan would be another."
@@ -104,13 +118,6 @@ def _planned(said: Mapping[str, Any]) -> tuple[Mapping[str, int], Collection | N
     except RasteretError as error:
         return {}, None, f"There is no plan to compare with: {error}"
     return {"requests": cost.requests, "bytes": cost.bytes}, collection, ""
-
-
-def _vectors(pipeline: Pipeline, area: Mapping[str, Any] | None) -> Vectors:
-    if area is None:
-        return open_vectors(pipeline)
-    shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
-    return open_vectors(pipeline, geopandas.GeoDataFrame(geometry=shapes))
 
 
 # --- pieces --------------------------------------------------------------------------------------
@@ -130,7 +137,11 @@ def _against(planned: Mapping[str, int], counters: Mapping[str, Any]) -> str:
     rows = []
     for key in (key for key in _COUNTERS if counters.get(key) is not None):
         value = counters[key]
+        if key in ("regions", "computed") and not counters.get("regions"):
+            continue  # of Zarr stores alone
         plan = f"{planned[key]:,}" if key in planned else ""
+        if key == "requests" and planned and counters.get("headers"):
+            plan += f" + {counters['headers']:,} headers"
         happened = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
         rows.append(
             f"<tr><th>{_e(key)}</th><td class='n'>{plan}</td><td class='n'>{happened}</td></tr>"
@@ -145,12 +156,61 @@ def _output(output: Mapping[str, Any]) -> str:
     return ", ".join([output["url"], *more])
 
 
-def _picture(url: str) -> str:
-    fs, path = resolve(url)
-    if not fs.exists(path) or fs.size(path) > _MAX_PICTURE:
-        return f"<p>{_e(url)} is not shown: it is gone, or too large.</p>"
-    data = base64.b64encode(fs.cat_file(path)).decode()
-    return f"<p><img alt='{_e(url)}' src='data:image/png;base64,{data}'></p>"
+def _failed(found: record.Record) -> str:
+    """What was asked again, what could not be had at all, and why."""
+    said = found.document
+    retries = said.get("counters", {}).get("retries", 0)
+    parts = [f"<p>Requests that were made again: {retries:,}.</p>"]
+    ledger = record.ledger_of(found)
+    if ledger is None:
+        return "".join([*parts, "<p>A tile that cannot be had ends such a run.</p>"])
+    holes = read_ledger(ledger.url, ledger.run)
+    if not holes.num_rows:
+        return "".join([*parts, "<p>Every tile was had.</p>"])
+    parts.append(
+        f"<p class='failed'>Tiles that could not be had, and are nodata: {holes.num_rows:,}.</p>"
+    )
+    head = "".join(f"<th>{name}</th>" for name in _LEDGER)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{_e(row[name])}</td>" for name in _LEDGER) + "</tr>"
+        for row in holes.slice(0, _MAX_ROWS).select(_LEDGER).to_pylist()
+    )
+    more = holes.num_rows - _MAX_ROWS
+    note = f"<p><small>and {more:,} more, in {_e(ledger.url)}</small></p>" if more > 0 else ""
+    return "".join([*parts, f"<table><tr>{head}</tr>{rows}</table>{note}"])
+
+
+def _pictures(outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The pictures that were written; without any, quick looks at the images."""
+    pictures = [output["url"] for output in outputs if output["kind"] == "png"]
+    for url in pictures:
+        fs, path = resolve(url)
+        if not fs.exists(path) or fs.size(path) > _MAX_PICTURE:
+            yield f"<p>{_e(url)} is not shown: it is gone, or too large.</p>"
+        else:
+            yield _shown(url, fs.cat_file(path))
+    if not pictures:
+        for url in [output["url"] for output in outputs if output["kind"] == "cog"]:
+            fs, path = resolve(url)
+            if isinstance(fs, LocalFileSystem) and fs.exists(path):
+                yield _shown(url, _quick_look(path))
+
+
+def _shown(url: str, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
+    return f"<figure><img alt='{_e(url)}' src='data:image/png;base64,{data}'><figcaption>{_e(url)}</figcaption></figure>"
+
+
+def _quick_look(path: str) -> bytes:
+    """The first band of an image from one of its overviews."""
+    with rasterio.open(path) as image:
+        thin = max(1, -(-max(image.shape) // _QUICK_LOOK))
+        shape = (max(1, image.height // thin), max(1, image.width // thin))
+        values = image.read(1, out_shape=shape, masked=True).astype("float64").filled(np.nan)
+        band = xr.DataArray(values, dims=("y", "x"))
+    with scratch_file(".png") as scratch:
+        write_png(band, scratch)
+        return scratch.read_bytes()
 
 
 def _collection(said: Mapping[str, Any], collection: Collection | None) -> str:

@@ -141,9 +141,8 @@ def test_a_run_as_one_page(call, small, tmp_path):
     said = call("report", account["record"])
     assert said.stdout == "ndvi.png.run.html\n", said.stderr
     page = (tmp_path / "ndvi.png.run.html").read_text()
-    assert (
-        f"<td class='n'>{plan['requests']:,}</td><td class='n'>{account['requests']:,}</td>" in page
-    )
+    planned = f"{plan['requests']:,} + {account['headers']:,} headers"
+    assert f"<td class='n'>{planned}</td><td class='n'>{account['requests']:,}</td>" in page
     assert account["requests"] == plan["requests"] + account["headers"]
     png = base64.b64encode((tmp_path / "ndvi.png").read_bytes()).decode()
     assert png in page
