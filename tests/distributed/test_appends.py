@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import rasteret_dask as rd
 from rasteret_dask.ingest import cells
 from rasteret_dask.ingest.cells import spread
 from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.processes import wait_for
 from rasteret_dask.testing.server import RangeServer
 
 ITEMS, OLD, CELL = 400, 240, 40
@@ -78,13 +79,6 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def parts(where: Path) -> int:
     return len(list((where / "c" / "_rasteret" / "parts").rglob("*.part")))
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
 
 
 def start(where: Path) -> subprocess.Popen[str]:

@@ -11,8 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from distributed import Client, LocalCluster
 import rasteret_dask as rd
 from rasteret_dask.ingest import cut
 from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.processes import Processes, wait_for
 from rasteret_dask.testing.server import RangeServer
 
 ITEMS, BANDS, ROWS = 48, ("red", "nir"), 4
@@ -102,43 +102,6 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def parts(where: Path) -> int:
     return len(list((where / "c" / "_rasteret" / "parts").rglob("*.part")))
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-
-
-class Processes(ExitStack):
-    """A scheduler and two workers of one thread, each a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        folder.mkdir()
-        file = folder / "scheduler.json"
-        common = ["--no-dashboard", "--scheduler-file", str(file)]
-        here = ["--host", "127.0.0.1"]
-        self.scheduler = self.start("dask_scheduler", *here, "--port", "0", *common)
-        wait_for(file.exists)
-        self.address: str = json.loads(file.read_text())["address"]
-        one = [self.address, "--no-nanny", "--no-dashboard", "--nthreads", "1", *here]
-        one += ["--local-directory", str(folder)]
-        self.workers = [self.start("dask_worker", *one) for _ in range(2)]
-        with Client(self.address) as client:
-            client.wait_for_workers(2, timeout=60)
-
-    def start(self, name: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", f"distributed.cli.{name}", *options]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.callback(end, process)
-        return process
-
-
-def end(process: subprocess.Popen[Any]) -> None:
-    process.kill()
-    process.wait()
 
 
 def client(where: Path, address: str, items: list[dict[str, Any]]) -> subprocess.Popen[str]:

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import xarray as xr
 from distributed import Client
 
-import rasteret_dask as rd
 from rasteret_dask.cluster.profiles import Local, open_profile
-from rasteret_dask.model import RetryPolicy, StorageOptions
 from rasteret_dask.storage import counters
+from rasteret_dask.testing.badday import CUBE, FAULTS, PATIENT, Found, build, files_of
 from rasteret_dask.testing.catalog import write_demo_catalog
-from rasteret_dask.testing.server import Fault, RangeServer
-
-FAULTS = [
-    Fault("status", match="*.tif", rate=0.20, retry_after=0.05),
-    Fault("stall", match="*.tif", rate=0.05, seed=1),
-    Fault("truncate", match="*.tif", rate=0.02, seed=2),
-    Fault("reset", match="*.tif", rate=0.02, seed=3),
-]
-PATIENT = StorageOptions(retry=RetryPolicy(attempts=12, base=0.01, cap=0.2, stall=0.5))
-CUBE: dict[str, Any] = {
-    "bands": ["red", "nir"],
-    "groupby": "solar_day",
-    "masked": True,
-    "scale": True,
-    "mask": {"band": "scl", "keep": [4, 5, 6, 7]},
-    "chunks": {"time": 1, "y": 128, "x": 128},
-}
+from rasteret_dask.testing.server import RangeServer
 
 
 @pytest.fixture(scope="module")
@@ -46,31 +27,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
         yield found
 
 
-def build(server: RangeServer, workspace: Path) -> rd.Collection:
-    return rd.build_from_stac(
-        static_catalog=f"{server.url}/catalog.json",
-        name="demo",
-        bands=["red", "nir", "scl"],
-        workspace_dir=workspace,
-        storage=PATIENT,
-    )
-
-
-def digest(folder: Path) -> str:
-    """Of everything that readers of a collection see."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("data/**/*.parquet")):
-        total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return total.hexdigest()
-
-
 @pytest.fixture(scope="module")
-def calm(server: RangeServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, xr.Dataset]:
+def calm(server: RangeServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, xr.Dataset]:
     server.configure(faults=[])
     workspace = tmp_path_factory.mktemp("calm")
-    cube = build(server, workspace).get_xarray(**CUBE).compute()
+    cube = build(server.url, workspace).get_xarray(**CUBE).compute()
     assert float(cube.red.notnull().mean()) > 0.2
-    return digest(workspace), cube
+    return files_of(workspace), cube
 
 
 def same(found: xr.Dataset, calm: xr.Dataset) -> None:
@@ -80,13 +43,13 @@ def same(found: xr.Dataset, calm: xr.Dataset) -> None:
 
 
 def test_a_build_and_a_cube_are_as_on_a_calm_day(
-    server: RangeServer, calm: tuple[str, xr.Dataset], tmp_path: Path
+    server: RangeServer, calm: tuple[Found, xr.Dataset], tmp_path: Path
 ) -> None:
     server.configure(faults=FAULTS)
     server.reset()
     before = counters.snapshot()
-    collection = build(server, tmp_path)
-    assert digest(tmp_path) == calm[0]
+    collection = build(server.url, tmp_path)
+    assert files_of(tmp_path) == calm[0]
     same(collection.get_xarray(**CUBE, storage=PATIENT).compute(), calm[1])
     spent, seen = counters.snapshot() - before, server.counters()
     assert seen.statuses[503] > 20
@@ -97,10 +60,10 @@ def test_a_build_and_a_cube_are_as_on_a_calm_day(
 
 @pytest.mark.slow
 def test_workers_that_die_take_nothing_with_them(
-    server: RangeServer, calm: tuple[str, xr.Dataset], tmp_path: Path
+    server: RangeServer, calm: tuple[Found, xr.Dataset], tmp_path: Path
 ) -> None:
     server.configure(faults=[])
-    collection = build(server, tmp_path)
+    collection = build(server.url, tmp_path)
     server.configure(faults=FAULTS, latency=0.05)
     profile = Local(kind="local", workers=2, threads=1, allowed_failures=50)
     try:
