@@ -16,9 +16,16 @@ from rasteret_dask.model import Ledger
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
 from rasteret_dask.read.chips import get_numpy
+from rasteret_dask.read.classes import class_bands, is_class_band
 from rasteret_dask.read.cube import decide_grid, open_cube, plan_cube
-from rasteret_dask.read.gather import COLUMNS, is_class_band
-from rasteret_dask.read.request import CubeRequest, area_of, lonlat_bounds, make_request
+from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.request import (
+    CubeRequest,
+    area_of,
+    lonlat_bounds,
+    make_request,
+    parse_resampling,
+)
 from rasteret_dask.recorded import note_cube
 
 if TYPE_CHECKING:
@@ -327,6 +334,7 @@ def _extra_columns(collection: Collection, request: CubeRequest) -> list[str]:
         headers = {schema.band_column(band) for band in collection.bands}
         return [name for name in known if name not in headers]
     named = [request.groupby] if isinstance(request.groupby, str) else list(request.groupby)
+    named += [schema.GEOMETRY] if "solar_day" in named else []
     named += [request.sortby.removeprefix("-")] if request.sortby else []
     extra = [name for name in (*named, *request.properties) if name in known]
     if any(name not in known for name in request.properties) and schema.PROPERTIES in known:
@@ -429,4 +437,10 @@ def _prepare(
             f"none of the collection's {len(collection)} items meets the area and the filters",
             hint=f"the collection covers {collection.bounds}",
         )
+    more = class_bands(table, (canonical for _, canonical in names)) - classes
+    if more:
+        # What only the files say: a colour map, say.
+        classes |= more
+        methods = parse_resampling(options.get("resampling", "nearest"), names, classes)
+        request = replace(request, classes=classes, resampling=methods)
     return table, request, areas, bounds, crs

@@ -20,7 +20,9 @@ from rasteret_dask.index import schema
 from rasteret_dask.integrations.labels import PolygonLabels, polygon_labels
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources
-from rasteret_dask.read.gather import COLUMNS, Items, is_class_band, item_times, raw_sources
+from rasteret_dask.read.classes import is_class_band
+from rasteret_dask.read.gather import COLUMNS, Items, raw_sources
+from rasteret_dask.read.grouping import item_times
 from rasteret_dask.read.request import CubeRequest, make_request
 
 if TYPE_CHECKING:

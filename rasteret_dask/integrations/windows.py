@@ -21,7 +21,7 @@ from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.read.cube import CubePlan, plan_cube
 from rasteret_dask.read.engine import Load
-from rasteret_dask.read.gather import item_times, make_steps
+from rasteret_dask.read.grouping import item_times, make_steps
 from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.tasks import Job, fuse, loads_of, plan_jobs

@@ -1,28 +1,25 @@
-"""Rows of a collection to :class:`~rasteret_dask.plan.table.RawSources`: time steps, versions, nodata, radiometry."""
+"""Rows of a collection to :class:`~rasteret_dask.plan.table.RawSources`: order, levels, nodata, radiometry."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rasteret_dask.errors import ArgumentError, GridError, MissingBandError, RasteretWarning
+from rasteret_dask.errors import ArgumentError, GridError, MissingBandError
 from rasteret_dask.grid.choose import SourceGrid
 from rasteret_dask.grid.geobox import crs_text
 from rasteret_dask.grid.radiometry import Offset, sentinel2_offset
 from rasteret_dask.index import schema
 from rasteret_dask.index.rows import band_sources
 from rasteret_dask.index.sources import BandSources
-from rasteret_dask.model import BandInfo
-from rasteret_dask.plan.steps import TimeSteps, group, solar_days, split_acquisitions
+from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, by_grid
+from rasteret_dask.read.grouping import column_of, make_steps, warn_of_torn
 from rasteret_dask.read.request import CubeRequest
 
 S2_SCALE = 1e-4
@@ -32,8 +29,6 @@ _REFLECTANCE = re.compile(
     r"B(0[1-9]|1[0-2]|8A)|coastal|blue|green|red|rededge[123]?|nir(08|09)?|swir(16|22)",
     re.IGNORECASE,
 )
-
-_CLASSES = re.compile(r"scl|fmask|cloud_?mask|qa_\w+|\w*_qa|lulc|map|classification", re.IGNORECASE)
 
 COLUMNS = (
     schema.ID,
@@ -71,63 +66,6 @@ class Items:
     offsets: tuple[Offset, ...] | None = None
 
 
-def _column(table: pa.Table, name: str) -> list[Any]:
-    return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
-
-
-def item_times(table: pa.Table) -> npt.NDArray[np.datetime64]:
-    """Return when each item was taken; interval items count from their start.
-
-    Raises
-    ------
-    ArgumentError
-        If an item has no time at all.
-    """
-    times: npt.NDArray[np.datetime64]
-    times = table.column(schema.DATETIME).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
-    if np.isnat(times).any() and schema.START in table.column_names:
-        starts = table.column(schema.START).to_numpy(zero_copy_only=False).astype("datetime64[ns]")
-        times = np.where(np.isnat(times), starts, times)
-    if np.isnat(times).any():
-        item = table.column(schema.ID)[int(np.flatnonzero(np.isnat(times))[0])].as_py()
-        raise ArgumentError("an item has neither a datetime nor an interval", item=item)
-    return times
-
-
-def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
-    """Group the items of a table, which is sorted by time and id, into time steps.
-
-    Raises
-    ------
-    ArgumentError
-        If ``groupby`` is neither known nor a column.
-    """
-    times = item_times(table)
-    if groupby == "time":
-        keys: list[Any] = times.astype(np.int64).tolist()
-    elif groupby == "solar_day":
-        keys = _solar_days(table, times).tolist()
-    elif groupby == "id":
-        keys = _column(table, schema.ID)
-    else:
-        keys = _other_keys(table, times, groupby)
-    orbits = zip(_column(table, schema.ORBIT_STATE), _column(table, schema.RELATIVE_ORBIT))
-    # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
-    keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
-    return group(times, keys)
-
-
-def _warn_of_torn(table: pa.Table, steps: TimeSteps, groupby: Any) -> None:
-    torn = split_acquisitions(steps, _column(table, schema.DATATAKE)) if groupby == "time" else 0
-    if torn:
-        warnings.warn(
-            f"{torn} acquisitions are spread over several time steps, because their items differ by seconds; "
-            "groupby='solar_day' joins them",
-            RasteretWarning,
-            stacklevel=6,
-        )
-
-
 def _core_steps(
     table: pa.Table, steps: TimeSteps, request: CubeRequest
 ) -> tuple[pa.Table, TimeSteps]:
@@ -137,7 +75,7 @@ def _core_steps(
     """
     if request.core is None:
         return table, steps
-    core = np.isin(np.array(_column(table, schema.ID)), np.array(sorted(request.core)))
+    core = np.isin(np.array(column_of(table, schema.ID)), np.array(sorted(request.core)))
     kept = np.isin(steps.steps, np.unique(steps.steps[core]))
     if kept.all():
         return table, steps
@@ -145,47 +83,10 @@ def _core_steps(
     return table, make_steps(table, request.groupby)
 
 
-def _solar_days(table: pa.Table, times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.int64]:
-    boxes = table.column(schema.BBOX).to_pylist()
-    if any(b is None or b["xmin"] is None for b in boxes):
-        raise ArgumentError("groupby='solar_day' needs the footprint of every item")
-    west = np.array([b["xmin"] for b in boxes])
-    east = np.array([b["xmax"] for b in boxes])
-    # A footprint over the antimeridian has its west above its east.
-    middle = np.where(west <= east, (west + east) / 2, ((west + east + 360) / 2 + 180) % 360 - 180)
-    return solar_days(times, middle)
-
-
-def _other_keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> list[Any]:
-    """Return the keys of a column, of several, of a period, or of a function of the rows."""
-    if callable(groupby):
-        keys = list(groupby(table))
-        if len(keys) != len(table):
-            raise ArgumentError(f"groupby gave {len(keys)} keys for {len(table)} items")
-        return keys
-    if isinstance(groupby, (list, tuple)) and groupby:
-        return list(zip(*(_other_keys(table, times, name) for name in groupby)))
-    if isinstance(groupby, str) and groupby in table.column_names:
-        return _column(table, groupby)
-    if isinstance(groupby, str) and groupby[:1].isdigit():
-        try:
-            index = pd.DatetimeIndex(times)
-            bins = pd.Series(np.arange(len(index)), index=index).resample(groupby).groups
-        except ValueError as error:
-            raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
-        starts = np.array(sorted(pd.DatetimeIndex(list(bins))), dtype="datetime64[ns]")
-        found: list[Any] = (np.searchsorted(starts, times, side="right") - 1).tolist()
-        return found
-    raise ArgumentError(
-        f"groupby={groupby!r} is unknown",
-        hint="use 'time', 'solar_day', 'id', the name of a column, a period like '1MS', or a function of the rows",
-    )
-
-
 def arrange(table: pa.Table, request: CubeRequest) -> Items:
     """Order items by time step and rank, and work out what each one's radiometry needs."""
     table, steps = _core_steps(table, make_steps(table, request.groupby), request)
-    _warn_of_torn(table, steps, request.groupby)
+    warn_of_torn(table, steps, request.groupby)
     order = np.lexsort((_ranks(table, request), steps.steps))
     table = table.take(pa.array(order))
     steps = replace(steps, steps=steps.steps[order])
@@ -225,15 +126,9 @@ def _ranks(table: pa.Table, request: CubeRequest) -> npt.NDArray[np.int64]:
 
 def _is_sentinel2(table: pa.Table) -> bool:
     named = any(
-        str(c or "").startswith("sentinel-2-") for c in set(_column(table, schema.COLLECTION))
+        str(c or "").startswith("sentinel-2-") for c in set(column_of(table, schema.COLLECTION))
     )
-    return named or any(v is not None for v in _column(table, schema.BOA_OFFSET_APPLIED))
-
-
-def is_class_band(info: BandInfo) -> bool:
-    """Whether a band is a class map, by its descriptor or by the names that the field gives to such bands."""
-    names = {info.name, info.asset, info.common_name or "", *info.aliases}
-    return info.categorical or any(_CLASSES.fullmatch(name) for name in names)
+    return named or any(v is not None for v in column_of(table, schema.BOA_OFFSET_APPLIED))
 
 
 def is_reflectance(band: str) -> bool:
@@ -247,7 +142,7 @@ def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset
     columns = (schema.ID, schema.COLLECTION, schema.BOA_OFFSET_APPLIED, schema.BASELINE)
     found = []
     for row, (item, collection, applied, baseline) in enumerate(
-        zip(*(_column(table, name) for name in columns))
+        zip(*(column_of(table, name) for name in columns))
     ):
         if item in request.offsets:
             found.append(Offset(request.offsets[item], "given"))
@@ -321,8 +216,8 @@ def raw_sources(
             )
     scales, adds = _scaling(found, items, request, band, mask or inner)
     nodata = found.nodata
-    told = _told_nodata(band, request)
-    if told is not None and not (mask or inner):
+    told = None if inner else _told_nodata(band, None if mask else request.nodata, request)
+    if told is not None:
         nodata = (told,) * len(found)
     normal = {crs: crs_text(crs) for crs in set(found.crs)}
     return RawSources(
@@ -352,10 +247,10 @@ def _key(band: str, request: CubeRequest) -> str | None:
     return None if info is None else info.asset
 
 
-def _told_nodata(band: str, request: CubeRequest) -> float | int | None:
+def _told_nodata(band: str, user: float | int | None, request: CubeRequest) -> float | int | None:
     """Return what the caller, or else the descriptor, calls nodata; both stand above the file."""
-    if request.nodata is not None:
-        return request.nodata
+    if user is not None:
+        return user
     info = request.infos.get(band)
     if info is None or info.nodata is None:
         return None
