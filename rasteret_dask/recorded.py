@@ -19,7 +19,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from rasteret_dask import runs
-from rasteret_dask.errors import ArgumentError
+from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.index import schema
 from rasteret_dask.model import Ledger, RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.read.request import CubeRequest
@@ -65,19 +65,29 @@ def note_cube(
     -------
     str
         Its URL.
+
+    Raises
+    ------
+    ArgumentError
+        An argument cannot be written down.
+    CollectionError
+        The ledger's place cannot be written to.
     """
     ledger = request.ledger
     assert ledger is not None
     chosen = filtered or collection.view.filter is not None
-    runs.begin(
-        url_of(ledger),
-        runs.CUBE,
-        collection,
-        ids=table.column(schema.ID).to_pylist() if chosen else None,
-        arguments={**_plain_options(given), **_understood(request, given)},
-        chunk_size=dask.config.get("array.chunk-size"),
-        ledger={"url": ledger.url, "run": ledger.run},
-    )
+    try:
+        runs.begin(
+            url_of(ledger),
+            runs.CUBE,
+            collection,
+            ids=table.column(schema.ID).to_pylist() if chosen else None,
+            arguments={**_plain_options(given), **_understood(request, given)},
+            chunk_size=dask.config.get("array.chunk-size"),
+            ledger={"url": ledger.url, "run": ledger.run},
+        )
+    except OSError as error:
+        raise CollectionError(f"the ledger cannot be written ({type(error).__name__})") from None
     return url_of(ledger)
 
 

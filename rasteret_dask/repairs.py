@@ -131,24 +131,22 @@ def _pinned(noted: Record, given: Collection | None) -> Collection:
         They are not to be had.
     """
     said = noted.document["collection"]
-    if given is not None:
-        found = given
-    elif said["url"] is not None and "commit" in said["snapshot"]:
-        found = opening.load(said["url"], snapshot=said["snapshot"]["commit"])
-    else:
+    pinned = said["snapshot"]
+    if given is None and (said["url"] is None or "commit" not in pinned):
         raise ArgumentError(
             "the cube's collection lies in no workspace", hint="hand it over: collection="
         )
-    # The items of a cube that was chosen from a snapshot are listed.
-    pinned = given is None or given.commit is not None
-    if pinned and runs.snapshot_of(found) != said["snapshot"]:
-        raise ArgumentError(f"the collection at {said['url']} is another one by now")
+    found = opening.load(said["url"], snapshot=pinned["commit"]) if given is None else given
     ids = said.get("ids")
+    if "commit" not in pinned:
+        same = runs.ids_of(found) == pinned["items"]
+    else:  # one that was handed over may be a copy
+        same = found.commit is None or runs.snapshot_of(found) == pinned
     if ids is not None:
         found = found.where(pc.field(schema.ID).isin(ids))
-    if len(found) != said["items"]:
+    if not same or len(found) != said["items"]:
         raise ArgumentError(
-            f"the cube was made of {said['items']} items, and here are {len(found)}",
-            hint="collection= must be the one that it was opened from",
+            f"the collection {found.name!r} is not that of the run",
+            hint="collection= must be the one that the cube was opened from",
         )
     return found

@@ -189,8 +189,13 @@ def snapshot_of(collection: Collection) -> dict[str, Any]:
     if commit is not None:
         parts = hashlib.sha256("".join(part.sha256 for part in commit.parts).encode())
         return {"commit": commit.number, "identity": commit.identity, "parts": parts.hexdigest()}
+    return {"items": ids_of(collection)}
+
+
+def ids_of(collection: Collection) -> str:
+    """A hash of the items' ids."""
     ids = collection.to_table(["id"]).column("id").to_pylist()
-    return {"items": hashlib.sha256(json.dumps(ids).encode()).hexdigest()}
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def unsigned(value: Any) -> Any:

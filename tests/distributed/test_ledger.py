@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,30 @@ CUBES: dict[str, dict[str, Any]] = {
         "crs": "EPSG:3857",
         "resampling": "bilinear",
     },
+    "shrunk": {
+        "groupby": "solar_day",
+        "masked": True,
+        "resolution": 30,
+        "resampling": "cubic",
+        "overviews": "off",
+    },
+    "shrunk and warped": {
+        "groupby": "solar_day",
+        "masked": True,
+        "crs": "EPSG:3857",
+        "resolution": 40,
+        "resampling": "average",
+        "overviews": "off",
+        "mask": MASK,
+    },
+    "stretched": {"groupby": "id", "masked": True, "resolution": 7, "mask": MASK},
 }
 ODD = {"time": 2, "y": 100, "x": 170}
 FAULTS = {
     "undecodable": [Fault("corrupt", match="*/B04.tif", rate=0.3, seed=5)],
     "gone": [Fault("status", match="*/B04.tif", status=404, rate=0.3, seed=6)],
     "busy for ever": [Fault("status", match="*/B04.tif", status=503, rate=0.6, seed=7)],
+    "mask undecodable": [Fault("corrupt", match="*/SCL.tif")],
     "mask gone": [Fault("status", match="*/SCL.tif", status=404, rate=0.4, seed=8)],
 }
 
@@ -72,17 +91,29 @@ def boxes(run: Any, cube: xr.Dataset) -> np.ndarray:
     return inside
 
 
+SIMPLE = ("as the files are", "masked", "warped")
 CASES = [
     (kind, fault, ODD)
-    for kind in CUBES
+    for kind in SIMPLE
     for fault in FAULTS
-    if fault != "mask gone" or kind == "masked"
+    if "mask" not in fault or kind == "masked"
+]
+CASES += [
+    ("shrunk", "gone", ODD),
+    ("shrunk and warped", "gone", ODD),
+    ("shrunk and warped", "mask gone", ODD),
+    ("stretched", "mask gone", ODD),
 ]
 
 
 @pytest.mark.parametrize(
     ("kind", "fault", "chunks"),
-    [*CASES, ("as the files are", "gone", "auto"), ("masked", "mask gone", "auto")],
+    [
+        *CASES,
+        ("as the files are", "gone", "auto"),
+        ("masked", "mask gone", "auto"),
+        ("masked", "mask undecodable", "auto"),
+    ],
 )
 def test_every_hole_has_its_row(
     server: RangeServer,
@@ -102,7 +133,7 @@ def test_every_hole_has_its_row(
     found = cube.compute()
     rows = read_ledger(str(tmp_path / "ledger"), cube.attrs["rasteret_run"])
     assert len(rows)
-    assert set(rows["source_band"].to_pylist()) == {"scl" if fault == "mask gone" else "red"}
+    assert set(rows["source_band"].to_pylist()) == {"scl" if "mask" in fault else "red"}
     gap = found.red.isnull().values if kind != "as the files are" else (found.red == 0).values
     a, b = found.red.values, calm.red.values
     differs = ~((a == b) | ((a != a) & (b != b)))
@@ -145,17 +176,16 @@ def test_on_a_cluster_the_rows_are_there_before_the_pixels(
 def test_a_ledger_that_cannot_be_written_fails_the_read(
     server: RangeServer, collection: rd.Collection, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("no directory")
     server.configure(faults=[Fault("status", match="*/B04.tif", status=404)])
-    cube = collection.get_xarray(
-        bands=["red"],
-        groupby="id",
-        fill_value=0,
-        on_error="record",
-        ledger=str(tmp_path / "file"),
-    )
+    how = {"bands": ["red"], "groupby": "id", "fill_value": 0, "on_error": "record"}
+    cube = collection.get_xarray(**how, ledger=str(tmp_path / "ledger"))
+    shutil.rmtree(tmp_path / "ledger")
+    (tmp_path / "ledger").write_text("no directory")
     with pytest.raises(errors.CollectionError, match="ledger cannot be written"):
         cube.compute()
+    # One that is there from the start is refused before anything is read.
+    with pytest.raises(errors.CollectionError, match="ledger cannot be written"):
+        collection.get_xarray(**how, ledger=str(tmp_path / "ledger"))
 
 
 @pytest.mark.parametrize(
