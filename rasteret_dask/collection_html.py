@@ -293,7 +293,9 @@ def plot(frame: Any, *, column: str | None = schema.CLOUD_COVER, **options: Any)
         matplotlib is not installed.
     """
     coloured = column is not None and column in frame.columns and frame[column].notna().any()
-    look = {"column": column, "legend": True} if coloured else {}
+    look: dict[str, Any] = {"column": column, "legend": True} if coloured else {}
+    if coloured and frame[column].dtype.kind in "iuf":
+        look["legend_kwds"] = {"label": column, "shrink": 0.6}
     try:
         axes = frame.plot(**{"alpha": 0.4, "edgecolor": "black", **look, **options})
     except ImportError as error:

@@ -18,7 +18,12 @@ from rasteret_dask.errors import ArgumentError
 from rasteret_dask.write.raster import flat_bands, is_nodata, nodata_of
 from rasteret_dask.write.target import put_file, scratch_file
 
-_STEP_BYTES = 256 * 1024 * 1024
+# What is held at once; of GDAL's cache too, which would take a twentieth of the machine.
+_STEP_BYTES = 128 * 2**20
+_CACHE_MB = 128
+
+
+_SETTINGS = {"GDAL_PAM_ENABLED": False, "GDAL_CACHEMAX": _CACHE_MB}
 
 
 def write_cog(
@@ -30,13 +35,16 @@ def write_cog(
     overview_resampling: str | None = None,
     nodata: float | int | None = None,
 ) -> str:
-    """Compute an image and write it as a COG with overviews.
+    """Compute an image and write it as a COG with overviews and statistics.
+
+    Beyond some hundred megabytes an image takes room on the local disk (twice its size), not in
+    memory.
 
     Parameters
     ----------
     data : DataArray (y, x) or (band, y, x), or Dataset
         Each variable of a Dataset becomes a band that carries its name; all must share one grid.
-        Lazy arrays are computed some rows of chunks at a time, about 256 MiB.
+        Lazy arrays are computed some rows of chunks at a time, about 128 MiB.
     url : str or path-like
         Any URL that fsspec can write. The file appears once it is whole.
     blocksize : int
@@ -82,7 +90,7 @@ def write_cog(
         "nodata": empty,
     }
     resampling = overview_resampling or ("average" if dtype.kind == "f" else "nearest")
-    with scratch_file(".tif") as plain, rasterio.Env(GDAL_PAM_ENABLED=False):
+    with scratch_file(".tif") as plain, rasterio.Env(**_SETTINGS):
         # Uncompressed and with the COG's own tiles, so that the copy reads each block once.
         layout = {
             "tiled": True,
@@ -109,11 +117,13 @@ def _computed(
     own = nodata_of(band)
     for start, stop in _row_spans(band):
         values = np.asarray(band[start:stop].values)
-        converted = values.astype(dtype)
         # Bands of one file share one nodata value.
         if empty is not None and own is not None and not _same(own, empty):
+            converted = values.astype(dtype)
             converted[is_nodata(values, own)] = empty
-        yield start, converted
+            yield start, converted
+        else:
+            yield start, values.astype(dtype, copy=False)
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -142,6 +152,7 @@ def _copy(
         "BLOCKSIZE": blocksize,
         "OVERVIEW_RESAMPLING": resampling.upper(),
         "NUM_THREADS": "ALL_CPUS",
+        "STATISTICS": "YES",
         "BIGTIFF": "IF_SAFER",
     }
     if compress.upper() in ("DEFLATE", "LZW", "ZSTD") and dtype.kind in "iuf":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -42,6 +44,61 @@ def test_floats_after_arithmetic(cube: xr.Dataset, affine: Affine, tmp_path: Pat
         half = image.read(1, out_shape=(350, 450))
         assert np.isnan(half[:25]).all()
         assert not np.isnan(half[25:]).any()
+
+
+def test_statistics_are_those_of_all_pixels(cube: xr.Dataset, tmp_path: Path) -> None:
+    write_cog(cube.isel(time=0), tmp_path / "f.tif")
+    for number, name in enumerate(["B04", "B08"], start=1):
+        with rasterio.open(tmp_path / "f.tif") as image:
+            said = image.tags(number)
+        seen = cube[name].isel(time=0).values
+        seen = seen[seen != 0].astype("float64")
+        assert float(said["STATISTICS_MINIMUM"]) == seen.min()
+        assert float(said["STATISTICS_MAXIMUM"]) == seen.max()
+        assert float(said["STATISTICS_MEAN"]) == pytest.approx(seen.mean())
+        assert float(said["STATISTICS_STDDEV"]) == pytest.approx(seen.std())
+    assert not list(tmp_path.glob("*.aux.xml"))
+
+
+LARGE = """
+import resource, sys
+import dask.array as da
+import numpy as np
+import rioxarray
+import xarray as xr
+from affine import Affine
+from rasteret_dask.write.cog import write_cog
+
+side = 20_000
+
+def block(block_info=None):
+    (y, _), (x, _) = block_info[None]["array-location"]
+    return (np.arange(2000)[:, None] + y + np.arange(2000) + x).astype("float32")
+
+image = xr.DataArray(
+    da.map_blocks(block, chunks=((2000,) * 10, (2000,) * 10), dtype="float32", meta=np.empty((0, 0), "float32")),
+    dims=("y", "x"),
+    coords={"y": -10 * (np.arange(side) + 0.5), "x": 10 * (np.arange(side) + 0.5)},
+).rio.write_crs("EPSG:32633").rio.write_transform(Affine(10, 0, 0, 0, -10, 0))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_cog(image, sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_an_image_larger_than_what_it_may_hold(tmp_path: Path) -> None:
+    """1.6 GB of pixels, in a process that grows by a third of that at most."""
+    command = [sys.executable, "-c", LARGE, str(tmp_path / "large.tif")]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert grown < 550 * 1024, f"{grown} KiB"
+    with rasterio.open(tmp_path / "large.tif") as image:
+        assert image.shape == (20_000, 20_000)
+        assert image.overviews(1)[-1] >= 32
+        rows = image.read(1, window=((12_345, 12_347), (0, 20_000)))
+        expected = np.arange(12_345, 12_347)[:, None] + np.arange(20_000)[None]
+        np.testing.assert_array_equal(rows, expected.astype("float32"))
+        assert float(image.tags(1)["STATISTICS_MAXIMUM"]) == 39_998
 
 
 def test_a_part_keeps_its_place(cube: xr.Dataset, affine: Affine, tmp_path: Path) -> None:
