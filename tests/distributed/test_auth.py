@@ -28,9 +28,11 @@ import rasteret_dask as rd
 from rasteret_dask.cluster.profiles import Local, open_profile
 from rasteret_dask.errors import AccessError, RasteretError, TransientError
 from rasteret_dask.model import RetryPolicy, StorageOptions
+from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import read_range
 from rasteret_dask.testing.catalog import write_demo_catalog
+from rasteret_dask.write.zarr import write_zarr
 
 SECRET = "Tr0ub4dor"
 LIFE = 2.0
@@ -184,6 +186,28 @@ def test_neither_files_nor_graphs_hold_a_secret(
     assert guarded.server.host.encode() in cloudpickle.dumps(graph)
     files = [p for p in workspace.rglob("*") if p.is_file()]
     assert len(files) > 3
+    for path in files:
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_neither_ledgers_nor_records_hold_a_secret(
+    guarded: Guarded, collection: rd.Collection, tmp_path: Path
+) -> None:
+    ledger = str(tmp_path / "ledger")
+    how = {**CUBE, "storage": guarded.options, "on_error": "record", "ledger": ledger}
+    guarded.status = 500
+    cube = collection.get_xarray(**how)
+    try:
+        write_zarr(cube, tmp_path / "out.zarr")
+    finally:
+        guarded.status = None
+    assert len(read_ledger(ledger, cube.attrs["rasteret_run"])) > 8
+    assert rd.repair(cube.attrs["rasteret_record"], tmp_path / "out.zarr").failures == 0
+    calm = collection.get_xarray(**CUBE, storage=guarded.options).compute()
+    mended = xr.open_zarr(tmp_path / "out.zarr", mask_and_scale=False)
+    assert mended.red.values.tobytes() == calm.red.values.tobytes()
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert {p.suffix for p in files} >= {".json", ".parquet"}
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
 
