@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-all test-torchgeo check format matrix parity bench bench-quick faults docs newcomer clean
+.PHONY: setup demo test test-all test-torchgeo check format matrix parity bench bench-quick faults docs dist newcomer clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,9 @@ faults: setup
 docs: setup
 	$(PIP) install -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist:
+	bash tests/distribution.sh
 
 newcomer:
 	bash tests/newcomer.sh
