@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import TOOLS, Unable
-from benchmarks.workloads import Job, Workload, make
+from benchmarks.peers import TOOLS
+from benchmarks.workloads import Job, Unable, Workload, make
 
 
 def cpu_seconds() -> float:
@@ -50,7 +50,7 @@ def describe(result: Any) -> dict[str, Any]:
     """A checksum of each array, so that results can be compared without being kept."""
     arrays = as_arrays(result)
     return {
-        name: [list(np.shape(array)), zlib.crc32(np.ascontiguousarray(array))]
+        name: [list(np.shape(array)), zlib.crc32(np.ascontiguousarray(array).data)]
         for name, array in arrays.items()
     }
 
@@ -67,7 +67,8 @@ def main() -> None:
         prepare = OURS[tool]
     work = make(name, variant)
     try:
-        prepare(work.warm(), root).run()
+        warm = prepare(work.warm(), root)
+        warm.run()
         job = prepare(work, root)
     except Unable as error:
         print("UNABLE", error, flush=True)

@@ -56,7 +56,8 @@ def pixels(number: int, side: int = SIDE) -> np.ndarray:
     parcels = random.uniform(0.6, 1.6, (count, count)).astype("float32")
     field *= np.repeat(np.repeat(parcels, 23, 0)[:side], 23, 1)[:, :side]
     field += random.standard_normal((side, side), dtype="float32") * 20
-    return np.clip(field, 1, 32767).astype("uint16")
+    image: np.ndarray[Any, Any] = np.clip(field, 1, 32767).astype("uint16")
+    return image
 
 
 def generate(root: Path, variants: tuple[str, ...] = tuple(VARIANTS), side: int = SIDE) -> None:

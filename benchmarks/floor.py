@@ -52,7 +52,7 @@ def decode(data: Any, kind: Level, scratch: dict[int, Array]) -> Array:
     tile = scratch.get(side)
     if tile is None:
         tile = scratch[side] = np.empty((side, side), "uint16")
-    out = memoryview(tile).cast("B")
+    out = tile.data.cast("B")
     if kind.compression == 8:
         imagecodecs.deflate_decode(data, out=out)
     else:

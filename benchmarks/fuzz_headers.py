@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -60,7 +61,7 @@ def seeds(folder: Path | None) -> list[bytes]:
 def generated() -> list[bytes]:
     """Make a few files of different kinds."""
     found = []
-    options = (
+    options: tuple[dict[str, Any], ...] = (
         {"compress": "deflate", "predictor": 2, "tiled": True, "blockxsize": 16, "blockysize": 16},
         {"compress": "lzw", "BIGTIFF": "YES", "endianness": "BIG"},
         {
@@ -93,7 +94,7 @@ def generated() -> list[bytes]:
 def mutate(data: bytes, rng: random.Random) -> bytes:
     """Damage a file in one to eight places, most of them in its directories."""
     out = bytearray(data)
-    order = "little" if data[:2] == b"II" else "big"
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     head = min(len(out), 4096)
     for _ in range(rng.randint(1, 8)):
         kind = rng.random()

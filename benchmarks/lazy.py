@@ -47,7 +47,7 @@ def child(name: str, where: str, number: int) -> dict[str, Any]:
     computed = time.perf_counter() - began
     pixels = np.stack([window[band].values for band in BANDS])
     return {
-        "open": opened, "window": computed, "memory": peak_memory(), "crc": zlib.crc32(pixels),
+        "open": opened, "window": computed, "memory": peak_memory(), "crc": zlib.crc32(pixels.data),
     }  # fmt: skip
 
 

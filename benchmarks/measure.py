@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import time
@@ -78,7 +79,12 @@ def give_up(child: subprocess.Popen[str]) -> None:
 
 
 def _last(error: str) -> str:
-    return (error.strip().splitlines() or ["no word"])[-1]
+    """The line of a traceback that says what it was."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    named = [
+        line for line in lines if re.match(r"[\w.]*(Error|Exception|Unable|Interrupt)\b", line)
+    ]
+    return (named or lines or ["no word"])[-1]
 
 
 def compare(mine: Path, reference: Path) -> str:

@@ -21,6 +21,8 @@ import rasteret_dask as rd
 from benchmarks.chips import load_torchgeo
 from benchmarks.workloads import BATCH, Job, Unable, Workload, make, reduce_median, split
 
+_OPEN: list[Any] = []  # what ends with this process
+
 
 def _name(work: Workload) -> str:
     return f"{work.name}-{work.variant}"
@@ -80,14 +82,13 @@ def cluster(work: Workload, root: str) -> Job:
 
 @cache
 def _client() -> Any:
+    """Of the profile `local`, as ``configs/clusters/local.yaml`` would open it; ended with this process."""
     # Not at the top: what threads need of memory must not hold it.
-    from distributed import Client, LocalCluster
+    from rasteret_dask.cluster.profiles import from_mapping, open_profile
 
-    return Client(
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        )
-    )
+    profile = open_profile(from_mapping({"kind": "local", "workers": 2, "threads": 1}))
+    _OPEN.append(profile)
+    return profile.__enter__()
 
 
 def _on(client: Any, work: Workload, root: str) -> Job:

@@ -251,7 +251,7 @@ def rioxarray_dask(work: Workload, root: str) -> Job:
         # Opening reads headers: in threads, or it takes most of the time.
         pairs = [(scene, band) for scene in work.scenes for band in work.bands]
         with rasterio.Env(**GDAL):
-            flat = _spread(lambda pair: opened(*pair, tile), pairs, 16)
+            flat = _spread(lambda pair: opened(pair[0], pair[1], tile), pairs, 16)
         parts = []
         for row, column, rows, columns in work.windows:
             cut = [a[row : row + rows, column : column + columns] for a in flat]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -236,16 +236,71 @@ def lazycogs(work: Workload, root: str) -> Job:
         return np.asarray(array.transpose("time", "band", "y", "x").values)
 
     def windows() -> Any:
+        assert scratch.name in listed  # and so the folder lives as long as this function
         return [cube(window) for window in work.windows]
 
     def points() -> Any:
         return _picked(work, cube(_around(work))[:, 0])
 
-    return replace(_by_kind(work, windows, points=points), keep=scratch)
+    return _by_kind(work, windows, points=points)
+
+
+# --- VirtualiZarr + virtual-tiff -------------------------------------------------------------------
+def virtual_tiff(work: Workload, root: str) -> Job:
+    """Manifests made beforehand (making them is W6), then Zarr arrays read by 16 threads."""
+    import zarr
+    from obspec_utils.registry import ObjectStoreRegistry
+    from obstore.store import HTTPStore
+    from virtual_tiff import VirtualTIFF
+
+    if work.kind in ("warp", "lazy", "chips"):
+        raise Unable("virtual-tiff does not reproject" if work.kind == "warp" else "not written")
+    registry = ObjectStoreRegistry({root: HTTPStore(root, client_options={"allow_http": True})})
+    parser = VirtualTIFF(ifd=0)
+    pairs = [(s, b) for s in range(len(work.scenes)) for b in range(len(work.bands))]
+
+    def manifest(pair: tuple[int, int]) -> Any:
+        path = work.scenes[pair[0]].paths[work.bands[pair[1]]]
+        return zarr.open_group(parser(f"{root}/{path}", registry), mode="r", zarr_format=3)["0"]
+
+    def spread(function: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
+        with ThreadPoolExecutor(16) as pool:
+            return list(pool.map(function, tasks))
+
+    if work.kind == "headers":
+        return Job(lambda: np.array(len(spread(manifest, pairs))))
+    arrays = dict(zip(pairs, spread(manifest, pairs), strict=True))
+
+    def pixels(windows: Sequence[Pixels]) -> list[Any]:
+        stacks = [
+            np.empty((len(work.scenes), len(work.bands), rows, columns), "uint16")
+            for _, _, rows, columns in windows
+        ]
+        # Rows of tiles of a whole scene: never two copies of everything.
+        step = 1024 if windows[0][2] > 4096 else windows[0][2]
+
+        def read(task: tuple[int, tuple[int, int], int]) -> None:
+            w, pair, first = task
+            row, column, rows, columns = windows[w]
+            last = min(first + step, rows)
+            cut = arrays[pair][row + first : row + last, column : column + columns]
+            stacks[w][pair][first:last] = cut
+
+        spread(
+            read,
+            [(w, p, f) for w, v in enumerate(windows) for p in pairs for f in range(0, v[2], step)],
+        )
+        return stacks
+
+    def points() -> Any:
+        return _picked(work, pixels([_around(work)])[0][:, 0])
+
+    return _by_kind(work, lambda: pixels(work.windows), points=points)
 
 
 TOOLS: dict[str, Callable[[Workload, str], Job]] = {
     "async-geotiff": async_geotiff,
     "lazycogs": lazycogs,
+    "virtual-tiff": virtual_tiff,
     "rasteret": rasteret,
 }

@@ -23,6 +23,7 @@ import rasteret_dask as rd
 from benchmarks.graph import rows as headers
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Commit, write_commit
+from rasteret_dask.index.dataset import TableView
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.cut import cut
 from rasteret_dask.ingest.parts import write_part
@@ -105,7 +106,9 @@ def make(count: int, where: str) -> int:
 
 def touched(found: rd.Collection) -> tuple[int, int]:
     """Parts that a query opens, and row groups that it reads."""
-    dataset, where = found.view.dataset, found.view.filter
+    view = found.view
+    assert isinstance(view, TableView)
+    dataset, where = view.dataset, view.filter
     parts = list(dataset.get_fragments(filter=where))
     groups = (f.split_by_row_group(where, dataset.schema) for f in parts)
     return len(parts), sum(len(g) for g in groups)
