@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import geopandas
 import numpy as np
 import pandas
@@ -370,6 +371,33 @@ def test_a_list_is_gone_while_its_chips_are_made_anew(scenes, here):
             )
         )
     assert not Path("output/chips/chips.parquet").exists()
+
+
+# --- anywhere ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("steps", "kinds"),
+    [
+        ("[{indices: [ndvi]}, {reduce: {how: median}}]", ["zarr", "cog", "png", "stac"]),
+        ("[{indices: [ndvi]}, {sample: {points: p.geojson}}]", ["parquet", "csv", "stac"]),
+        ("[{chips: {size: 64}}]", ["chips", "stac"]),
+    ],
+)
+def test_outputs_go_to_any_url(scenes, here, steps, kinds):
+    """The same bytes as on disk, but for the ids of Zarr and the relative links of STAC."""
+    points = geopandas.GeoSeries([shapely.Point(12.0, 47.2)], crs="EPSG:4326")
+    points.to_file("p.geojson", driver="GeoJSON")
+    sets = [*searched_in(scenes), "cube.crs=EPSG:32633", f"steps={steps}"]
+    memory = fsspec.filesystem("memory")
+    for root in ("memory://anywhere", "disk"):
+        outputs = [f"{{{kind}: '{root}/{kind}'}}" for kind in kinds]
+        run(opened("ndvi_median", *sets, f"outputs=[{', '.join(outputs)}]"))
+    on_disk = {str(p.relative_to("disk")): p for p in Path("disk").rglob("*") if p.is_file()}
+    there = {name.removeprefix("/anywhere/") for name in memory.find("/anywhere")}
+    assert there == set(on_disk)
+    for name, path in on_disk.items():
+        if not name.startswith("stac") and not name.endswith((".run.json", "zarr.json", ".done")):
+            assert memory.cat_file(f"/anywhere/{name}") == path.read_bytes(), name
+    memory.rm("/anywhere", recursive=True)
 
 
 # --- on real scenes ------------------------------------------------------------------------------
