@@ -14,6 +14,7 @@ from rasteret_dask.errors import CollectionError
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Part, part_stats
 from rasteret_dask.index.place import Place
+from rasteret_dask.index.rows import HeaderBand, band_array
 from rasteret_dask.ingest.records import AssetRef, Record
 
 ROWS_PER_GROUP: Final = 512
@@ -22,27 +23,32 @@ ROWS_PER_GROUP: Final = 512
 JOURNAL: Final = b"rasteret_dask:slice"
 """Key of a slice's own account among the metadata of its part."""
 
-Structs = Mapping[tuple[str, str], Mapping[str, Any]]
-"""Values of `schema.BAND_TYPE` by item and band."""
+Bands = Mapping[tuple[str, str], HeaderBand]
+"""Headers by item and band."""
 
 
-def make_table(records: Sequence[Record], made: pa.Schema, structs: Structs) -> pa.Table:
+def make_table(records: Sequence[Record], made: pa.Schema, bands: Bands) -> pa.Table:
     """Rows of a part, in the order of the records."""
-    bands = schema.band_names(made)
-    rows = [_row(record, bands, structs) for record in records]
-    columns = [pa.array([row.get(f.name) for row in rows], f.type) for f in made]
-    return pa.Table.from_arrays(columns, schema=made)
-
-
-def _row(record: Record, bands: Sequence[str], structs: Structs) -> dict[str, Any]:
-    row = dict(record.columns)
-    row[schema.ASSETS] = {ref.band: _asset(ref) for ref in record.assets}
-    mine = {band: structs.get((record.id, band)) for band in bands}
-    row.update({schema.band_column(name): struct for name, struct in mine.items()})
+    found = {
+        name: [bands.get((record.id, name)) for record in records]
+        for name in schema.band_names(made)
+    }
     # The file is the truth about its CRS; STAC speaks only where no file does.
-    said = [s["crs"] for s in mine.values() if s is not None and s["crs"]]
-    row.update(crs_columns(said[0] if said else record.crs))
-    return row
+    crs = [
+        crs_columns(next((b.header.crs for b in row if b and b.header.crs), record.crs))
+        for record, row in zip(records, zip(*found.values(), strict=True), strict=True)
+    ]
+    refs = [{ref.band: ref for ref in record.assets} for record in records]
+    arrays = {
+        schema.ASSETS: _assets(refs, made.field(schema.ASSETS).type),
+        **{schema.band_column(name): band_array(column) for name, column in found.items()},
+        **{n: pa.array([row[n] for row in crs], made.field(n).type) for n in crs_columns(None)},
+    }
+    for field in made:
+        if field.name not in arrays:
+            values = [record.columns.get(field.name) for record in records]
+            arrays[field.name] = pa.array(values, field.type)
+    return pa.Table.from_arrays([arrays[field.name] for field in made], schema=made)
 
 
 def crs_columns(crs: str | None) -> dict[str, Any]:
@@ -52,7 +58,25 @@ def crs_columns(crs: str | None) -> dict[str, Any]:
     return {schema.CRS: crs, schema.EPSG: epsg}
 
 
-def _asset(ref: AssetRef) -> dict[str, Any]:
+def _assets(rows: Sequence[Mapping[str, AssetRef]], kind: pa.StructType) -> pa.StructArray:
+    """The column of links: a field for each band, null where an item lacks it."""
+    columns = [_links([row.get(field.name) for row in rows], field.type) for field in kind]
+    return pa.StructArray.from_arrays(columns, fields=list(kind))
+
+
+def _links(refs: Sequence[AssetRef | None], kind: pa.StructType) -> pa.StructArray:
+    values = {
+        "href": [ref and ref.url for ref in refs],
+        "band_index": [ref and ref.index for ref in refs],
+        "key": [ref and ref.key for ref in refs],
+        schema.RASTER_BANDS: [ref and _claims(ref) for ref in refs],
+    }
+    arrays = [pa.array(values[field.name], field.type) for field in kind]
+    missing = pa.array([ref is None for ref in refs])
+    return pa.StructArray.from_arrays(arrays, fields=list(kind), mask=missing)
+
+
+def _claims(ref: AssetRef) -> list[dict[str, Any]]:
     claims = {
         "data_type": _maybe(ref.claims.get("data_type"), str),
         "nodata": _maybe(ref.claims.get("nodata"), float),
@@ -60,13 +84,7 @@ def _asset(ref: AssetRef) -> dict[str, Any]:
         "offset": _maybe(ref.claims.get("offset"), float),
         "unit": _maybe(ref.claims.get("unit"), str),
     }
-    said = any(value is not None for value in claims.values())
-    return {
-        "href": ref.url,
-        "band_index": ref.index,
-        "key": ref.key,
-        schema.RASTER_BANDS: [claims] if said else [],
-    }
+    return [claims] if any(value is not None for value in claims.values()) else []
 
 
 def _maybe(value: Any, kind: type[str] | type[float]) -> Any:

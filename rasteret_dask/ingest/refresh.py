@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from rasteret_dask.errors import CollectionError, NotFoundError, RasteretError, TransientError
 from rasteret_dask.index import columns, schema
 from rasteret_dask.index.commit import part_file
+from rasteret_dask.index.rows import HeaderBand, band_array
 from rasteret_dask.ingest.headers import fetch_headers
 from rasteret_dask.ingest.parts import JOURNAL, crs_columns, describe, write_part
 from rasteret_dask.ingest.report import Failure
@@ -27,7 +28,7 @@ from rasteret_dask.ingest.slices import (
     Outcome,
     Recipe,
     Slice,
-    header_struct,
+    header_band,
     journal,
     process_name,
     told_of,
@@ -190,33 +191,35 @@ def _read_again(
     found = run(fetch_headers(urls, options=recipe.storage, first_read=recipe.first_read))
     headers = dict(zip(urls, found, strict=True))
     failures: list[Failure] = []
-    fresh: dict[str, dict[int, Any]] = {}
+    fresh: dict[str, dict[int, HeaderBand | None]] = {}
     for file in changed:
-        struct = None
+        band = None
         try:
-            struct = header_struct(headers[file.url], file.index)
+            band = header_band(headers[file.url], file.index)
         except RasteretError as error:
             if file.known and isinstance(error, TransientError):
                 warnings.append(f"{file.item} {file.band}: could not be read: {error.message}")
                 continue  # the header stays; who reads its pixels is told that the file changed
             failures.append(Failure.of(error, file.item, file.band, file.url))
-        fresh.setdefault(file.band, {})[file.row] = struct
+        fresh.setdefault(file.band, {})[file.row] = band
     return _with_headers(table, fresh), tuple(failures)
 
 
-def _with_headers(table: pa.Table, fresh: Mapping[str, Mapping[int, Any]]) -> pa.Table:
+def _with_headers(
+    table: pa.Table, fresh: Mapping[str, Mapping[int, HeaderBand | None]]
+) -> pa.Table:
     """The table with other values in some rows of some bands."""
-    for band, structs in fresh.items():
+    for band, rows in fresh.items():
         name = schema.band_column(band)
         at = table.schema.get_field_index(name)
         old = columns.one_array(table.column(name))
-        new = pa.array(list(structs.values()), schema.BAND_TYPE)
+        new = band_array(list(rows.values()))
         order = list(range(len(old)))
-        for k, row in enumerate(structs):
+        for k, row in enumerate(rows):
             order[row] = len(old) + k
         both = pa.concat_arrays([old, new])
         table = table.set_column(at, table.schema.field(at), both.take(pa.array(order)))
-    touched = {row for structs in fresh.values() for row in structs}
+    touched = {row for rows in fresh.values() for row in rows}
     return _with_crs(table, touched)
 
 

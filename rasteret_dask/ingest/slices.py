@@ -23,7 +23,7 @@ from rasteret_dask.errors import EmptySelectionError, RasteretError
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import PARTS, STATS_COLUMNS, SUFFIX, Part, part_file
 from rasteret_dask.index.place import Place
-from rasteret_dask.index.rows import header_to_struct
+from rasteret_dask.index.rows import HeaderBand
 from rasteret_dask.ingest.cells import Cell, search_cell
 from rasteret_dask.ingest.disagree import Disagreement, compare
 from rasteret_dask.ingest.headers import FIRST_READ, fetch_headers
@@ -232,28 +232,26 @@ def index_records(
     found = run(fetch_headers(urls, options=recipe.storage, first_read=recipe.first_read))
     headers = dict(zip(urls, found, strict=True))
     failures: list[Failure] = []
-    structs: dict[tuple[str, str], dict[str, Any]] = {}
+    bands: dict[tuple[str, str], HeaderBand] = {}
     for record, ref in refs:
         try:
-            struct = header_struct(headers[ref.url], ref.index)
+            bands[record.id, ref.band] = header_band(headers[ref.url], ref.index)
         except RasteretError as error:
             failures.append(Failure.of(error, record.id, ref.band, ref.url))
-            continue
-        structs[record.id, ref.band] = struct
     disagreements = [d for record in records for d in _disagreements(record, headers)]
     told = {
         "assets": len(refs),
-        "headers": len(structs),
+        "headers": len(bands),
         "failures": [asdict(f) for f in failures],
         "disagreements": [asdict(d) for d in disagreements],
         "warnings": list(warnings),
     }
-    table = make_table(records, recipe.schema, structs)
+    table = make_table(records, recipe.schema, bands)
     return Outcome(
         key,
         write_part(recipe.place, key, table, told),
         len(refs),
-        len(structs),
+        len(bands),
         tuple(failures),
         tuple(disagreements),
         tuple(warnings),
@@ -261,8 +259,8 @@ def index_records(
     )
 
 
-def header_struct(found: TiffHeader | RasteretError, band_index: int) -> dict[str, Any]:
-    """One band of what a fetch gave, as a value of its column.
+def header_band(found: TiffHeader | RasteretError, band_index: int) -> HeaderBand:
+    """One band of what a fetch gave.
 
     Raises
     ------
@@ -271,7 +269,7 @@ def header_struct(found: TiffHeader | RasteretError, band_index: int) -> dict[st
     """
     if isinstance(found, RasteretError):
         raise found
-    return header_to_struct(found, band_index)
+    return HeaderBand(found, band_index)
 
 
 def _disagreements(record: Record, headers: Mapping[str, Any]) -> list[Disagreement]:

@@ -269,6 +269,7 @@ def _again(like: TiffHeader, tables: list[Table], size: int) -> TiffHeader | Non
         byte_order=like.byte_order,
         bigtiff=like.bigtiff,
         size=size,
+        like=like,
     )
 
 

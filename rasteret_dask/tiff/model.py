@@ -131,6 +131,9 @@ class TiffHeader:
         Of the file as it was when the header was read; None when unknown.
     warnings : tuple of str
         What was odd and passed over.
+    like : TiffHeader, optional
+        A header that differs from this one in tables, size and version alone; the same one for all
+        that are alike.
     """
 
     levels: tuple[Level, ...]
@@ -154,3 +157,4 @@ class TiffHeader:
     etag: str | None = None
     last_modified: str | None = None
     warnings: tuple[str, ...] = field(default=())
+    like: TiffHeader | None = field(default=None, repr=False)

@@ -28,7 +28,9 @@ def beginning(path: Path, read: int = READ) -> Segments:
 def plain(value: Any) -> Any:
     """Something that compares by all that a header says."""
     if isinstance(value, (TiffHeader, Level)):
-        return [plain(getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return [
+            plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != "like"
+        ]
     if isinstance(value, np.ndarray):
         return [value.dtype.str, value.shape, value.tolist(), value.flags.writeable]
     if isinstance(value, tuple):
