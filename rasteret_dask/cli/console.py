@@ -176,6 +176,10 @@ def show_units(told: EachAccount, *, as_json: bool) -> None:
         show({"units": f"{len(states):,}", **counts}, as_json=False)
         for unit in told.failed:
             typer.echo(f"{unit.id}: {unit.error}", err=True)
+        for unit in told.units:
+            if unit.account is not None and unit.account.failures:
+                missing = f"{unit.account.failures} tiles could not be had"
+                typer.echo(f"{unit.id}: {missing}: rasteret-dask repair {unit.record}", err=True)
     if told.failed:
         raise typer.Exit(FAILED)
 

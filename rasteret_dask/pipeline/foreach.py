@@ -15,7 +15,12 @@ import geopandas
 from distributed import Client
 
 from rasteret_dask.documents import validate
-from rasteret_dask.errors import ConfigError, EmptySelectionError, RasteretError
+from rasteret_dask.errors import (
+    ConfigError,
+    EmptySelectionError,
+    RasteretError,
+    RunInterruptedError,
+)
 from rasteret_dask.pipeline import outputs
 from rasteret_dask.pipeline.account import Progress, RunAccount, Silence
 from rasteret_dask.pipeline.check import check
@@ -201,6 +206,8 @@ def run_each(
     ------
     ConfigError
         Before the first unit runs.
+    RunInterruptedError
+        The cluster was lost; units that are done are not run again by `resume`.
     """
     listener: Progress = Silence() if progress is None else progress
     found = units(pipeline, allow_custom=allow_custom)
@@ -217,6 +224,8 @@ def run_each(
                 allow_custom=allow_custom,
                 area=unit.area,
             )
+        except RunInterruptedError:  # no other unit would fare better
+            raise
         except EmptySelectionError as error:
             told.append(UnitStatus(unit.id, "empty", url, str(error)))
         except RasteretError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,18 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pystac
 import pytest
 import rasterio
+import shapely
 import xarray as xr
 from typer.testing import CliRunner
 
 import rasteret_dask as rd
 from rasteret_dask.cli.app import app
-from rasteret_dask.errors import ArgumentError, PipelineError
+from rasteret_dask.errors import ArgumentError, PipelineError, RunInterruptedError
 from rasteret_dask.model import RetryPolicy, StorageOptions
-from rasteret_dask.pipeline import config
+from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.run import run
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.testing.catalog import write_demo_catalog
@@ -384,6 +387,86 @@ def test_a_run_that_goes_on_keeps_the_holes_of_what_was_done(
     assert files(tmp_path / "out.zarr") != files(tmp_path / "calm.zarr")
     rd.repair(tmp_path / "out.json", allow_custom=True)
     assert files(tmp_path / "out.zarr") == files(tmp_path / "calm.zarr")
+
+
+def districts(path: Path, count: int = 2) -> Path:
+    squares = [shapely.box(11.99 + n * 0.01, 47.2, 12.0 + n * 0.01, 47.21) for n in range(count)]
+    frame = geopandas.GeoDataFrame({"code": list("abc"[:count])}, geometry=squares, crs=4326)
+    frame.to_parquet(path)
+    return path
+
+
+def test_units_of_a_table_are_mended_by_their_records(
+    server: RangeServer, workspace: Path, tmp_path: Path, call: Any
+) -> None:
+    table = districts(tmp_path / "districts.parquet")
+    ledger = {**RECORDING, "ledger": str(tmp_path / "ledger"), "crs": "EPSG:32632"}
+    each = {"table": str(table), "id": "code"}
+
+    def made(name: str, cube: dict[str, Any]) -> config.Pipeline:
+        outputs = [{"zarr": str(tmp_path / name / "{code}.zarr")}]
+        record = str(tmp_path / name / "{code}.json")
+        changes = {"foreach": each, "outputs": outputs, "record": record, "cube": cube}
+        return pipeline(workspace, tmp_path, name, **changes)
+
+    server.configure(faults=[Fault("status", match="*20230703*/B0?.tif", status=404)])
+    told = foreach.run_each(made("out", ledger))
+    assert all(u.account is not None and u.account.failures > 0 for u in told.units)
+    server.configure(faults=[])
+    foreach.run_each(made("calm", {"crs": "EPSG:32632"}))
+    records = [unit.record for unit in told.units]
+    result = call("repair", *records, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert all(one["regions"] > 0 for one in json.loads(result.stdout)["repairs"])
+    for code in "ab":
+        out, calm = (tmp_path / name / f"{code}.zarr" for name in ("out", "calm"))
+        assert files(out) == files(calm)
+
+
+def lose(dataset: xr.Dataset) -> xr.Dataset:
+    raise RunInterruptedError("the cluster is gone")
+
+
+def test_a_lost_cluster_ends_all_units(
+    server: RangeServer, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    each = {"table": str(districts(tmp_path / "d.parquet")), "id": "code"}
+    custom = {"function": "test_repair:lose", "variables": ["ndvi"], "time": False}
+    changes = {"record": str(tmp_path / "{code}.json"), "steps": [{"custom": custom}]}
+    outputs = [{"zarr": str(tmp_path / "{code}.zarr")}]
+    made = pipeline(workspace, tmp_path, "x", foreach=each, outputs=outputs, **changes)
+    with pytest.raises(Exception, match="cluster is gone") as caught:
+        foreach.run_each(made, allow_custom=True)
+    assert type(caught.value).__name__ == "RunInterruptedError"
+    assert json.loads((tmp_path / "a.json").read_text())["state"] == "interrupted"
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_a_run_of_what_is_no_more_is_not_mended(
+    server: RangeServer, workspace: Path, tmp_path: Path
+) -> None:
+    field = districts(tmp_path / "field.parquet", 1)
+    cube = {**RECORDING, "ledger": str(tmp_path / "ledger"), "geometries": str(field)}
+    server.configure(faults=[Fault("status", match="*20230703*/B04.tif", status=404)])
+    run(pipeline(workspace, tmp_path, "out", cube=cube))
+    flat = [{"cog": str(tmp_path / "flat.tif"), "bands": ["ndvi"]}]
+    run(pipeline(workspace, tmp_path, "flat", cube=cube, outputs=flat))
+    server.configure(faults=[])
+    with pytest.raises(PipelineError, match="Zarr store of all variables"):
+        rd.repair(tmp_path / "flat.json")
+    with pytest.raises(ArgumentError, match="takes no target"):
+        rd.repair(tmp_path / "out.json", tmp_path / "out.zarr")
+    before = field.read_bytes()
+    districts(field, 2)
+    with pytest.raises(ArgumentError, match="another one by now"):
+        rd.repair(tmp_path / "out.json")
+    field.write_bytes(before)
+    shutil.move(workspace / "demo", tmp_path / "away")
+    with pytest.raises(ArgumentError, match="no more"):
+        rd.repair(tmp_path / "out.json")
+    shutil.move(tmp_path / "away", workspace / "demo")
+    assert rd.repair(tmp_path / "out.json").regions > 0
 
 
 # --- refusals ------------------------------------------------------------------------------------
