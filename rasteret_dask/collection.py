@@ -161,6 +161,7 @@ class Collection(Reads, Samples, Tables, Training):
         date_range: Any = None,
         cloud_cover_lt: float | None = None,
         geometries: Any = None,
+        geometry_column: str | None = None,
         geometry_crs: Any = None,
         split: str | Sequence[str] | None = None,
         split_column: str = "split",
@@ -179,8 +180,10 @@ class Collection(Reads, Samples, Tables, Training):
         geometries : optional
             Items whose footprint truly meets one of them: shapely, GeoJSON, WKB, GeoPandas, Arrow,
             or a bbox.
+        geometry_column : str, optional
+            The column of a table that holds them.
         geometry_crs : optional
-            What their coordinates are in, if they do not say; lon/lat by default.
+            What their coordinates are in, if they do not say; a table must say or be told, all else is in lon/lat.
         split, split_column : optional
             Rows of a split, as ``train``.
         **columns
@@ -202,7 +205,9 @@ class Collection(Reads, Samples, Tables, Training):
         found = self.where(query.every(conditions))
         if cloud_cover_lt is not None:
             found = found._less_cloudy(cloud_cover_lt)
-        return found if geometries is None else found._meeting(geometries, geometry_crs)
+        if geometries is None:
+            return found
+        return found._meeting(geometries, geometry_crs, geometry_column)
 
     def where(self, expression: Any) -> Collection:
         """Items that an Arrow expression holds for; see ``pyarrow.compute.field``."""
@@ -227,11 +232,11 @@ class Collection(Reads, Samples, Tables, Training):
                 log.warning("%d items do not say how cloudy they are and are left out", silent)
         return self.where(expression)
 
-    def _meeting(self, geometries: Any, crs: Any) -> Collection:
+    def _meeting(self, geometries: Any, crs: Any, column: str | None) -> Collection:
         # A bare tuple is a bbox: lon/lat, unless the caller says otherwise.
         if crs is None and is_box(geometries):
             return self.subset(bbox=geometries)
-        shapes = to_geometries(geometries, crs)
+        shapes = to_geometries(geometries, crs, column)
         near = self.where(query.bbox_expression(query.geometry_bounds(shapes)))
         wanted = (schema.ID, schema.GEOMETRY, schema.BBOX)
         table = near.view.read([name for name in wanted if name in self.schema.names])

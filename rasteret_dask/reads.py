@@ -45,6 +45,7 @@ class Reads:
         bands: Sequence[str] | str | None = None,
         *,
         bbox: Any = None,
+        geometry_column: str | None = None,
         geometry_crs: Any = None,
         all_touched: bool = False,
         crs: Any = None,
@@ -87,8 +88,10 @@ class Reads:
             Canonical names or aliases; all by default.
         bbox : tuple of float, optional
             ``(west, south, east, north)`` in lon/lat; every pixel that it touches is kept.
+        geometry_column : str, optional
+            The column of a table that holds the geometries.
         geometry_crs : optional
-            What the coordinates of ``geometries`` mean, if they do not say; lon/lat by default.
+            What the coordinates of ``geometries`` mean, if they do not say; a table that does not say must be told, all else is in lon/lat.
         all_touched : bool
             Whether a polygon keeps every pixel that it touches, not those alone whose centre it holds.
         crs, target_crs : optional
@@ -171,6 +174,7 @@ class Reads:
             If the request cannot mean anything, or the items do not fit it.
         """
         options = {
+            "geometry_column": geometry_column,
             "all_touched": all_touched,
             "crs": crs if crs is not None else target_crs,
             "resolution": resolution,
@@ -236,6 +240,7 @@ class Reads:
         bands: Sequence[str] | str | None = None,
         *,
         bbox: Any = None,
+        geometry_column: str | None = None,
         geometry_crs: Any = None,
         all_touched: bool = False,
         scale: bool = False,
@@ -251,7 +256,7 @@ class Reads:
 
         Parameters
         ----------
-        geometries, bbox, geometry_crs, all_touched
+        geometries, bbox, geometry_column, geometry_crs, all_touched
             As in :meth:`get_xarray`. Each window is cut at the item's edge.
         bands : sequence of str, optional
         scale, offsets, decode
@@ -286,6 +291,8 @@ class Reads:
             "storage": storage,
             "missing": missing,
         }
+        if geometries is not None and bbox is None:
+            geometries = parse_areas(geometries, geometry_crs, geometry_column)
         table, request, areas, bounds, crs = _prepare(
             self, geometries, bands, bbox, geometry_crs, options, filters
         )
@@ -294,6 +301,7 @@ class Reads:
 
 CUBE_OPTIONS = frozenset(
     {
+        "geometry_column",
         "all_touched",
         "crs",
         "target_crs",
@@ -353,11 +361,12 @@ def prepare_cube(
     """Return the rows and the request of a cube; options that ``get_xarray`` does not name are filters."""
     known = {name: value for name, value in options.items() if name in CUBE_OPTIONS}
     filters = {name: value for name, value in options.items() if name not in CUBE_OPTIONS}
+    column = known.pop("geometry_column", None)
     target = known.pop("target_crs", None)
     if target is not None and known.get("crs") is None:
         known["crs"] = target
     if geometries is not None and bbox is None:
-        geometries = parse_areas(geometries, geometry_crs).joined()
+        geometries = parse_areas(geometries, geometry_crs, column).joined()
     table, request, areas, bounds, crs = _prepare(
         collection, geometries, bands, bbox, geometry_crs, known, filters
     )

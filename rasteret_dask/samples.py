@@ -198,7 +198,8 @@ class Samples:
         geopandas.GeoDataFrame
             By geometry, then item (time, then id): ``geometry_id`` (from 1, the row of the input), ``record_id``, ``datetime``,
             ``cloud_cover``, ``collection``, ``crs`` and ``transform`` of the pixels (on the item's own grid), arrays of shape (rows,
-            columns), the caller's own columns, and ``geometry`` as it was given.
+            columns), the caller's own columns, and ``geometry`` as it was given. A geometry over the antimeridian has a row for each side
+            of an item that ends there, as a map of the world does.
 
         Raises
         ------

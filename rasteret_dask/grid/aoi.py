@@ -129,11 +129,10 @@ def parse_areas(given: Any, crs: Any = None, column: str | None = None) -> Areas
         west, south, east, north = (float(v) for v in given)
         if text == CRS84:
             parse_bbox(given)
+        if text == CRS84 and west > east:
+            east += 360.0  # over the antimeridian, as in a bbox
         if west >= east or south >= north:
-            raise ArgumentError(
-                f"the box {tuple(given)} is empty",
-                hint="a box over the antimeridian (west > east) goes into bbox=",
-            )
+            raise ArgumentError(f"the box {tuple(given)} is empty")
         return Areas((box(west, south, east, north),), text, True)
     found = understand(given, column)
     text = resolve_crs(found.crs, crs, tabular=found.tabular)

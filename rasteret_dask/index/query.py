@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import and_
 from typing import Any, TypeAlias
 
@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import Bounds
-from rasteret_dask.index import schema
+from rasteret_dask.index import columns, schema
 from rasteret_dask.index.geometries import check_bbox, split_bbox
 from rasteret_dask.index.times import Range, parse_range
 
@@ -163,16 +164,50 @@ def intersecting(table: pa.Table, geometries: list[BaseGeometry]) -> np.ndarray[
     -------
     ndarray of bool, shape (rows,)
     """
-    footprints = np.full(len(table), None, dtype=object)
-    if schema.GEOMETRY in table.column_names:
-        footprints = shapely.from_wkb(table.column(schema.GEOMETRY).to_numpy())
-    if schema.BBOX in table.column_names:
-        silent = np.flatnonzero(shapely.is_missing(footprints))
-        boxes = table.column(schema.BBOX).take(pa.array(silent)).to_pylist()
-        footprints[silent] = [_box(b) for b in boxes]
-    tree = shapely.STRtree(geometries)
+    footprints = _footprints(table)
+    tree = shapely.STRtree(_everywhere(geometries))
     hit = np.zeros(len(footprints), bool)
-    valid = np.flatnonzero(~shapely.is_missing(footprints))
-    rows, _ = tree.query(footprints[valid], predicate="intersects")
-    hit[valid[rows]] = True
+    bounds = shapely.bounds(footprints)
+    # Footprints that go on beyond 180 degrees are looked for where the others are, too.
+    for turn, rows in (
+        (0.0, np.flatnonzero(~shapely.is_missing(footprints))),
+        (-360.0, np.flatnonzero(bounds[:, 2] > 180.0)),
+        (360.0, np.flatnonzero(bounds[:, 0] < -180.0)),
+    ):
+        moved = shapely.transform(footprints[rows], partial(np.add, [turn, 0.0]))
+        found, _ = tree.query(moved, predicate="intersects")
+        hit[rows[found]] = True
     return hit
+
+
+def _footprints(table: pa.Table) -> np.ndarray[Any, Any]:
+    """Footprints of rows; their boxes where there are none, or where a ring goes the wrong way round the world."""
+    found = np.full(len(table), None, dtype=object)
+    if schema.GEOMETRY in table.column_names:
+        found = shapely.from_wkb(table.column(schema.GEOMETRY).to_numpy())
+    if schema.BBOX not in table.column_names:
+        return found
+    boxes = columns.one_array(table.column(schema.BBOX))
+    west, east = (columns.floats(boxes, name) for name in ("xmin", "xmax"))
+    reach = shapely.bounds(found)
+    # Parts on both sides are as GeoJSON wants them; one that spans the world while its box crosses the antimeridian is torn.
+    torn = (
+        (reach[:, 2] - reach[:, 0] > 180.0)
+        & (west > east)
+        & (shapely.get_num_geometries(found) == 1)
+    )
+    silent = np.flatnonzero(shapely.is_missing(found) | torn)
+    found[silent] = [_box(b) for b in boxes.take(pa.array(silent)).to_pylist()]
+    return found
+
+
+def _everywhere(geometries: list[BaseGeometry]) -> list[BaseGeometry]:
+    """Geometries, and those that go on beyond 180 degrees a turn further, too."""
+    out = list(geometries)
+    for geometry in geometries:
+        west, _, east, _ = geometry.bounds
+        if east > 180.0:
+            out.append(translate(geometry, -360.0))
+        if west < -180.0:
+            out.append(translate(geometry, 360.0))
+    return out

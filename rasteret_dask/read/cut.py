@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import shapely
+import shapely.affinity
 from affine import Affine
-from pyproj import Transformer
 
 from rasteret_dask.errors import EmptySelectionError, GridError
 from rasteret_dask.grid.aoi import Areas
-from rasteret_dask.grid.geobox import TOLERANCE, Bounds, Grid, transform_bounds
+from rasteret_dask.grid.geobox import (
+    TOLERANCE,
+    Bounds,
+    Grid,
+    is_geographic,
+    period,
+    transform_bounds,
+)
 from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect, tile_rect
 from rasteret_dask.grid.warp import AxisMap
@@ -111,21 +118,12 @@ def plan_chips(
         _check_grid(same, raws, rows, items)
         if same.crs not in moved:
             moved[same.crs] = _move(areas, bounds, crs, same.crs)
-        geometries, boxes = moved[same.crs]
-        windows, met = _windows(boxes, same)
-        for number in met.tolist():
-            window = tuple(int(v) for v in windows[number])
-            shapes = None if geometries is None else _shapes(geometries[number], same)
+        for number, window, shapes in _places(*moved[same.crs], same):
             for item in items:
-                reads = tuple(
-                    _read(raw, known[item], window)  # type: ignore[arg-type]
-                    for raw, known in zip(raws, rows)
-                )
+                reads = tuple(_read(raw, known[item], window) for raw, known in zip(raws, rows))
                 a, b, c, d, e, f = same.affine
                 corner = Affine(a, b, c + a * window[2], d, e, f + e * window[0])
-                chips.append(
-                    Chip(number, item, reads, meant, window, same.crs, corner, shapes)  # type: ignore[arg-type]
-                )
+                chips.append(Chip(number, item, reads, meant, window, same.crs, corner, shapes))
     if not chips:
         raise EmptySelectionError("the geometries meet none of the items")
     return sorted(chips, key=lambda chip: (chip.area, chip.item))
@@ -158,20 +156,54 @@ def _check_grid(
 def _move(
     areas: Areas | None, bounds: Bounds | None, crs: str, target: str
 ) -> tuple[npt.NDArray[np.object_] | None, npt.NDArray[np.float64]]:
-    """Return the geometries in another CRS, and their boxes there; infinite boxes for whole items."""
+    """Return the geometries in another CRS, each in one piece, and their boxes there; infinite boxes for whole items."""
     if areas is None:
         box = (-np.inf, -np.inf, np.inf, np.inf)
         if bounds is not None:
             box = transform_bounds(bounds, crs, target)
         return None, np.array([box])
+    whole = period(target)
     geometries = np.empty(len(areas.geometries), dtype=object)
-    geometries[:] = areas.geometries
-    if areas.crs != target:
-        there = Transformer.from_crs(areas.crs, target, always_xy=True)
-        geometries = shapely.transform(
-            geometries, lambda xy: np.column_stack(there.transform(xy[:, 0], xy[:, 1]))
-        )
+    if whole is None or is_geographic(areas.crs):
+        wide = np.diff(shapely.bounds(areas.geometries)[:, ::2]).ravel() > 180.0
+        # In degrees a part ends where GeoJSON cut it; other wide geometries mean what they say.
+        each = [Areas((g,), areas.crs, areas.boxes) for g in areas.geometries]
+        joined = [a.joined() if w else a for a, w in zip(each, wide)]
+        geometries[:] = [a.to_crs(target).geometries[0] for a in joined]
+    else:
+        geometries[:] = [_mended(g, whole) for g in areas.to_crs(target).geometries]
     return geometries, shapely.bounds(geometries)
+
+
+def _mended(geometry: shapely.Geometry, whole: float) -> shapely.Geometry:
+    """Return a geometry whose vertices a projection put at both ends of the world as one that goes on beyond its end."""
+    west, _, east, _ = shapely.bounds(geometry)
+    if not east - west > whole / 2:
+        return geometry
+    middle = (west + east) / 2
+
+    def turn(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.column_stack([np.where(xy[:, 0] < middle, xy[:, 0] + whole, xy[:, 0]), xy[:, 1]])
+
+    turned = shapely.transform(geometry, turn)
+    west, _, east, _ = shapely.bounds(turned)
+    return turned if east - west < whole / 2 else geometry
+
+
+def _places(
+    geometries: npt.NDArray[np.object_] | None, boxes: npt.NDArray[np.float64], same: SameGrid
+) -> Iterator[tuple[int, Window, bytes | None]]:
+    """Find each geometry's window on a grid, and its shape in pixels: one for each turn around the world by which the two meet."""
+    everything = geometries is None and not np.isfinite(boxes).all()
+    whole = None if everything else period(same.crs)
+    for turn in (0.0,) if whole is None else (0.0, whole, -whole):
+        windows, met = _windows(boxes + np.array([turn, 0.0, turn, 0.0]), same)
+        for number in met.tolist():
+            shapes = None
+            if geometries is not None:
+                shapes = _shapes(shapely.affinity.translate(geometries[number], turn), same)
+            r0, r1, c0, c1 = windows[number].tolist()
+            yield number, (r0, r1, c0, c1), shapes
 
 
 def _windows(boxes: npt.NDArray[np.float64], same: SameGrid) -> tuple[Ints, Ints]:

@@ -9,15 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import geopandas
 import numpy as np
+import polars
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+import rasterio.mask
 import shapely
 from affine import Affine
 from handmade import Scene, collect
@@ -276,8 +279,8 @@ def test_tables_of_every_kind(rows: pa.Table, tmp_path: Path, kind: str) -> None
         "dataset": lambda: pads.dataset(tmp_path / "rows.parquet"),
         "geopandas": lambda: as_geopandas(rows),
         "parquet": lambda: tmp_path / "rows.parquet",
-        "polars": lambda: pytest.importorskip("polars").from_arrow(rows),
-        "duckdb": lambda: pytest.importorskip("duckdb").from_arrow(rows),
+        "polars": lambda: polars.from_arrow(rows),
+        "duckdb": lambda: duckdb.from_arrow(rows),
     }[kind]()
     found = rd.build_from_table(made, name="rows", workspace_dir=tmp_path, **HOW)
     assert found.to_table(["id"])["id"].to_pylist() == ["b", "c", "a"]
@@ -371,40 +374,85 @@ def test_stac_geoparquet_of_the_corpus(corpus: Path, path: str, count: int | Non
 
 
 # --- with DuckDB ---------------------------------------------------------------------------------
-def test_duckdb_joins_plots_and_hands_back_arrow(styria: rd.Collection) -> None:
-    """The example of rasteret's README; ST_Intersects is a box here, since the extension is a download."""
-    duckdb = pytest.importorskip("duckdb")
-    plots = geopandas.GeoDataFrame(
-        {"plot_id": ["plot-a"], "crop": ["rice"]},
-        geometry=[shapely.box(15.35, 46.95, 15.38, 46.98)],
-        crs="OGC:CRS84",
-    )
-    clear = styria.subset(cloud_cover_lt=60)
+PLOTS = geopandas.GeoDataFrame(
+    {"plot_id": ["plot-a", "far"], "crop": ["rice", "rye"]},
+    geometry=[shapely.box(15.35, 46.94, 15.38, 46.98), shapely.box(1, 1, 2, 2)],
+    crs="OGC:CRS84",
+)
+JOIN = """
+    SELECT DISTINCT plots.plot_id, plots.crop, plots.geometry AS plot_geometry
+    FROM items, plots
+    WHERE items."eo:cloud_cover" < 60
+      AND ST_Intersects(ST_GeomFromWKB(items.geometry), {})
+"""
+
+
+@pytest.fixture
+def spatial() -> Any:
+    """DuckDB with its spatial extension, which is no download here but a package."""
+    package = pytest.importorskip("duckdb_extension_spatial")
+    (extension,) = Path(package.__file__).parent.rglob("spatial.duckdb_extension")
     con = duckdb.connect()
-    con.register("items", pa.table(clear))
-    con.register("plots", pa.table({"plot_id": plots.plot_id, "crop": plots.crop, "geometry": shapely.to_wkb(plots.geometry)}))  # fmt: skip
-    areas = con.sql(
-        """select distinct plots.plot_id, plots.crop, plots.geometry as plot_geometry
-        from items, plots where items."eo:cloud_cover" < 60 and items.bbox.xmax > 15.38"""
-    )
+    con.sql(f"LOAD '{extension}'")
+    return con
+
+
+@pytest.mark.parametrize("form", ["bytes", "a table of its own"])
+def test_duckdb_joins_plots_and_hands_back_arrow(
+    styria: rd.Collection, spatial: Any, form: str
+) -> None:
+    """The example of rasteret's README, with ST_Intersects; `docs/howto/duckdb.md` tells it."""
+    clear = styria.subset(cloud_cover_lt=60)
+    spatial.register("items", clear)
+    if form == "bytes":
+        wkb = shapely.to_wkb(PLOTS.geometry)
+        table = pa.table({"plot_id": PLOTS.plot_id, "crop": PLOTS.crop, "geometry": wkb})
+        spatial.register("plots", table)
+        areas = spatial.sql(JOIN.format("ST_GeomFromWKB(plots.geometry)"))
+        how: dict[str, Any] = {"geometry_crs": 4326}
+    else:
+        arrow = pa.table(PLOTS.to_arrow(geometry_encoding="WKB"))
+        spatial.register("arrow", arrow)
+        spatial.sql("CREATE TABLE plots AS SELECT * FROM arrow")
+        areas = spatial.sql(JOIN.format("plots.geometry"))
+        how = {}  # the geometries say their CRS, all the way through DuckDB
     found = clear.get_gdf(
-        geometries=areas, geometry_column="plot_geometry", geometry_crs=4326, bands=["B04", "B08"]
+        geometries=areas, geometry_column="plot_geometry", bands=["B04", "B08"], **how
     )
     assert set(found.plot_id) == {"plot-a"}
     assert set(found.crop) == {"rice"}
-    assert len(found) == len(clear.subset(geometries=plots))
+    assert len(found) == len(clear.subset(geometries=PLOTS[:1])) > 1
+    how["geometry_column"] = "plot_geometry"
+    assert len(clear.subset(geometries=areas, **how)) == len(found)
+    cube = clear.get_xarray(areas, ["B04"], **how, fill_value=0)
+    assert cube.equals(clear.get_xarray(PLOTS[:1], ["B04"], fill_value=0))
+    assert clear.explain(areas, ["B04"], **how).requests > 0
+    one = clear.subset(id=found.record_id[0])
+    assert np.array_equal(one.get_numpy(areas, ["B04"], **how)[0], found.B04[0])
     hrefs = {r["id"]: r["assets"]["B04"]["href"] for r in clear.to_table(["id", "assets"]).to_pylist()}  # fmt: skip
-    with rasterio.open(hrefs[found.record_id[0]]) as file:
-        expected, _ = rasterio.mask.mask(file, plots.to_crs(file.crs).geometry, crop=True)
-    assert np.array_equal(found.B04[0], expected[0])
-    joined = con.sql('select * from items where "eo:cloud_cover" < 30')
+    for row in found.itertuples():
+        with rasterio.open(hrefs[row.record_id]) as file:
+            shapes = PLOTS[:1].to_crs(file.crs).geometry
+            expected, _ = rasterio.mask.mask(file, shapes, crop=True)
+        assert np.array_equal(row.B04, expected[0])
+
+
+def test_what_duckdb_filtered_is_a_collection_again(styria: rd.Collection) -> None:
+    con = duckdb.connect()
+    con.register("items", styria)
+    for _ in range(2):  # it can be scanned more than once
+        assert con.sql("SELECT count(*) FROM items").fetchall() == [(10,)]
+    joined = con.sql('SELECT *, 7 AS score FROM items WHERE "eo:cloud_cover" < 30')
     back = rd.as_collection(joined, descriptor=styria.descriptor)
-    assert len(back) == len(styria.subset(cloud_cover_lt=30))
-    assert back.get_numpy(plots, ["B04"]).dtype == np.uint16
+    assert len(back) == len(styria.subset(cloud_cover_lt=30)) == len(back.subset(score=7))
+    best = back.subset(score_gt=6).get_xarray(
+        bbox=tuple(PLOTS[:1].total_bounds), bands=["B04"], sortby="-score"
+    )
+    assert best.sizes["time"] > 0
+    assert back.get_numpy(PLOTS[:1], ["B04"]).dtype == np.uint16
 
 
 def test_polars_filters_and_hands_back(styria: rd.Collection) -> None:
-    polars = pytest.importorskip("polars")
     frame = polars.from_arrow(pa.table(styria)).filter(polars.col("eo:cloud_cover") < 30)
     back = rd.as_collection(frame)
     assert len(back) == len(styria.subset(cloud_cover_lt=30))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import geopandas
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pytest
 import rasterio
@@ -314,8 +316,6 @@ def test_forms_of_points(one: rd.Collection, form: str) -> None:
 
 
 def test_tables_of_polars_and_duckdb(one: rd.Collection) -> None:
-    polars = pytest.importorskip("polars")
-    duckdb = pytest.importorskip("duckdb")
     expected = one.sample_points(LONLAT, ["v"])["value"].to_pylist()
     frame = polars.DataFrame({"plot": ["a", "b"], "lon": LONLAT[:, 0], "lat": LONLAT[:, 1]})
     found = one.sample_points(frame, ["v"])
