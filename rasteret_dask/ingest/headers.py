@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -61,9 +60,9 @@ async def _fetch(
         size = len(first.data)  # the file ended within the first read
     segments = Segments(((0, bytes(first.data)),), size)
     for _ in range(MAX_ROUNDS):
-        found = parser.parse(segments)
+        found = parser.parse(segments, first.etag, first.last_modified)
         if not isinstance(found, NeedBytes):
-            return dataclasses.replace(found, etag=first.etag, last_modified=first.last_modified)
+            return found
         responses = await asyncio.gather(
             *(read_range(url, start, stop, options=options) for start, stop in found.ranges)
         )

@@ -15,7 +15,7 @@ from rasteret_dask.storage.auth import Grant, Keeper
 from rasteret_dask.storage.limiter import Limiter
 from rasteret_dask.storage.ranges import RangeRequest, RangeResponse
 from rasteret_dask.storage.retry import classify, range_ignored
-from rasteret_dask.storage.urls import Location, locate, public
+from rasteret_dask.storage.urls import Location, locate, public, simple
 
 __all__ = ["DEFAULT", "RangeRequest", "RangeResponse", "limiter", "read_local", "read_range"]
 
@@ -171,7 +171,8 @@ class HttpRead:
         # What locate() has understood goes over the wire encoded once more; a URL with a query is taken as it stands.
         wire = self._url
         if self._location.kind == "object":
-            wire = f"{self._location.root}/{quote(self._location.path)}"
+            path = self._location.path
+            wire = f"{self._location.root}/{path if simple(path) else quote(path)}"
         headers = {}
         if self.keeper is not None:
             self._grant = await self.keeper.grant(self._url, self._scope)

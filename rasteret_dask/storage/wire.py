@@ -5,8 +5,8 @@ several times the CPU of the request itself, and a build is mostly small request
 30 ms this way. So this client reads plain answers alone. Whatever else a server says is :class:`Unusual`, and another client
 asks again.
 
-State: ``_pools`` holds the idle connections of each process and host, ``_context`` its TLS settings; both belong to the event
-loop's thread.
+State: ``_pools`` holds the idle connections of each process, server and patience, ``_context`` each process's TLS settings; both
+belong to the event loop's thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -51,16 +52,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """Where connections lead: the key of a pool."""
+    """Where connections lead.
 
-    pid: int
+    Parameters
+    ----------
+    tls : bool
+    name : str
+    port : int, optional
+    line : str
+        As a request names it.
+    """
+
     tls: bool
     name: str
     port: int | None
-    stall: float
+    line: str
 
 
-_pools: dict[_Host, list[_Connection]] = {}
+_pools: dict[tuple[int, str, float], list[_Connection]] = {}
 _context: dict[int, ssl.SSLContext] = {}
 
 
@@ -85,8 +94,10 @@ async def get_range(
     OSError
         The connection failed; a `TimeoutError` when nothing came in time.
     """
-    host, request = _request(url, start, stop, headers, stall)
-    pool = _pools.setdefault(host, [])
+    at = url.find("/", 8)
+    host = _host(url[:at])
+    request = _request(host, url[at:], start, stop, headers)
+    pool = _pools.setdefault((os.getpid(), url[:at], stall), [])
     while pool:
         connection = pool.pop()
         if connection.open:
@@ -95,31 +106,33 @@ async def get_range(
             except _Stale:
                 continue
     async with asyncio.timeout(min(10.0, stall)):
-        connection = await _connect(host)
+        connection = await _connect(host, stall)
     return await connection.ask(request, stop - start, pool)
 
 
-def _request(
-    url: str, start: int, stop: int, headers: Mapping[str, str], stall: float
-) -> tuple[_Host, bytes]:
-    parts = urlsplit(url)
+@lru_cache(maxsize=1024)
+def _host(root: str) -> _Host:
+    parts = urlsplit(root)
     if parts.scheme not in ("http", "https") or parts.hostname is None or "@" in parts.netloc:
         raise Unusual
-    target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", f"Range: bytes={start}-{stop - 1}"]
-    lines += ["Accept-Encoding: identity", "User-Agent: rasteret-dask"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    together = "".join(lines)
-    if not (together.isascii() and together.isprintable()) or " " in target:
+    return _Host(parts.scheme == "https", parts.hostname, parts.port, parts.netloc)
+
+
+def _request(host: _Host, target: str, start: int, stop: int, headers: Mapping[str, str]) -> bytes:
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    theirs = f"{host.line}{target}{''.join(headers)}{''.join(headers.values())}"
+    if not (theirs.isascii() and theirs.isprintable()) or " " in target or "#" in target:
         raise Unusual
-    host = _Host(os.getpid(), parts.scheme == "https", parts.hostname, parts.port, stall)
-    return host, "\r\n".join([*lines, "", ""]).encode("ascii")
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: {host.line}\r\nRange: bytes={start}-{stop - 1}\r\n"
+        f"Accept-Encoding: identity\r\nUser-Agent: rasteret-dask\r\n{more}\r\n"
+    ).encode("ascii")
 
 
-async def _connect(host: _Host) -> _Connection:
+async def _connect(host: _Host, stall: float) -> _Connection:
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
-        lambda: _Connection(loop, host.stall),
+        lambda: _Connection(loop, stall),
         host.name,
         host.port or (443 if host.tls else 80),
         ssl=_tls() if host.tls else None,

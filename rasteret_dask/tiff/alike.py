@@ -77,12 +77,14 @@ class _Shape:
         """Everything that decides on the header of such a file, but for its tables and size."""
         return b"".join([data[start:stop] for start, stop in self.known])
 
-    def read(self, data: bytes) -> list[Table]:
-        """Offsets and counts, level by level."""
+    def read(self, data: bytes) -> list[Table] | None:
+        """Offsets and counts, level by level; None when a tile is missing, which wants a closer look."""
         found: dict[int, Table] = {}
         for kind in self.tables:
             joined = b"".join([data[start:stop] for start, stop in kind.spans])
             values = np.frombuffer(joined, kind.code).astype(np.uint64)
+            if not values.all():
+                return None
             values.setflags(write=False)
             for number, start, stop in kind.cuts:
                 found[number] = values[start:stop]
@@ -105,28 +107,45 @@ class Parser:
     learned: int = 0
     _shapes: dict[_Shape, dict[bytes, TiffHeader]] = field(default_factory=dict)
 
-    def parse(self, segments: Segments) -> TiffHeader | NeedBytes:
-        """As `rasteret_dask.tiff.header.parse`."""
+    def parse(
+        self, segments: Segments, etag: str | None = None, last_modified: str | None = None
+    ) -> TiffHeader | NeedBytes:
+        """As `rasteret_dask.tiff.header.parse`, for a version of a file."""
+        found = self._like(segments, etag, last_modified) or self._parse(segments)
+        if isinstance(found, TiffHeader) and found.like is None:
+            return replace(found, etag=etag, last_modified=last_modified)
+        return found
+
+    def _like(
+        self, segments: Segments, etag: str | None, last_modified: str | None
+    ) -> TiffHeader | None:
+        """The header of a file that is like another one."""
         size, data = segments.size, segments.start
         if size is None or data is None:
-            return parse(segments)
-        for shape in reversed(self._shapes):
-            if shape.reach <= min(len(data), size):
-                like = self._shapes[shape].get(shape.key(data))
-                found = None if like is None else _again(like, shape.read(data), size)
-                if found is not None:
-                    self.hits += 1
-                    self._shapes[shape] = self._shapes.pop(shape)  # the latest come last
-                    return found
-        if self.learned >= _TRIALS and 2 * self.hits < self.learned:
+            return None
+        for number, (shape, headers) in enumerate(reversed(self._shapes.items())):
+            like = headers.get(shape.key(data)) if shape.reach <= min(len(data), size) else None
+            tables = None if like is None else shape.read(data)
+            if like is None or tables is None or _outside(tables[0], tables[1], size):
+                continue
+            self.hits += 1
+            if number:  # the latest come last
+                self._shapes[shape] = self._shapes.pop(shape)
+            return _again(like, tables, size, etag, last_modified)
+        return None
+
+    def _parse(self, segments: Segments) -> TiffHeader | NeedBytes:
+        """Parse as ever, and note what was looked at."""
+        data = segments.start
+        if data is None or (self.learned >= _TRIALS and 2 * self.hits < self.learned):
             return parse(segments)
         watched = _Watched(segments)
         origins: Origins = []
         header = parse(watched, origins)
-        if isinstance(header, TiffHeader) and not header.warnings:
-            shape_of = _shape(header, origins, watched)
-            if shape_of is not None and shape_of.reach <= len(data):
-                self._learn(shape_of, data, header)
+        if isinstance(header, TiffHeader) and segments.size is not None and not header.warnings:
+            shape = _shape(header, origins, watched)
+            if shape is not None and shape.reach <= len(data):
+                self._learn(shape, data, header)
         return header
 
     def _learn(self, shape: _Shape, data: bytes, header: TiffHeader) -> None:
@@ -239,14 +258,15 @@ def _merged(spans: set[Span]) -> tuple[Span, ...]:
     return tuple(out)
 
 
-def _again(like: TiffHeader, tables: list[Table], size: int) -> TiffHeader | None:
-    """The header of a file that is like another, with tables of its own; None where these need a closer look."""
-    # Sparse tiles, and tiles past the end of the file.
-    if any(np.count_nonzero(offsets) < len(offsets) for offsets in tables[::2]):
-        return None
-    ends = tables[0] + tables[1]
-    if int(ends.max()) > size or int(tables[1].max()) > size:
-        return None
+def _outside(offsets: Table, counts: Table, size: int) -> bool:
+    """Whether tiles may lie past the end of the file."""
+    return int(counts.max()) > size or int((offsets + counts).max()) > size
+
+
+def _again(
+    like: TiffHeader, tables: list[Table], size: int, etag: str | None, last_modified: str | None
+) -> TiffHeader:
+    """The header of a file that is like another, with tables of its own."""
     pairs = iter(zip(tables[::2], tables[1::2], strict=True))
     levels = tuple([_with(level, *next(pairs)) for level in like.levels])
     masks = tuple([mask and _with(mask, *next(pairs)) for mask in like.masks])
@@ -269,6 +289,8 @@ def _again(like: TiffHeader, tables: list[Table], size: int) -> TiffHeader | Non
         byte_order=like.byte_order,
         bigtiff=like.bigtiff,
         size=size,
+        etag=etag,
+        last_modified=last_modified,
         like=like,
     )
 
