@@ -124,12 +124,11 @@ def _other_keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any
         return column_of(table, groupby)
     if isinstance(groupby, str) and groupby[:1].isdigit():
         try:
-            index = pd.DatetimeIndex(times)
-            bins = pd.Series(np.arange(len(index)), index=index).resample(groupby).groups
+            # By number: a bin's label is its end for weeks and for the ends of months.
+            rows = pd.Series(0, index=pd.DatetimeIndex(times))
+            found: list[Any] = rows.groupby(pd.Grouper(freq=groupby)).ngroup().tolist()
         except ValueError as error:
             raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
-        starts = np.array(sorted(pd.DatetimeIndex(list(bins))), dtype="datetime64[ns]")
-        found: list[Any] = (np.searchsorted(starts, times, side="right") - 1).tolist()
         return found
     raise ArgumentError(
         f"groupby={groupby!r} is unknown",

@@ -97,6 +97,31 @@ def test_the_solar_day_comes_from_the_centroids_longitude(
     assert collect(*middle).get_xarray(groupby="solar_day").sizes["time"] == 1
 
 
+@pytest.mark.parametrize(
+    ("period", "steps"),
+    [
+        ("1D", [0, 1, 2, 3, 4, 5, 6]),
+        ("1W", [0, 0, 0, 1, 2, 2, 3]),  # Monday to Sunday
+        ("1MS", [0, 0, 0, 0, 0, 1, 2]),
+        ("1ME", [0, 0, 0, 0, 0, 1, 2]),
+        ("1QE", [0, 0, 0, 0, 0, 0, 1]),
+        ("1YS", [0, 0, 0, 0, 0, 0, 0]),
+        ("2D", [0, 1, 2, 2, 3, 3, 4]),
+    ],
+)
+def test_a_period_holds_what_pandas_says(tmp_path: Path, period: str, steps: list[int]) -> None:
+    days = ("07-03", "07-08", "07-09", "07-10", "07-31", "08-01", "10-01")
+    scenes = [
+        Scene(f"i{k}", {"v": plain(tmp_path, f"v{k}", k + 1)}, f"2023-{day}T10:00:00")
+        for k, day in enumerate(days)
+    ]
+    cube = collect(*scenes).get_xarray(groupby=period)
+    firsts = [steps.index(step) + 1 for step in range(max(steps) + 1)]
+    assert cube.v.values[:, 0, 0].tolist() == firsts
+    members = collect(*scenes).get_xarray(groupby=period, mosaic="count").v.values[:, 0, 0]
+    assert members.tolist() == [steps.count(step) for step in range(max(steps) + 1)]
+
+
 def test_ascending_and_descending_never_mix(tmp_path: Path) -> None:
     orbits = [("ascending", 44), ("descending", 95), ("ascending", 117), ("ascending", 44)]
     scenes = [
