@@ -20,6 +20,7 @@ import pytest
 import rasterio
 import shapely
 import xarray as xr
+from test_stores import s3
 from typer.testing import CliRunner
 
 import rasteret_dask as rd
@@ -258,6 +259,40 @@ def test_a_repair_that_is_killed_goes_on(
     assert not markers.exists()
     write_zarr(calm, tmp_path / "calm.zarr")
     assert files(out) == files(tmp_path / "calm.zarr")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with s3() as store:
+        for name, value in {
+            "AWS_ENDPOINT_URL": store.storage.options["endpoint"],
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield "s3://bucket"
+
+
+@pytest.mark.slow
+def test_ledger_record_and_store_in_a_bucket(
+    server: RangeServer, workspace: Path, bucket: str
+) -> None:
+    collection = rd.load(workspace / "demo")
+    how = {"bands": ["B04"], "groupby": "id", "chunks": "tile", "fill_value": 0, **ONE_ZONE}
+    calm = collection.get_xarray(**how, storage=QUICK)
+    server.configure(faults=[Fault("status", match="*0703*/B04.tif", status=404)])
+    ledger = f"{bucket}/ledger"
+    bad = collection.get_xarray(**how, storage=QUICK, on_error="record", ledger=ledger)
+    write_zarr(bad, f"{bucket}/out.zarr")
+    holes = len(read_ledger(ledger, bad.attrs["rasteret_run"]))
+    assert holes == 9
+    assert bad.attrs["rasteret_record"].startswith(f"{ledger}/2")
+    server.configure(faults=[])
+    assert rd.repair(bad.attrs["rasteret_record"], f"{bucket}/out.zarr").computed == holes
+    mended = xr.open_zarr(f"{bucket}/out.zarr", mask_and_scale=False)
+    assert np.array_equal(mended.B04, calm.B04)
+    assert rd.repair(bad.attrs["rasteret_record"], f"{bucket}/out.zarr").holes == 0
 
 
 # --- pipelines -----------------------------------------------------------------------------------
