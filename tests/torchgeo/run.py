@@ -1,8 +1,8 @@
 # ruff: noqa: T201 -- a script that reports to its terminal
 """Install what this interpreter supports and run the TorchGeo tests for real: ``python tests/torchgeo/run.py [pytest arguments]``.
 
-The environment is ``.venv-torchgeo-X.Y``, made once and again when ``pyproject.toml`` has changed. A machine without room for it says so
-and skips; anything else that goes wrong is a failure.
+The environment is ``.venv-torchgeo-X.Y``, made once and again when ``pyproject.toml`` or this file has changed. A machine without
+room for it says so and skips; anything else that goes wrong is a failure.
 """
 
 from __future__ import annotations
@@ -19,13 +19,21 @@ ROOM = 9
 # The last TorchGeo for 3.11 is 0.8.1; these go together, and a CPU build of this torch may be at hand.
 OLD = ["torch==2.13.0", "torchvision==0.28.0", "torchgeo==0.8.1", "requests"]
 NEW = ["torch", "torchvision", "torchgeo>=0.10"]
-TOOLS = ["pytest>=8", "pytest-timeout>=2.3", "matplotlib>=3.8", "packaging"]
+TOOLS = [
+    "ipykernel>=6.29",
+    "matplotlib>=3.8",
+    "nbclient>=0.10",
+    "packaging",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+]
 
 
 def install(home: Path) -> bool:
     """Make the environment; False when pip could not."""
     python, stamp = home / "bin" / "python", home / ".installed"
-    if stamp.exists() and stamp.stat().st_mtime >= (ROOT / "pyproject.toml").stat().st_mtime:
+    asked = max(path.stat().st_mtime for path in (ROOT / "pyproject.toml", Path(__file__)))
+    if stamp.exists() and stamp.stat().st_mtime >= asked:
         return True
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     packages = OLD if sys.version_info < (3, 12) else NEW
