@@ -285,7 +285,8 @@ def build(
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
             built, headers = build_collection(what, storage)
-        show({**facts(built, as_json), "headers": headers}, as_json=as_json)
+        cost = {} if built.report is None else {"retries": built.report.retries}
+        show({**facts(built, as_json), "headers": headers, **cost}, as_json=as_json)
 
 
 def _split(text: str, by: str, count: int, option: str) -> list[str]:
