@@ -81,6 +81,8 @@ def test_no_header_is_read_and_neighbours_share_tiles(demo: Demo, zone33: Any) -
         dataset.__getitems__(first[k : k + 8])
     # 4 × 4 tiles of 128 pixels hold 8 × 8 chips of 64; neighbours in the file come in one request.
     assert demo.server.counters().requests <= 16
+    # Headers lie in front of the first tile.
+    assert min(entry.range[0] for entry in demo.server.log() if entry.range) >= 512
     item = demo.path(demo.items("33TTN")[0], "red")
     fetched = demo.server.counters().bytes
     assert fetched < item.stat().st_size
