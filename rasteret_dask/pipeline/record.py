@@ -16,6 +16,8 @@ from rasteret_dask.documents import validate
 from rasteret_dask.model import Ledger
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_vectors
+from rasteret_dask.pipeline.stack import stacked
+from rasteret_dask.pipeline.work import StackStep
 from rasteret_dask.runs import FORMAT, VERSION, Ending, Record, end, load, snapshot_of, unsigned
 
 __all__ = [
@@ -82,7 +84,7 @@ def vectors_of(record: Record) -> Vectors:
 def digest_of(
     pipeline: Pipeline, collection: Collection, vectors: Vectors, package: str | None = None
 ) -> str:
-    """Equal for equal results: of the pipeline, the snapshot and the vector files.
+    """Equal for equal results: of the pipeline, the snapshots and the vector files.
 
     Parameters
     ----------
@@ -96,5 +98,7 @@ def digest_of(
         for name, frame in vectors.items()
     }
     package = version("rasteret-dask") if package is None else package
-    text = json.dumps([package, said, shapes, snapshot_of(collection)])
+    others = [stacked(step.stack) for step in pipeline.steps if isinstance(step, StackStep)]
+    snapshots = [snapshot_of(one) for one in (collection, *others)]
+    text = json.dumps([package, said, shapes, *snapshots])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -33,7 +33,7 @@ def check(step: StackStep, shape: Shape, path: str) -> Shape:
 def apply(step: StackStep, dataset: xr.Dataset) -> xr.Dataset:
     """Open the other collection on the grid of `dataset`, lazily, and add its bands."""
     arguments = _arguments(step.stack, dataset)
-    cube = _collection(step.stack).get_xarray(**arguments).isel(time=0, drop=True)
+    cube = stacked(step.stack).get_xarray(**arguments).isel(time=0, drop=True)
     added = {}
     for band in step.stack.bands:
         # Equal labels, bit for bit: xarray aligns by them.
@@ -48,10 +48,11 @@ def apply(step: StackStep, dataset: xr.Dataset) -> xr.Dataset:
 
 def explain(step: Stack, dataset: xr.Dataset) -> Explanation:
     """What reading the bands on the grid of `dataset` will cost."""
-    return _collection(step).explain(**_arguments(step, dataset))
+    return stacked(step).explain(**_arguments(step, dataset))
 
 
-def _collection(step: Stack) -> Collection:
+def stacked(step: Stack) -> Collection:
+    """The other collection, after its subset."""
     subset = step.collection.subset
     area = None
     if subset is not None and subset.geometries is not None:

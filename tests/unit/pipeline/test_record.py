@@ -123,6 +123,20 @@ def test_a_run_that_goes_on_goes_on_with_its_own_snapshot(make, tmp_path, scenes
     assert run(make(), resume=True).items == 6
 
 
+def test_a_collection_that_is_stacked_counts_too(make, tmp_path, scenes, collection):
+    other = api.build(
+        "earthsearch/sentinel-2-l2a", name="d", static_catalog=scenes, workspace_dir=tmp_path
+    )
+    stack = {"stack": {"collection": {"load": f"{tmp_path}/d"}, "bands": ["B08"]}}
+    made = make(steps=[*STEPS, stack])
+    run(made)
+    assert run(made, resume=True).reused
+    third = write_demo_catalog(tmp_path / "third", size=64, dates=DATES[2:], blocksize=128)
+    found = pystac.Catalog.from_file(third).get_items(recursive=True)
+    other.append([item.make_asset_hrefs_absolute() for item in found])
+    assert not run(made, resume=True).reused
+
+
 class Strange(Exception):
     """An error of somebody else's, whose text may hold anything."""
 
