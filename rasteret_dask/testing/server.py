@@ -179,8 +179,8 @@ class RangeServer:
         config = {"directory": str(self.directory), "port": self.port, **self._settings}
         if self.tls:
             self._folder = tempfile.TemporaryDirectory(prefix="range-server-")
-            self.certificate, key = write_certificate(Path(self._folder.name))
-            config.update(certificate=str(self.certificate), key=str(key))
+            self.certificate, own, key = write_authority(Path(self._folder.name))
+            config.update(certificate=str(own), key=str(key))
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_SCRIPT)],
             stdin=subprocess.PIPE,
@@ -295,29 +295,65 @@ class RangeServer:
 def write_certificate(folder: Path) -> tuple[Path, Path]:
     """Write a self-signed certificate for ``127.0.0.1`` and its key; returns both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    certificate = _certificate("localhost", key, "localhost", key, authority=True)
+    return _write(folder / "certificate.pem", certificate), _write_key(folder / "key.pem", key)
+
+
+def write_authority(folder: Path) -> tuple[Path, Path, Path]:
+    """Write an authority, a certificate of its for ``127.0.0.1``, and that one's key; returns the paths.
+
+    rustls, and so obstore, takes no authority's certificate for a server's own.
+    """
+    signer, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _certificate("tests", signer, "tests", signer, authority=True)
+    certificate = _certificate("localhost", key, "tests", signer, authority=False)
+    return (
+        _write(folder / "authority.pem", authority),
+        _write(folder / "certificate.pem", certificate),
+        _write_key(folder / "key.pem", key),
+    )
+
+
+def _certificate(
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
+    return (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(_named(subject))
+        .issuer_name(_named(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(days=2))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
+        .sign(signer, hashes.SHA256())
     )
-    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _write(path: Path, certificate: x509.Certificate) -> Path:
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> Path:
+    path.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    key_path.chmod(0o600)
-    return certificate_path, key_path
+    path.chmod(0o600)
+    return path

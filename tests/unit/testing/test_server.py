@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.store import HTTPStore
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.testing.server import Fault, RangeServer, ServerError
@@ -245,7 +246,7 @@ class TestFaults:
             Fault("explode")
 
 
-def test_tls(folder: Path) -> None:
+def test_tls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with RangeServer(folder, tls=True) as server:
         assert server.url.startswith("https://")
         trusting = ssl.create_default_context(cafile=str(server.certificate))
@@ -254,6 +255,9 @@ def test_tls(folder: Path) -> None:
         with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
             urllib.request.urlopen(server.url + BIG)
         certificate = server.certificate
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # rustls is stricter than OpenSSL
+        store = HTTPStore(server.url)
+        assert bytes(store.get_range("sub/big file.bin", start=0, end=10)) == CONTENT[:10]
     assert certificate is not None
     assert not certificate.exists()
 
