@@ -109,6 +109,7 @@ def band_array(bands: Sequence[HeaderBand | None]) -> pa.StructArray:
 
 
 _Plane = tuple[Level, int]
+_Table = npt.NDArray[np.uint64]
 
 
 def _struct(kind: pa.StructType, arrays: Mapping[str, pa.Array], mask: Any = None) -> Any:
@@ -118,22 +119,22 @@ def _struct(kind: pa.StructType, arrays: Mapping[str, pa.Array], mask: Any = Non
 
 def _tables(planes: Sequence[_Plane | None]) -> dict[str, pa.Array]:
     """Lists of tiles, one for each plane of a level; empty for None."""
-    levels = [None if one is None else one[0] for one in planes]
-    tiles = [slice(None) if one is None else _tiles(*one) for one in planes]
+    cut = [(_NONE, _NONE) if one is None else _tiles(*one) for one in planes]
     return {
-        "tile_offsets": _lists([v.offsets[t] if v else _NONE for v, t in zip(levels, tiles)]),
-        "tile_byte_counts": _lists([v.counts[t] if v else _NONE for v, t in zip(levels, tiles)]),
+        "tile_offsets": _lists([offsets for offsets, _ in cut]),
+        "tile_byte_counts": _lists([counts for _, counts in cut]),
     }
 
 
-def _tiles(level: Level, plane: int) -> slice:
+def _tiles(level: Level, plane: int) -> tuple[_Table, _Table]:
     if level.planar != 2:
-        return slice(None)
+        return level.offsets, level.counts
     down, across = level.grid
-    return slice(plane * down * across, (plane + 1) * down * across)
+    mine = slice(plane * down * across, (plane + 1) * down * across)
+    return level.offsets[mine], level.counts[mine]
 
 
-def _lists(tables: Sequence[npt.NDArray[np.uint64]]) -> pa.ListArray:
+def _lists(tables: Sequence[_Table]) -> pa.ListArray:
     values = np.concatenate(tables) if tables else _NONE
     return pa.ListArray.from_arrays(_ends(tables), pa.array(values.view(np.int64)))
 
@@ -161,7 +162,8 @@ def _listed(
     taken = pa.ListArray.from_arrays(_ends(rows), common).take(which)
     every = taken.flatten()
     arrays = {f.name: every.field(f.name) for f in names}
-    arrays |= _tables([part for band in present for part in parts(band)])
+    # Where nothing of the kind has any, nothing has.
+    arrays |= _tables([part for band in present for part in parts(band)] if flat else [])
     made = _struct(schema.LEVEL_TYPE, arrays, every.is_null())
     return pa.ListArray.from_arrays(taken.offsets, made)
 
@@ -211,7 +213,7 @@ def _overviews(band: HeaderBand) -> list[_Plane | None]:
 
 def _masks(band: HeaderBand) -> list[_Plane | None]:
     header = band.header
-    if any(mask is not None for mask in header.masks):
+    if any(header.masks):
         return [None if mask is None else (mask, 0) for mask in header.masks]
     # An alpha band in the band's own tiles is found by its layout; one in a plane of its own would be lost here.
     alpha = _alpha_plane(band.full)

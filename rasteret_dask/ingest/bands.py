@@ -21,17 +21,19 @@ Json = Mapping[str, Any]
 def bands_of_asset(asset: Json) -> list[Json]:
     """What STAC says of an asset's bands: ``bands`` of 1.1, or ``eo:bands`` and ``raster:bands``
     joined by position."""
-    new, eo, raster = (
-        [band if isinstance(band, Mapping) else {} for band in asset.get(name) or ()]
-        for name in ("bands", "eo:bands", "raster:bands")
-    )
+    new = _bands(asset.get("bands"))
     if new:
         return new
+    eo, raster = _bands(asset.get("eo:bands")), _bands(asset.get("raster:bands"))
     count = max(len(eo), len(raster))
     return [
         {**(raster[i] if i < len(raster) else {}), **(eo[i] if i < len(eo) else {})}
         for i in range(count)
     ]
+
+
+def _bands(said: Any) -> list[Json]:
+    return [band if isinstance(band, Mapping) else {} for band in said] if said else []
 
 
 def common_name(band: Json) -> str | None:

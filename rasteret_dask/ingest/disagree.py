@@ -69,18 +69,33 @@ def compare(
         Empty when they agree, or when either is silent.
     """
     asset = item.get("assets", {}).get(asset_key, {})
-    said = {**(item.get("properties") or {}), **asset}
-    found = [
-        *_shape(said, header),
-        *_transform(said, header),
-        *_crs(said, header),
-        *_bands(asset, header),
-    ]
+    found = contradictions({**(item.get("properties") or {}), **asset}, asset, header)
     name = str(item.get("id", ""))
     return tuple(Disagreement(name, asset_key, *parts) for parts in found)
 
 
 _Parts = tuple[str, str, str]
+
+
+def contradictions(
+    said: Mapping[str, Any], asset: Mapping[str, Any], header: TiffHeader
+) -> list[tuple[str, str, str]]:
+    """As `compare`, of an asset by itself: field, what STAC says, what the file says.
+
+    Parameters
+    ----------
+    said : mapping
+        The asset's fields, those of its item among them.
+    asset : mapping
+        The asset's own.
+    header : TiffHeader
+    """
+    return [
+        *_shape(said, header),
+        *_transform(said, header),
+        *_crs(said, header),
+        *_bands(asset, header),
+    ]
 
 
 def _shape(said: Mapping[str, Any], header: TiffHeader) -> list[_Parts]:
