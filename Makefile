@@ -47,11 +47,11 @@ parity:
 
 bench: setup
 	$(PIP) install -e ".[bench]"
-	$(BIN)/python -m benchmarks.run --page
+	$(BIN)/python -m benchmarks.quick --minutes 120 --json bench.json --page
 
 bench-quick: setup
 	$(PIP) install -e ".[bench]"
-	$(BIN)/python -m benchmarks.quick
+	$(BIN)/python -m benchmarks.quick --minutes 12 --settings s2 --tools floor,rasterio-16,odc-stac,ours,ours-numpy,ours-cluster
 
 faults: setup
 	$(BIN)/python -W ignore -m benchmarks.faults

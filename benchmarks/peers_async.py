@@ -254,7 +254,11 @@ def virtual_tiff(work: Workload, root: str) -> Job:
     from virtual_tiff import VirtualTIFF
 
     if work.kind in ("warp", "lazy", "chips"):
-        raise Unable("virtual-tiff does not reproject" if work.kind == "warp" else "not written")
+        raise Unable(
+            "virtual-tiff does not reproject"
+            if work.kind == "warp"
+            else f"not written for {work.kind}"
+        )
     registry = ObjectStoreRegistry({root: HTTPStore(root, client_options={"allow_http": True})})
     parser = VirtualTIFF(ifd=0)
     pairs = [(s, b) for s in range(len(work.scenes)) for b in range(len(work.bands))]
