@@ -1,18 +1,26 @@
 """Opening many scenes: seconds, memory, bytes of graph a tile-read, and what the scheduler pays.
 
-``python -m benchmarks.graph [scenes]``: rows of generated headers (121 tiles a band), no server and no pixels.
+``python -m benchmarks.graph [scenes ...]``: rows of generated headers (121 tiles a band), no server and no pixels. The scheduler is a
+process of its own without workers, so that its seconds and memory are those of unpacking the graph and knowing its tasks, and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
+from distributed import Client
 from distributed.protocol.pickle import dumps
 
 from rasteret_dask.index import schema
@@ -64,30 +72,86 @@ def rows(scenes: int) -> pa.Table:
     return pa.Table.from_pylist(made, schema=schema.make_schema(BANDS))
 
 
+@contextlib.contextmanager
+def scheduler() -> Iterator[tuple[Client, psutil.Process]]:
+    """A Dask scheduler in a process of its own, without any worker."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "scheduler.json")
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+        command += ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", file]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            until = time.monotonic() + 60
+            while not os.path.exists(file) and time.monotonic() < until:
+                time.sleep(0.1)
+            with Client(scheduler_file=file, set_as_default=False) as client:
+                yield client, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def scheduler_cost(arrays: list[Any]) -> tuple[int, float, float]:
+    """Tasks, CPU seconds and MiB of a scheduler that is given arrays to compute."""
+    with scheduler() as (client, process):
+        # What it imports to unpack our graphs is nobody's.
+        small = open_cube(rows(2), _request({}))
+        warm = client.compute([small[band].data for band in BANDS])
+        _settled(client, process)
+        cpu, memory = _cpu(process), process.memory_info().rss
+        before = client.run_on_scheduler(_tasks)
+        held = client.compute(arrays)
+        while client.run_on_scheduler(_tasks) <= before:
+            time.sleep(0.2)
+        _settled(client, process)
+        tasks = client.run_on_scheduler(_tasks) - before
+        spent, grown = _cpu(process) - cpu, (process.memory_info().rss - memory) / 2**20
+        del warm, held
+        return tasks, spent, grown
+
+
+def _tasks(dask_scheduler: Any = None) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _settled(client: Client, process: psutil.Process) -> None:
+    """Wait until the scheduler has nothing to do for a second."""
+    quiet, last = 0, _cpu(process)
+    while quiet < 5:
+        time.sleep(0.2)
+        now = _cpu(process)
+        quiet = quiet + 1 if now - last < 0.05 else 0
+        last = now
+
+
 def main() -> None:
     """Print one line for each number of scenes."""
     sizes = [int(v) for v in sys.argv[1:]] or [1000]
     # Imports and first calls are nobody's.
     open_cube(rows(2), _request({}))
-    print("scenes  open s (CPU)  graph B/tile-read  materialise s  explain s  peak MB")
+    head = ("scenes", "tile-reads", "open s (CPU)", "graph B/tile-read", "explain s", "peak MB")
+    print("  ".join((*head, "tasks", "scheduler CPU s", "scheduler MB")))
     for scenes in sizes:
         table = rows(scenes)
         wall, cpu = time.perf_counter(), time.process_time()
         cube = open_cube(table, _request({}))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        graphs = [cube[band].data.dask for band in BANDS]
-        size = sum(len(dumps(g)) for g in graphs)
-        began = time.perf_counter()
-        tasks = sum(len(dict(g)) for g in graphs)
-        materialise = time.perf_counter() - began
+        size = sum(len(dumps(cube[band].data.dask)) for band in BANDS)
         began = time.perf_counter()
         explain_plans(plan_cube(table, _request({})).bands)
         explain = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         reads = scenes * len(BANDS) * COUNT
+        tasks, spent, grown = scheduler_cost([cube[band].data for band in BANDS])
         print(
-            f"{scenes:6d}  {wall:.2f} ({cpu:.2f})  {size / reads:6.1f}  "
-            f"{materialise:.2f} for {tasks} tasks  {explain:.2f}  {peak:.0f}"
+            f"{scenes:6d}  {reads:9d}  {wall:.2f} ({cpu:.2f})  {size / reads:6.1f}  {explain:.2f}  "
+            f"{peak:.0f}  {tasks}  {spent:.1f}  {grown:.0f}",
+            flush=True,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -418,3 +419,20 @@ def test_several_items_a_step_give_means_or_lists(tmp_path: Path) -> None:
     assert dt.datetime(2023, 7, 1) < cube.time.values[0].astype("datetime64[ms]").astype(
         dt.datetime
     )
+
+
+# --- the graph -----------------------------------------------------------------------------------
+def test_an_unsliced_graph_takes_less_than_twenty_bytes_a_tile_read(tmp_path: Path) -> None:
+    values = RNG.integers(1, 9999, (176, 176)).astype(np.uint16)
+    files = {band: cog(tmp_path, band, values, blocksize=16) for band in ("a", "b")}
+    start = dt.datetime(2015, 7, 1)
+    scenes = [
+        Scene(f"S2A_33UXP_{k:06d}", files, str(start + dt.timedelta(days=k))) for k in range(60)
+    ]
+    collection = collect(*scenes)
+    cube = collection.get_xarray()
+    reads = 60 * 2 * 121
+    assert collection.explain().total.tiles == reads
+    size = sum(len(pickle.dumps(cube[band].data.dask)) for band in ("a", "b"))
+    assert size / reads < 20
+    assert pickle.dumps(cube.a.data.dask) == pickle.dumps(collection.get_xarray().a.data.dask)
