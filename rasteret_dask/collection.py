@@ -197,12 +197,12 @@ class Collection(Reads, Samples, Tables, Training):
         """
         conditions = query.column_expressions(columns, self.schema)
         if bbox is not None:
-            conditions.append(query.bbox_expression(bbox))
+            conditions.append(query.bbox_expression(bbox, self.schema))
         if date_range is not None:
-            conditions.append(query.date_expression(date_range, self.schema.names))
+            conditions.append(query.date_expression(date_range, self.schema))
         if split is not None:
             conditions += query.column_expressions({split_column: split}, self.schema)
-        found = self.where(query.every(conditions))
+        found = self._where(query.every(conditions))
         if cloud_cover_lt is not None:
             found = found._less_cloudy(cloud_cover_lt)
         if geometries is None:
@@ -210,7 +210,16 @@ class Collection(Reads, Samples, Tables, Training):
         return found._meeting(geometries, geometry_crs, geometry_column)
 
     def where(self, expression: Any) -> Collection:
-        """Items that an Arrow expression holds for; see ``pyarrow.compute.field``."""
+        """Items that an Arrow expression holds for; see ``pyarrow.compute.field``.
+
+        Raises
+        ------
+        ArgumentError
+            It is no expression, or the table cannot answer it.
+        """
+        return self._where(query.checked(expression, self.schema))
+
+    def _where(self, expression: Any) -> Collection:
         return replace(self, view=self.view.where(expression))
 
     def select_split(self, split: str | Sequence[str], column: str = "split") -> Collection:
@@ -219,6 +228,8 @@ class Collection(Reads, Samples, Tables, Training):
 
     def head(self, n: int = 5) -> Collection:
         """The first `n` items in the order (datetime, id)."""
+        if n < 0:
+            raise ArgumentError(f"head({n}): a number of items is not negative")
         return replace(self, view=in_memory(self.view.head(n)), commit=None)
 
     def _less_cloudy(self, limit: float) -> Collection:
@@ -230,18 +241,18 @@ class Collection(Reads, Samples, Tables, Training):
             silent = self.view.count(pc.field(schema.CLOUD_COVER).is_null())
             if silent:
                 log.warning("%d items do not say how cloudy they are and are left out", silent)
-        return self.where(expression)
+        return self._where(expression)
 
     def _meeting(self, geometries: Any, crs: Any, column: str | None) -> Collection:
         # A bare tuple is a bbox: lon/lat, unless the caller says otherwise.
         if crs is None and is_box(geometries):
             return self.subset(bbox=geometries)
         shapes = to_geometries(geometries, crs, column)
-        near = self.where(query.bbox_expression(query.geometry_bounds(shapes)))
+        near = self._where(query.bbox_expression(query.geometry_bounds(shapes), self.schema))
         wanted = (schema.ID, schema.GEOMETRY, schema.BBOX)
         table = near.view.read([name for name in wanted if name in self.schema.names])
         hits = table.column(schema.ID).filter(pa.array(query.intersecting(table, shapes)))
-        return near.where(pc.field(schema.ID).isin(hits.combine_chunks()))
+        return near._where(pc.field(schema.ID).isin(hits.combine_chunks()))
 
     # --- kept up to date -----------------------------------------------------------------------
     def append(self, items: Any = None) -> Collection:
@@ -302,11 +313,18 @@ class Collection(Reads, Samples, Tables, Training):
     # --- the table -----------------------------------------------------------------------------
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows as an Arrow table in the order (datetime, id); all columns by default."""
-        return self.view.read(columns)
+        return self.view.read(self._known(columns))
+
+    def _known(self, columns: Sequence[str] | None) -> Sequence[str] | None:
+        for name in columns or ():
+            if name not in self.schema.names:
+                hint = f"columns: {', '.join(self.schema.names)}"
+                raise ArgumentError(f"the collection has no column {name!r}", hint=hint)
+        return columns
 
     def to_batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Rows in pieces, without holding them all."""
-        return self.view.batches(columns)
+        return self.view.batches(self._known(columns))
 
     def to_geopandas(self, columns: Sequence[str] | None = None) -> Any:
         """Footprints and properties, without headers, as a GeoDataFrame in CRS84."""

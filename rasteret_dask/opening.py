@@ -25,6 +25,7 @@ from rasteret_dask.grid.given import plain_table
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Commit, read_commit
 from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
+from rasteret_dask.index.foreign import as_rows
 from rasteret_dask.index.joined import join
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.report import BuildReport
@@ -137,8 +138,10 @@ def as_collection(
     ------
     CollectionError
         A column is missing.
+    DuplicateItemError
+        Two rows have one id.
     """
-    view = table if hasattr(table, "dataset") else in_memory(_as_table(table))
+    view = table if hasattr(table, "dataset") else in_memory(as_rows(_as_table(table)))
     check_columns(view.schema)
     document = schema.document(view.schema)
     return Collection(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import shapely
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import CRS84, crs_text, is_geographic
+from rasteret_dask.grid.single import checked, each, one
 
 _NAMES = ("geometry", "geom", "wkb_geometry", "wkb")
 _PAIRS = (("x", "y", None), ("lon", "lat", CRS84), ("longitude", "latitude", CRS84))
@@ -104,6 +103,7 @@ def understand_points(
     """
     if (x_column is None) != (y_column is None):
         raise ArgumentError("x_column and y_column go together")
+    given = _pairs(given)
     if isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] == 2:
         x, y = (np.ascontiguousarray(given[:, k], dtype=np.float64) for k in (0, 1))
         return _points(x, y, None, resolve_crs(None, crs, tabular=False))
@@ -125,6 +125,18 @@ def understand_points(
         )
     x, y = shapely.get_x(found.geometries), shapely.get_y(found.geometries)
     return _points(x, y, found.columns, resolve_crs(found.crs, crs, tabular=found.tabular))
+
+
+def _pairs(given: Any) -> Any:
+    """Return a list of (x, y) as an array; all else as it is."""
+    if not isinstance(given, (list, tuple)) or not given:
+        return given
+    number = (int, float, np.number)
+    pairs = all(
+        isinstance(p, (list, tuple)) and len(p) == 2 and all(isinstance(v, number) for v in p)
+        for p in given
+    )
+    return np.array(given, dtype=np.float64) if pairs else given
 
 
 def resolve_crs(said: str | None, asked: Any, *, tabular: bool) -> str:
@@ -241,7 +253,7 @@ def _understand(given: Any, column: str | None) -> Given:
     if hasattr(given, "__arrow_c_stream__"):
         stream = pa.chunked_array(given)
         return _from_arrow(pa.field("", stream.type), stream)
-    listed = _each(given)
+    listed = each(given)
     found = np.empty(len(listed), dtype=object)
     found[:] = listed
     return Given(found)
@@ -285,7 +297,7 @@ def _from_geopandas(given: Any, column: str | None) -> Given:
 def _from_pandas(given: Any, column: str | None) -> Given:
     name = _pick_column(list(map(str, given.columns)), column)
     rest = pa.Table.from_pandas(given.drop(columns=[name]), preserve_index=False)
-    listed = [_one(value, k) for k, value in enumerate(given[name])]
+    listed = [one(value, k) for k, value in enumerate(given[name])]
     found = np.empty(len(listed), dtype=object)
     found[:] = listed
     return Given(found, None, rest, tabular=True)
@@ -360,10 +372,10 @@ def _from_arrow(field: pa.Field, column: pa.ChunkedArray) -> Given:
         kind = kind.storage_type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         values = column.cast(kind).to_numpy() if kind != field.type else column.to_numpy()
-        return Given(_checked(lambda: shapely.from_wkb(values)), said)
+        return Given(checked(lambda: shapely.from_wkb(values)), said)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         values = column.cast(kind).to_numpy() if kind != field.type else column.to_numpy()
-        return Given(_checked(lambda: shapely.from_wkt(values)), said)
+        return Given(checked(lambda: shapely.from_wkt(values)), said)
     if extension:
         table = pa.table([column], schema=pa.schema([field.with_name("geometry")]))
         return Given(_native(table).geometries, said)
@@ -392,54 +404,3 @@ def _extension_crs(field: pa.Field) -> str | None:
         raw = field.type.__arrow_ext_serialize__()
     said = json.loads(raw or b"{}").get("crs")
     return None if said is None else plain_crs(said)
-
-
-# --- single geometries ---------------------------------------------------------------------------
-def _each(given: Any) -> list[BaseGeometry]:
-    if isinstance(given, (BaseGeometry, bytes, bytearray, memoryview, str)):
-        return [_one(given, 0)]
-    if isinstance(given, Mapping):
-        return _geojson(given)
-    if hasattr(given, "__geo_interface__"):
-        return _geojson(given.__geo_interface__)
-    if isinstance(given, (Sequence, np.ndarray)):
-        return [g for one in given for g in _each(one)]
-    raise ArgumentError(
-        f"{type(given).__name__} is no geometry",
-        hint="give a box, shapely geometries, GeoJSON, WKB, WKT, a GeoDataFrame or a table",
-    )
-
-
-def _one(value: Any, number: int) -> BaseGeometry:
-    if isinstance(value, BaseGeometry):
-        return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        found: BaseGeometry = _checked(lambda: shapely.from_wkb(bytes(value)))
-        return found
-    if isinstance(value, str):
-        found = _checked(lambda: shapely.from_wkt(value))
-        return found
-    if isinstance(value, Mapping):
-        listed = _geojson(value)
-        if len(listed) == 1:
-            return listed[0]
-    raise ArgumentError(f"geometry {number} is a {type(value).__name__}, no geometry")
-
-
-def _geojson(given: Mapping[str, Any]) -> list[BaseGeometry]:
-    kind = given.get("type")
-    if kind == "FeatureCollection":
-        return [g for feature in given["features"] for g in _geojson(feature)]
-    if kind == "Feature":
-        return [_checked(lambda: shape(given["geometry"]))]
-    return [_checked(lambda: shape(dict(given)))]
-
-
-def _checked(make: Any) -> Any:
-    try:
-        found = make()
-    except (ShapelyError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ArgumentError(f"a geometry cannot be understood: {error}") from None
-    if found is None:
-        raise ArgumentError("a geometry is missing")
-    return found

@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import and_
 from typing import Any, TypeAlias
@@ -39,14 +40,19 @@ def every(expressions: Iterable[Expression | None]) -> Expression | None:
     return reduce(and_, given) if given else None
 
 
-def bbox_expression(bbox: Any) -> Expression:
+def bbox_expression(bbox: Any, table: pa.Schema | None = None) -> Expression:
     """Items whose box meets a lon/lat box; either may cross the antimeridian.
 
     Raises
     ------
     ArgumentError
-        The box is none.
+        The box is none, or the table has no boxes.
     """
+    if table is not None and schema.BBOX not in table.names:
+        raise ArgumentError(
+            "the table has no column 'bbox', so its items cannot be found by place",
+            hint="give it one, or a column 'geometry' of WKB before as_collection",
+        )
     west, south, east, north = check_bbox(bbox)
     xmin, ymin, xmax, ymax = (pc.field(schema.BBOX, n) for n in ("xmin", "ymin", "xmax", "ymax"))
     lat = (ymin <= north) & (ymax >= south)
@@ -60,31 +66,61 @@ def bbox_expression(bbox: Any) -> Expression:
     return lat & lon
 
 
-def date_expression(value: Any, names: Iterable[str] = (schema.START, schema.END)) -> Expression:
+def date_expression(value: Any, table: pa.Schema) -> Expression:
     """Items of a range of time; those that are intervals match when they overlap it.
 
     Parameters
     ----------
     value
         What `times.parse_range` takes.
-    names : iterable of str
-        Columns of the table; without interval columns the instant alone decides.
+    table : pyarrow.Schema
+        Without interval columns the instant alone decides.
     """
     start, end = parse_range(value)
-    instant = _within(schema.DATETIME, schema.DATETIME, (start, end))
-    if not {schema.START, schema.END} <= set(names):
+    instant = _within(schema.DATETIME, schema.DATETIME, (start, end), table)
+    if not {schema.START, schema.END} <= set(table.names):
         return instant
-    return instant | _within(schema.START, schema.END, (start, end))
+    return instant | _within(schema.START, schema.END, (start, end), table)
 
 
-def _within(first: str, last: str, span: Range) -> Expression:
+def _within(first: str, last: str, span: Range, table: pa.Schema) -> Expression:
     start, end = span
     parts = []
     if end is not None:
-        parts.append(pc.field(first) <= pa.scalar(end, schema.TIMESTAMP))
+        parts.append(pc.field(first) <= _moment(end, table.field(first).type))
     if start is not None:
-        parts.append(pc.field(last) >= pa.scalar(start, schema.TIMESTAMP))
+        parts.append(pc.field(last) >= _moment(start, table.field(last).type))
     return every(parts) if parts else pc.field(first).is_valid()
+
+
+def _moment(value: datetime, kind: pa.DataType) -> pa.Scalar:
+    """A moment (naive, UTC) as a column has it: others' may have zones and other units."""
+    if not pa.types.is_timestamp(kind):
+        raise ArgumentError(f"a column of times is {kind}")
+    zoned = value if kind.tz is None else value.replace(tzinfo=UTC)
+    return pa.scalar(zoned, pa.timestamp("us", kind.tz)).cast(kind, safe=False)
+
+
+def checked(expression: Any, table: pa.Schema) -> Expression:
+    """An Arrow expression that the table can answer.
+
+    Raises
+    ------
+    ArgumentError
+        It is none, names a column that there is not, or compares what cannot be compared.
+    """
+    if not isinstance(expression, pc.Expression):
+        raise ArgumentError(
+            f"a condition is an Arrow expression, not a {type(expression).__name__}",
+            hint="where(pyarrow.compute.field('eo:cloud_cover') < 10), or subset(eo_cloud_cover_lt=10)",
+        )
+    try:
+        table.empty_table().filter(expression)
+    except (pa.ArrowException, KeyError) as error:
+        # Arrow's own message goes on with the whole schema.
+        reason = str(error).partition(" in id:")[0].splitlines()[0][:200]
+        raise ArgumentError(f"the condition cannot be asked of this table: {reason}") from None
+    return expression
 
 
 def cloud_expression(limit: float) -> Expression:
@@ -111,7 +147,7 @@ def column_expressions(filters: Mapping[str, Any], table: pa.Schema) -> list[Exp
     ArgumentError
         There is no such column.
     """
-    return [_column(key, value, table) for key, value in filters.items()]
+    return [checked(_column(key, value, table), table) for key, value in filters.items()]
 
 
 def _column(key: str, value: Any, table: pa.Schema) -> Expression:

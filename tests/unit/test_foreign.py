@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import shapely
 from affine import Affine
 from handmade import Scene, collect, make_table
 
 import rasteret_dask as rd
 from rasteret_dask import catalog as catalogs
-from rasteret_dask.errors import UnknownBandError
+from rasteret_dask.errors import ArgumentError, DuplicateItemError, UnknownBandError
 from rasteret_dask.model import BandInfo, DatasetDescriptor
 from rasteret_dask.testing.cog import make_cog
 
@@ -146,3 +149,85 @@ def test_an_unknown_dataset_is_exported_and_loaded(scene: Scene, tmp_path: Path)
     assert rd.load(tmp_path / "out", catalog=known).descriptor == descriptor
     loaded = rd.load("a", workspace_dir=tmp_path)
     assert replace(loaded, descriptor=None).bands == ["B04"]
+
+
+# --- tables that passed through other hands ------------------------------------------------------
+@pytest.fixture
+def three(scene: Scene) -> pa.Table:
+    said = {"geometry": shapely.to_wkb(shapely.box(15, 46.872, 15.128, 47))}
+    return make_table(
+        [
+            replace(scene, id=f"S2A_{day}", time=f"2023-07-0{day}T22:30:00", columns={**scene.columns, **said})
+            for day in (1, 2, 3)
+        ]
+    )  # fmt: skip
+
+
+KINDS = [pa.timestamp("ns"), pa.timestamp("ms", "UTC"), pa.timestamp("us", "Europe/Vienna")]
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_times_of_any_unit_and_zone_are_moments(
+    three: pa.Table, tmp_path: Path, kind: pa.DataType, where: str
+) -> None:
+    at = three.schema.get_field_index("datetime")
+    zoned = three["datetime"].cast(pa.timestamp("us", kind.tz and "UTC")).cast(kind)
+    table = three.set_column(at, "datetime", zoned)
+    if where == "file":
+        (tmp_path / "c").mkdir()
+        pq.write_table(table, tmp_path / "c" / "rows.parquet")
+        found = rd.load(tmp_path / "c")
+    else:
+        found = rd.as_collection(table)
+    one = found.subset(date_range="2023-07-02")
+    assert one.to_table(["id"])["id"].to_pylist() == ["S2A_2"]
+    cube = found.get_xarray(bbox=BOX, bands=["red"])
+    assert cube.time.values.astype("datetime64[m]").tolist()[0] == datetime(2023, 7, 1, 22, 30)
+    assert len(found.get_numpy(bbox=BOX, bands=["red"], date_range=("2023-07-02", None))) == 2
+
+
+def test_boxes_come_from_footprints_where_there_are_none(three: pa.Table) -> None:
+    found = rd.as_collection(three.drop_columns(["bbox"]))
+    assert np.array_equal(found.get_numpy(bbox=BOX), rd.as_collection(three).get_numpy(bbox=BOX))
+    assert found.bounds == pytest.approx((15, 46.872, 15.128, 47))
+    bare = rd.as_collection(three.drop_columns(["bbox", "geometry"]))
+    assert bare.get_numpy(bands="red").shape == (3, 128, 128)
+    with pytest.raises(ArgumentError, match="no column 'bbox'"):
+        bare.subset(bbox=BOX)
+
+
+def test_rows_of_one_id_are_refused(three: pa.Table) -> None:
+    with pytest.raises(DuplicateItemError, match="DISTINCT") as caught:
+        rd.as_collection(pa.concat_tables([three, three.slice(1, 1)]))
+    assert caught.value.item == "S2A_2"
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [
+        (lambda c: c.where(pc.field("nonsense") == 3), "cannot be asked"),
+        (lambda c: c.where("id = 3"), "Arrow expression"),
+        (lambda c: c.where(pc.field("id") < 3), "cannot be asked"),
+        (lambda c: c.subset(nonsense=3), "no column 'nonsense'"),
+        (lambda c: c.subset(platform_lt=3), "cannot be asked"),
+        (lambda c: c.subset(year="abc"), "cannot be asked"),
+        (lambda c: c.select_split("train"), "no column 'split'"),
+        (lambda c: c.to_table(["nonsense"]), "no column 'nonsense'"),
+        (lambda c: c.to_batches(["nonsense"]), "no column 'nonsense'"),
+        (lambda c: c.head(-1), "not negative"),
+        (lambda c: c.subset(date_range=("2023-09-01", "2023-08-01")), "before it starts"),
+        (lambda c: c.subset(date_range="yesterday"), "no date"),
+        (lambda c: c.subset(geometries=shapely.Polygon()), "is empty"),
+        (lambda c: c.subset(geometries=shapely.box(5e5, 5e6, 6e5, 6e6)), "no degrees"),
+        (lambda c: c.subset(geometries={"type": "Feature", "geometry": None}), "is missing"),
+        (lambda c: c.get_gdf(pa.table({"a": [1]}), geometry_column="b"), "no column 'b'"),
+        (lambda c: c.get_gdf(shapely.box(15, 46, 16, 47), geometry_crs="banana"), "banana"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_read(
+    three: pa.Table, ask: Any, what: str
+) -> None:
+    with pytest.raises(rd.RasteretError) as caught:
+        ask(rd.as_collection(three))
+    assert what in str(caught.value)

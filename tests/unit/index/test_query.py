@@ -106,7 +106,7 @@ def moments() -> pa.Table:
 )
 def test_dates(asked: Any, expected: list[str]) -> None:
     table = moments()
-    got = table.filter(query.date_expression(asked, table.column_names))
+    got = table.filter(query.date_expression(asked, table.schema))
     assert got["id"].to_pylist() == expected
 
 
@@ -168,7 +168,7 @@ def test_row_groups_are_pruned_by_box_and_date(tmp_path: Path) -> None:
     (fragment,) = pads.dataset(tmp_path / "t.parquet").get_fragments()
     by_box = query.bbox_expression((50, 0, 51, 1))
     assert len(fragment.split_by_row_group(by_box)) <= 2
-    by_date = query.date_expression(("2023-01-01", "2023-12-31"), table.column_names)
+    by_date = query.date_expression(("2023-01-01", "2023-12-31"), table.schema)
     assert len(fragment.split_by_row_group(by_date)) == 1
 
 

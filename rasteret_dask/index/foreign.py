@@ -1,0 +1,59 @@
+"""Tables in memory that passed through other hands (DuckDB, Polars, pandas …), as a collection's rows are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+
+from rasteret_dask.errors import DuplicateItemError
+from rasteret_dask.index import schema
+
+
+def as_rows(table: pa.Table) -> pa.Table:
+    """Give a table what others may have changed or left out: naive times in UTC, and the boxes of its footprints.
+
+    Raises
+    ------
+    DuplicateItemError
+        Two rows have one id.
+    """
+    if schema.ID in table.column_names:
+        _refuse_twice(table.column(schema.ID))
+    for name in (schema.DATETIME, schema.START, schema.END):
+        at = table.schema.get_field_index(name)
+        kind = None if at < 0 else table.schema.field(at).type
+        if kind is not None and pa.types.is_timestamp(kind) and kind != schema.TIMESTAMP:
+            # Between zones the moment stays; without one it means UTC.
+            moments = table.column(at).cast(pa.timestamp("us", kind.tz and "UTC"), safe=False)
+            table = table.set_column(
+                at, pa.field(name, schema.TIMESTAMP), moments.cast(schema.TIMESTAMP)
+            )
+    if schema.BBOX not in table.column_names and _holds_wkb(table):
+        table = table.append_column(schema.BBOX, _boxes(table.column(schema.GEOMETRY)))
+    return table
+
+
+def _refuse_twice(ids: pa.ChunkedArray) -> None:
+    if pc.count_distinct(ids, mode="all").as_py() == len(ids):
+        return
+    counts = ids.value_counts()
+    twice = counts.filter(pc.greater(pc.struct_field(counts, "counts"), 1))
+    raise DuplicateItemError(
+        "two rows have the same id",
+        item=str(twice[0]["values"].as_py()),
+        hint="a join gives a row for each match: SELECT DISTINCT, or leave the other table's columns out",
+    )
+
+
+def _holds_wkb(table: pa.Table) -> bool:
+    at = table.schema.get_field_index(schema.GEOMETRY)
+    return at >= 0 and bool(pa.types.is_binary(table.schema.field(at).type))
+
+
+def _boxes(column: pa.ChunkedArray) -> pa.Array:
+    bounds = shapely.bounds(shapely.from_wkb(column.to_numpy()))
+    nothing = pa.array(np.isnan(bounds[:, 0]))
+    corners = [pa.array(np.ascontiguousarray(bounds[:, k])) for k in range(4)]
+    return pa.StructArray.from_arrays(corners, fields=list(schema.BBOX_TYPE), mask=nothing)
