@@ -43,7 +43,9 @@ def reported(debug: bool) -> Iterator[None]:
         with _ended_by_sigterm():
             yield
     except KeyboardInterrupt:
-        typer.echo("stopped; what is finished is kept, and --resume goes on from it", err=True)
+        typer.echo(
+            "stopped; what is finished is kept: run it again, a pipeline with --resume", err=True
+        )
         raise typer.Exit(RESUMABLE) from None
     except RasteretError as error:
         if debug:

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 import rasteret_dask as rd
 from rasteret_dask.cli.app import app
+from rasteret_dask.cluster.profiles import Local, open_profile
 from rasteret_dask.errors import ArgumentError, PipelineError, RunInterruptedError
 from rasteret_dask.model import RetryPolicy, StorageOptions
 from rasteret_dask.pipeline import config, foreach
@@ -259,6 +260,21 @@ def test_a_repair_that_is_killed_goes_on(
     assert not markers.exists()
     write_zarr(calm, tmp_path / "calm.zarr")
     assert files(out) == files(tmp_path / "calm.zarr")
+
+
+@pytest.mark.slow
+def test_on_a_cluster(server: RangeServer, workspace: Path, tmp_path: Path) -> None:
+    how = {"bands": ["B04"], "groupby": "solar_day", "masked": True, "mask": MASK}
+    how |= {"chunks": {"time": -1, "y": 96, "x": 96}}
+    with open_profile(Local(kind="local", workers=2, threads=1)):
+        _, calm, bad = holey(server, workspace, FEW, **how)
+        write_zarr(median(bad), tmp_path / "out.zarr")
+        server.configure(faults=[])
+        write_zarr(median(calm), tmp_path / "calm.zarr")
+        server.reset()
+        done = rd.repair(bad.attrs["rasteret_record"], tmp_path / "out.zarr", compute=median)
+    assert done.requests == server.counters().requests > 0
+    assert files(tmp_path / "out.zarr") == files(tmp_path / "calm.zarr")
 
 
 @pytest.fixture
