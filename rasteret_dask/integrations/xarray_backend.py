@@ -105,7 +105,9 @@ class RasteretBackend(BackendEntrypoint):  # type: ignore[misc]
             asked: indexing.LazilyIndexedArray(PlannedArray(band))
             for asked, band in plan.bands.items()
         }
-        dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request, plan.levels)
+        dataset = assemble(
+            plan.items, plan.grid, arrays, plan.nodata, request, plan.levels, plan.source_crs
+        )
         for asked, band in plan.bands.items():
             chunks = dict(zip(("time", "y", "x"), band.chunks))
             dataset[asked].encoding["preferred_chunks"] = chunks

@@ -25,6 +25,7 @@ def assemble(
     nodata: dict[str, Number],
     request: CubeRequest,
     levels: dict[str, tuple[int, ...]],
+    source_crs: tuple[str, ...] = (),
 ) -> xr.Dataset:
     """Return the dataset.
 
@@ -37,6 +38,8 @@ def assemble(
     request : CubeRequest
     levels : dict of str to tuple of int
         Which levels each band is read from.
+    source_crs : tuple of str
+        The CRSs of the files, one of which has become the output's where the caller named none.
 
     Returns
     -------
@@ -73,6 +76,7 @@ def assemble(
     dataset.attrs.update(
         {
             "rasteret:crs": grid.crs,
+            "rasteret:source_crs": list(source_crs),
             "rasteret:resolution": [grid.xres, grid.yres],
             "rasteret:level": max(max(found) for found in levels.values()),
         }

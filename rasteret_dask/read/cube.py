@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,6 +62,8 @@ class CubePlan:
         What each band's output calls nodata.
     levels : dict of str to tuple of int
         Which overview levels are read of each band; 0 is full resolution.
+    source_crs : tuple of str
+        Of the files, those of most items first.
     """
 
     request: CubeRequest
@@ -69,6 +72,7 @@ class CubePlan:
     bands: dict[str, BandPlan]
     nodata: dict[str, Number]
     levels: dict[str, tuple[int, ...]]
+    source_crs: tuple[str, ...] = ()
 
 
 def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
@@ -122,7 +126,9 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
             rest = [other for name, other in placing.items() if name != asked]
             partners = tuple(_band_plan(other, chunks) for other in rest)
             plans[asked] = replace(plans[asked], partners=partners)
-    return CubePlan(request, items, grid, plans, nodata, levels)
+    found = Counter(crs for raw in raws.values() for crs in raw.crs)
+    source_crs = tuple(sorted(found, key=lambda crs: (-found[crs], crs)))
+    return CubePlan(request, items, grid, plans, nodata, levels, source_crs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,7 +338,9 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
         # Equal plans have equal names, whatever other bands are read beside them.
         name = f"rasteret-{asked}-{tokens[asked]}"
         arrays[asked] = to_dask(replace(band_plan, kin=kin), name)
-    dataset = assemble(plan.items, plan.grid, arrays, plan.nodata, request, plan.levels)
+    dataset = assemble(
+        plan.items, plan.grid, arrays, plan.nodata, request, plan.levels, plan.source_crs
+    )
     if request.ledger is not None:
         dataset.attrs["rasteret_run"] = request.ledger.run
     return dataset.compute() if request.chunks is None else dataset
