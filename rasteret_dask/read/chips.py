@@ -97,8 +97,16 @@ def read_ragged(
     if active_client() is None:
         return _read_batch(chips, tuple(bands), fill, all_touched, storage)
     task = dask.delayed(_read_batch, pure=False)
-    lazy = [task(batch, tuple(bands), fill, all_touched, storage) for batch in _batches(chips)]
-    return [arrays for part in dask.compute(*lazy) for arrays in part]
+    batches = _batches(chips)
+    lazy = [
+        task([chips[k] for k in batch], tuple(bands), fill, all_touched, storage)
+        for batch in batches
+    ]
+    out: list[list[Array]] = [[] for _ in chips]
+    for batch, part in zip(batches, dask.compute(*lazy)):
+        for k, arrays in zip(batch, part):
+            out[k] = arrays
+    return out
 
 
 def active_client() -> Any:
@@ -108,17 +116,37 @@ def active_client() -> Any:
     return owner if type(owner).__name__ == "Client" else None
 
 
-def _batches(chips: Sequence[Chip]) -> list[list[Chip]]:
-    """Cut into tasks of enough tiles to hide latency."""
-    out: list[list[Chip]] = [[]]
+def _batches(chips: Sequence[Chip]) -> list[list[int]]:
+    """Cut into tasks of enough tiles to hide latency; chips that share a tile share a task, so that none is fetched twice."""
+    groups = _sharing(chips)
+    order = np.argsort(groups, kind="stable")
+    out: list[list[int]] = [[]]
     tiles = 0
-    for chip in chips:
-        if tiles >= TILES:
+    for at, number in enumerate(order.tolist()):
+        if tiles >= TILES and groups[number] != groups[order[at - 1]]:
             out.append([])
             tiles = 0
-        out[-1].append(chip)
-        tiles += chip.tiles
+        out[-1].append(number)
+        tiles += chips[number].tiles
     return out
+
+
+def _sharing(chips: Sequence[Chip]) -> npt.NDArray[np.int64]:
+    """Return a number for each chip, the same for those that a chain of common tiles joins."""
+    parent = list(range(len(chips)))
+
+    def root(k: int) -> int:
+        while parent[k] != k:
+            parent[k] = parent[parent[k]]
+            k = parent[k]
+        return k
+
+    first: dict[tuple[str, int], int] = {}
+    for number, chip in enumerate(chips):
+        for read in chip.reads:
+            for offset in read.offsets.ravel().tolist():
+                parent[root(number)] = root(first.setdefault((read.url, offset), number))
+    return np.array([root(k) for k in range(len(chips))], dtype=np.int64)
 
 
 def _read_batch(

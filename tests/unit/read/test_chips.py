@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,34 @@ def test_each_tile_is_read_once_however_many_geometries_touch_it(tmp_path: Path)
         rows = found.get_gdf(areas, ["v"], geometry_crs=UTM)
         assert server.counters().requests == 1
     assert [int(v[0, 0]) for v in rows.v] == [array[y, 64 + x] for x, y in corners.tolist()]
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_on_a_cluster_too_a_tile_is_read_once(tmp_path: Path, clustered: bool) -> None:
+    """Areas in an order that tears the tiles of three files apart, of which there are more than one task reads."""
+    distributed = pytest.importorskip("distributed")
+    array = RNG.integers(1, 60_000, (512, 512)).astype("uint16")
+    for name in "abc":
+        scene(tmp_path, name, array)
+    corners = [(8 * (k * 37 % 64), 8 * (k * 23 % 64)) for k in range(64)] * 2
+    areas = [
+        box(500_000 + 10 * x, 5_199_980 - 10 * y, 500_000 + 10 * x + 20, 5_200_000 - 10 * y)
+        for x, y in corners
+    ]
+    with RangeServer(tmp_path) as server, ExitStack() as stack:
+        if clustered:
+            stack.enter_context(
+                distributed.Client(processes=False, dashboard_address=None, n_workers=1)
+            )
+        scenes = [Scene(n, {"v": f"{server.url}/{n}.tif"}, f"2023-07-0{k}T10:00:00", {}, {}) for k, n in enumerate("abc", 1)]  # fmt: skip
+        found = collect(*scenes)
+        tiles = len({(x // 64, y // 64) for x, y in corners})
+        server.reset()
+        rows = found.get_gdf(areas, ["v"], geometry_crs=UTM)
+        # Twice a tile would be more bytes than there are.
+        assert server.counters().bytes <= 3 * (tmp_path / "a.tif").stat().st_size
+    assert tiles > 32
+    assert [int(v[0, 0]) for v in rows.v[::3]] == [array[y, x] for x, y in corners]
 
 
 def test_points_and_lines(three: list[Scene]) -> None:
