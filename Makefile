@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
+	@echo "Making $(VENV): about 1 GB of packages, some minutes, once."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade pip
 	$(PIP) install -e ".[dev]"

@@ -15,6 +15,7 @@ import pytest
 import rasterio
 import shapely
 import xarray as xr
+from affine import Affine
 from pyproj import Transformer
 from rasterio.windows import Window
 
@@ -212,51 +213,73 @@ def test_zones_need_polygons_or_a_row(here, scenes):
 
 
 # --- AlphaEarth ----------------------------------------------------------------------------------
-@pytest.fixture
-def embeddings(here) -> Path:
-    """A collection of embeddings in the workspace, and the file that it speaks of."""
-    source = others.write_embedding_catalog(here / "aef")
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A file of embeddings, and what points the shipped pipeline at a collection of it."""
+    root = tmp_path_factory.mktemp("aef")
+    source = others.write_embedding_catalog(root, size=96)
     known = catalog.default()["aef/v1-annual"]
     bands = tuple(replace(band, asset="data") for band in known.bands)
     described = replace(
         known, parquet=None, storage={}, bands=bands, stac_collection="aef-v1-annual"
     )
-    rd.build(described, name="aef", static_catalog=source)
-    return here / "aef" / "aef_2023" / "data.tif"
+    rd.build(described, name="aef", static_catalog=source, workspace_dir=root / "workspace")
+    sets = [f"collection.load={root}/workspace/aef", "collection.subset=null", "cube.bbox=null"]
+    return root / "aef_2023" / "data.tif", sets
+
+
+PIXEL = (40, 77)
+
+
+def place_of(transform) -> list[float]:
+    """Longitude and latitude of the reference pixel."""
+    row, column = PIXEL
+    return list(
+        Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True).transform(
+            transform.c + 10 * (column + 0.5), transform.f - 10 * (row + 0.5)
+        )
+    )
+
+
+def similarity(file: Path) -> tuple[np.ndarray, np.ndarray, Affine]:
+    """NumPy's own, the reference vector, and the file's place."""
+    with rasterio.open(file) as image:
+        stored, transform = image.read().astype("float64"), image.transform
+    vectors = np.sign(stored) * (stored / 127.5) ** 2
+    own = vectors[:, *PIXEL]
+    lengths = np.linalg.norm(own) * np.linalg.norm(vectors, axis=0)
+    value = np.where((stored == -128).any(axis=0), np.nan, np.tensordot(own, vectors, 1) / lengths)
+    return value, own, transform
+
+
+def similar(sets: list[str], *more: str) -> tuple[np.ndarray, Affine]:
+    run(opened("alphaearth_similarity", *sets, *more, "outputs=[{cog: s.tif}]"))
+    with rasterio.open("s.tif") as image:
+        return image.read(1), image.transform
 
 
 def test_alphaearth_similarity(embeddings, here):
-    with rasterio.open(embeddings) as image:
-        stored, transform = image.read().astype("float64"), image.transform
-    row, column = 40, 77
-    place = Transformer.from_crs("EPSG:32633", "OGC:CRS84", always_xy=True).transform(
-        transform.c + 10 * (column + 0.5), transform.f - 10 * (row + 0.5)
-    )
-    sets = ["collection.load=aef", "collection.subset=null", "cube.bbox=null"]
-    sets += ["cube.chunks={y: 64, x: 64}"]
-    run(opened("alphaearth_similarity", *sets, f"steps[0].similarity.point={list(place)}"))
-    with rasterio.open("output/similarity.tif") as image:
-        assert image.transform == transform
-        found = image.read(1)
-    vectors = np.sign(stored) * (stored / 127.5) ** 2
-    nothing = (stored == -128).any(axis=0)
-    own = vectors[:, row, column]
-    expected = np.tensordot(own, vectors, 1) / (
-        np.linalg.norm(own) * np.linalg.norm(vectors, axis=0)
-    )
-    np.testing.assert_array_equal(np.isnan(found), nothing)
-    np.testing.assert_allclose(found[~nothing], expected[~nothing], atol=1e-5)
-    assert found[row, column] == pytest.approx(1)
+    file, sets = embeddings
+    expected, _, transform = similarity(file)
+    point = f"steps[0].similarity.point={place_of(transform)}"
+    found, at = similar(sets, "cube.chunks={y: 64, x: 64}", point)
+    assert at == transform
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found[PIXEL] == pytest.approx(1)
     assert np.nanmin(found) < 0.5
-    # Chunks of another size: the same to the last bit. A vector in place of the pixel.
-    other = [*sets[:-1], "cube.chunks={y: 48, x: 128}"]
-    run(opened("alphaearth_similarity", *other, f"steps[0].similarity.point={list(place)}"))
-    with rasterio.open("output/similarity.tif") as image:
-        np.testing.assert_array_equal(image.read(1), found)
-    vector = f"steps[0].similarity={{vector: {own.tolist()}}}"
-    run(opened("alphaearth_similarity", *other, vector))
-    with rasterio.open("output/similarity.tif") as image:
-        np.testing.assert_allclose(image.read(1), found, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_similarities_are_equal_in_every_chunking_and_by_vector(embeddings, here):
+    file, sets = embeddings
+    _, own, transform = similarity(file)
+    point = f"steps[0].similarity.point={place_of(transform)}"
+    first, _ = similar(sets, "cube.chunks={y: 64, x: 64}", point)
+    second, _ = similar(sets, "cube.chunks={y: 48, x: 96}", point)
+    np.testing.assert_array_equal(second, first)
+    third, _ = similar(sets, f"steps[0].similarity={{vector: {own.tolist()}}}")
+    np.testing.assert_allclose(third, first, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -268,10 +291,9 @@ def test_alphaearth_similarity(embeddings, here):
         ("{vector: [1], bands: [A64]}", r"bands\[0\]"),
     ],
 )
-def test_similarities_that_mean_nothing(embeddings, change, words):
-    sets = ["collection.load=aef", "collection.subset=null", "cube.bbox=null"]
+def test_similarities_that_mean_nothing(embeddings, here, change, words):
     with pytest.raises(ConfigError, match=words):
-        run(opened("alphaearth_similarity", *sets, f"steps[0].similarity={change}"))
+        run(opened("alphaearth_similarity", *embeddings[1], f"steps[0].similarity={change}"))
 
 
 # --- chips ---------------------------------------------------------------------------------------
