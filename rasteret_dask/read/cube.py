@@ -101,6 +101,7 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
     masks = None
     if request.mask is not None:
         masks = raw_sources(items, request.mask.band, request, mask=True)
+        raws = {asked: _with_masks(raw, masks, request) for asked, raw in raws.items()}
     placing: dict[str, Placing] = {}
     nodata: dict[str, Number] = {}
     levels: dict[str, tuple[int, ...]] = {}
@@ -152,6 +153,20 @@ class Placing:
     grid: Grid
     output: Output
     request: CubeRequest
+
+
+def _with_masks(raw: RawSources, masks: RawSources, request: CubeRequest) -> RawSources:
+    """Leave out the items that lack the mask band: what no mask covers is not kept. Without missing='nodata' there are none."""
+    having = set(masks.items)
+    kept = [k for k, item in enumerate(raw.items) if item in having]
+    if len(kept) == len(raw):
+        return raw
+    if not kept:
+        assert request.mask is not None
+        raise EmptySelectionError(
+            "no item has both the band and the mask band", band=request.mask.band
+        )
+    return pick_sources([(raw, k) for k in kept])
 
 
 def decide_grid(table: pa.Table, request: CubeRequest) -> Grid:

@@ -233,6 +233,19 @@ def test_fmask_255_is_nodata_first_though_only_the_descriptor_says_so(tmp_path: 
     assert np.array_equal(np.isnan(cube.v.values[0]), near | (flags == 255))
 
 
+def test_an_item_without_the_mask_band_has_nothing_that_is_kept(tmp_path: Path) -> None:
+    first, second = plain(tmp_path, "a", 5), plain(tmp_path, "b", 6)
+    judged = {"v": second, "m": plain(tmp_path, "m", 4, nodata=None)}
+    scenes = [Scene("a", {"v": first}), Scene("b", judged, "2023-07-03T11:00:00")]
+    how: dict[str, Any] = {"bands": ["v"], "groupby": "1D", "mask": {"band": "m", "keep": [4]}}
+    cube = collect(*scenes).get_xarray(missing="nodata", **how)
+    assert (cube.v.values == 6).all()
+    steps = collect(*scenes).get_xarray(missing="nodata", **{**how, "groupby": "id"})
+    assert steps.v.values[:, 0, 0].tolist() == [0, 6]
+    with pytest.raises(errors.MissingBandError, match="'m'"):
+        collect(*scenes).get_xarray(**how)
+
+
 @pytest.mark.parametrize("dilate", [0.0, 25.0])
 def test_a_mask_tile_that_fails_hides_what_it_would_have_judged(
     tmp_path: Path, dilate: float
