@@ -46,7 +46,7 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     root = tmp_path_factory.mktemp("demo")
     write_demo_catalog(root, size=512, dates=DATES, blocksize=128)
-    with RangeServer(root) as server:
+    with RangeServer(root, log=True) as server:
         collection = rd.build_from_stac(
             name="demo",
             static_catalog=f"{server.url}/catalog.json",
