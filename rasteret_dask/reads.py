@@ -120,7 +120,8 @@ class Reads:
             A column that ranks the items of a step, as ``"eo:cloud_cover"``; a leading minus turns it round.
         resampling : str or mapping
             ``nearest``, ``bilinear``, ``cubic``, ``average``, ``mode``, ``min``, ``max``, ``q1``, ``med``, ``q3``; one for all bands, or a
-            mapping of bands (``"*"`` for the rest). Class bands take ``nearest`` or ``mode`` unless a mapping names them.
+            mapping of bands or of the roles ``"classes"`` and ``"values"`` (``"*"`` for the rest). Class bands take ``nearest`` or
+            ``mode`` unless a mapping names them.
         overviews : "auto", "off" or int
             Which level is read: the coarsest that is no coarser than the output, full resolution, or this one. Class bands are read from
             overviews only where those were made by nearest or mode, or when a level is named.

@@ -250,7 +250,8 @@ def parse_resampling(
     """Return a method for each band, by the spelling that was asked for.
 
     A single name holds for all bands but class bands, which take ``mode`` where that was meant and the nearest pixel otherwise. A mapping
-    names bands, in either spelling; it is obeyed for class bands too, and ``"*"`` stands for the rest.
+    names bands, in either spelling, or the roles ``"classes"`` and ``"values"``; it is obeyed for class bands too, and ``"*"`` stands for
+    the rest.
 
     Raises
     ------
@@ -258,7 +259,7 @@ def parse_resampling(
         If a method or a band is unknown.
     """
     named = dict(given) if isinstance(given, Mapping) else {"*": given}
-    known = {name for pair in bands for name in pair} | {"*"}
+    known = {name for pair in bands for name in pair} | {"classes", "values", "*"}
     if unknown := set(named) - known:
         raise ArgumentError(
             f"resampling names bands that are not read: {sorted(map(str, unknown))}"
@@ -270,7 +271,8 @@ def parse_resampling(
             )
     out = {}
     for asked, band in bands:
-        told = named.get(asked, named.get(band))
+        role = "classes" if band in classes else "values"
+        told = named.get(asked, named.get(band, named.get(role)))
         rest = named.get("*", "nearest")
         if told is None and band in classes and rest not in ("nearest", "mode"):
             rest = "nearest"

@@ -299,6 +299,11 @@ def test_class_bands_are_never_interpolated_unless_told(tmp_path: Path) -> None:
     assert len(np.unique(cube.grey.values)) > 4
     mode = collection.get_xarray(resampling="mode", **how)
     assert {mode[b].attrs["rasteret:resampling"] for b in files} == {"mode"}
+    roles = collection.get_xarray(resampling={"classes": "mode", "values": "cubic"}, **how)
+    assert {b: roles[b].attrs["rasteret:resampling"] for b in files} == {
+        **dict.fromkeys(files, "mode"),
+        "grey": "cubic",
+    }
     named = collection.get_xarray(resampling={"palette": "bilinear"}, **how)
     assert len(np.unique(named.palette.values)) > 4
 
