@@ -1,7 +1,8 @@
 """What rasteret reads from a collection: run in an interpreter of its own, which has rasteret 0.4.1.
 
 The first argument is the folder of the collection, the second a JSON file of questions, the third where the answers go (a pickle of
-plain values and arrays). The fourth is a static catalogue, and the fifth a folder for what rasteret builds of it.
+plain values and arrays). The fourth is a static catalogue, and the fifth a folder for what rasteret builds of it; the sixth is a table of
+multi-band files, and a folder of that name with ``-built`` behind it takes what rasteret builds of that.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ def answer(collection: Any, question: dict[str, Any]) -> Any:
     return [{k: tuple(v)[:6] if k == "transform" else v for k, v in row.items()} for row in rows]
 
 
-def main(folder: str, questions: str, answers: str, catalogue: str, built: str) -> None:
+def main(folder: str, questions: str, answers: str, catalogue: str, built: str, files: str) -> None:
     import rasteret  # noqa: PLC0415
 
     collection = rasteret.load(folder)
     asked = json.loads(Path(questions).read_text())
-    found = {name: answer(collection, question) for name, question in asked.items()}
+    here = {name: question for name, question in asked.items() if name != "embeddings"}
+    found = {name: answer(collection, question) for name, question in here.items()}
     rasteret.build_from_stac(
         name="theirs",
         stac_api=catalogue,
@@ -56,6 +58,17 @@ def main(folder: str, questions: str, answers: str, catalogue: str, built: str) 
         date_range=("2023-08-01", "2023-08-31"),
         workspace_dir=built,
     )
+    embeddings = rasteret.build_from_table(
+        files,
+        name="embeddings",
+        data_source="aef/v1-annual",
+        workspace_dir=f"{files}-built",
+        column_map={"fid": "id", "when": "datetime"},
+        href_column="path",
+        band_index_map={f"A{i:02d}": i for i in range(64)},
+        enrich_cog=True,
+    )
+    found["embeddings"] = answer(embeddings, asked["embeddings"])
     Path(answers).write_bytes(pickle.dumps(found))
 
 

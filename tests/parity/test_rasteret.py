@@ -9,14 +9,21 @@ import json
 import os
 import pickle
 import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
+from affine import Affine
 
 import rasteret_dask as rd
+from rasteret_dask import catalog as catalogs
+from rasteret_dask.testing.cog import make_cog
 
 INTERPRETER = os.environ.get("RASTERET_PYTHON")
 HERE = Path(__file__).parent
@@ -25,6 +32,9 @@ BOX = (15.35, 46.95, 15.42, 47.0)
 SHAPE = shapely.Polygon([(15.3513, 46.9502), (15.4207, 46.9611), (15.4011, 47.0017), (15.3602, 46.9919)])  # fmt: skip
 POINTS = np.random.default_rng(3).uniform((15.1, 46.0), (16.3, 47.7), (400, 2))
 BANDS = ["B04", "B08"]
+
+LABELS = np.random.default_rng(4).uniform((500_100, 5_198_500), (502_400, 5_199_900), (60, 2))
+"""In UTM, over the files of `multiband`."""
 
 AROUND: dict[str, Any] = {"max_distance_pixels": 2, "return_neighbourhood": "always"}
 
@@ -43,6 +53,26 @@ def ours(austria: Path, tmp_path_factory: pytest.TempPathFactory) -> rd.Collecti
     )
 
 
+def multiband(folder: Path) -> Path:
+    """A table of two files of 64 bands in planes, int8."""
+    start, rows = datetime(2023, 1, 1, tzinfo=UTC), []
+    for k in range(2):
+        corner = Affine(10, 0, 500_000 + 1000 * k, 0, -10, 5_200_000)
+        array = np.random.default_rng(k).integers(-127, 128, (64, 160, 150)).astype("int8")
+        path = make_cog(
+            folder / f"{k}.tif", array, transform=corner, crs=32633, blocksize=64, driver="GTiff", interleave="band",
+            overviews=0, nodata=-128,
+        )  # fmt: skip
+        box = shapely.box(15.0 + 0.0131 * k, 46.937, 15.0197 + 0.0131 * k, 46.9516)
+        rows.append(
+            {"fid": f"e{k}", "when": start, "geometry": shapely.to_wkb(box), "path": str(path)}
+        )
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(1, "when", table["when"].cast(pa.timestamp("us", "UTC")))
+    pq.write_table(table, folder / "files.parquet")
+    return folder / "files.parquet"
+
+
 @pytest.fixture(scope="module")
 def theirs(
     ours: rd.Collection, austria: Path, tmp_path_factory: pytest.TempPathFactory
@@ -50,6 +80,7 @@ def theirs(
     """Everything that rasteret is asked, in one process of its own; and the folder that it built a collection in."""
     folder = tmp_path_factory.mktemp("rasteret")
     geometry = {"wkt": SHAPE.wkt, "bands": BANDS}
+    labels = {"points": LABELS.tolist(), "bands": ["A00", "A07", "A63"], "geometry_crs": 32633}
     points = {"points": POINTS.tolist(), "bands": BANDS, "geometry_crs": 4326}
     questions = {
         "numpy": {"method": "get_numpy", "what": "geometries", "how": {**geometry, "date_range": ["2023-08-10", "2023-08-31"]}},
@@ -57,13 +88,14 @@ def theirs(
         "gdf": {"method": "get_gdf", "what": "geometries", "how": geometry},
         "points": {"method": "sample_points", "what": "points", "how": points},
         "latest": {"method": "sample_points", "what": "points", "how": {**points, "match": "latest"}},
+        "embeddings": {"method": "sample_points", "what": "points", "how": labels},
         "nearest": {"method": "sample_points", "what": "points", "how": {**points, **AROUND}},
     }  # fmt: skip
     (folder / "questions.json").write_text(json.dumps(questions))
     target = folder / "collection"
     ours.export(target)
     files = [HERE / "by_rasteret.py", target, folder / "questions.json", folder / "answers"]
-    files += [austria / "catalog.json", folder / "built"]
+    files += [austria / "catalog.json", folder / "built", multiband(folder / "embeddings")]
     # -P: the script's folder, which holds a rasteret.py of its own, is not where rasteret is looked for.
     command = [str(INTERPRETER), "-P", *map(str, files)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -72,7 +104,8 @@ def theirs(
     answers: dict[str, Any] = pickle.loads((folder / "answers").read_bytes())
     for name, found in answers.items():
         assert not (isinstance(found, dict) and "error" in found), (name, found)
-    return {**answers, "folder": next((folder / "built").iterdir())}
+    published = next(Path(f"{files[-1]}-built").iterdir())
+    return {**answers, "folder": next((folder / "built").iterdir()), "published": published}
 
 
 def test_arrays(ours: rd.Collection, theirs: dict[str, Any]) -> None:
@@ -148,3 +181,24 @@ def test_what_rasteret_wrote_opens(ours: rd.Collection, theirs: dict[str, Any]) 
         ours.sample_points(POINTS, ["B04"])["value"]
     )
     assert len(found.subset(cloud_cover_lt=30)) == len(ours.subset(cloud_cover_lt=30))
+
+
+def test_embeddings_that_rasteret_wrote_are_read_and_decoded(theirs: dict[str, Any]) -> None:
+    """What `aef/v1-annual` is published as: rasteret's own files, opened by the dataset's id."""
+    told = replace(
+        catalogs.built_in()["aef/v1-annual"], parquet=str(theirs["published"]), storage={}
+    )
+    catalog = catalogs.built_in().register(told)
+    aef = rd.load("aef/v1-annual", catalog=catalog, storage=rd.StorageOptions())
+    assert (len(aef), len(aef.bands)) == (2, 64)
+    mine = aef.sample_points(LABELS, ["A00", "A07", "A63"], geometry_crs=32633).to_pylist()
+    found = {key(row): row["value"] for row in theirs["embeddings"]}
+    assert set(found) <= {key(row) for row in mine}
+    assert len(found) > 0.8 * len(mine) > 0
+    assert all(row["value"] == found.get(key(row), row["value"]) for row in mine)
+    decoded = aef.sample_points(LABELS, ["A07"], geometry_crs=32633, decode=True)[
+        "value"
+    ].to_numpy()
+    stored = np.array([row["value"] for row in mine if row["band"] == "A07"])
+    np.testing.assert_allclose(decoded, np.sign(stored) * (stored / 127.5) ** 2, rtol=1e-6)
+    assert aef.subset(date_range="2023").get_xarray(bands=["A00"]).A00.dtype == np.int8
