@@ -168,6 +168,85 @@ def settled(where: Path) -> int:
     return known
 
 
+# --- the wall time -------------------------------------------------------------------------------
+COMMAND = """
+from rasteret_dask.ingest import cut
+from rasteret_dask.cli import main
+cut.slice_rows = lambda count, bands: {rows}
+main()
+"""
+
+
+def test_a_command_that_is_told_to_end_says_that_it_can_go_on(
+    server: RangeServer, items: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """SIGTERM is how a batch system announces the wall time."""
+    for item in items[:24]:
+        (tmp_path / f"{item['id']}.json").write_text(json.dumps(item))
+    links = [{"rel": "item", "href": f"./{item['id']}.json"} for item in items[:24]]
+    catalog = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "x"}
+    (tmp_path / "catalog.json").write_text(json.dumps({**catalog, "links": links}))
+
+    def start(where: Path) -> subprocess.Popen[str]:
+        code = [sys.executable, "-W", "ignore", "-c", COMMAND.format(rows=ROWS), "build", "--json"]
+        given = ["--name", "c", "--workspace-dir", str(where), "--cluster", "threads"]
+        given += ["--static-catalog", str(tmp_path / "catalog.json")]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([*code, *given], text=True, **pipes)
+
+    server.configure(latency=0.0)
+    calm = start(tmp_path / "calm")
+    assert calm.communicate()[1].count("error") == 0
+    server.configure(latency=0.5)
+    where = tmp_path / "ws"
+    first = start(where)
+    wait_for(lambda: parts(where) >= 2)
+    first.send_signal(signal.SIGTERM)
+    _, told = first.communicate()
+    assert first.returncode == 75
+    assert "what is finished is kept" in told
+    done = settled(where)
+    assert done < 24 // ROWS
+    assert not (where / "c" / "data").exists()
+    server.reset()
+    second = start(where)
+    out, told = second.communicate()
+    assert second.returncode == 0, told
+    assert json.loads(out)["items"] == 24
+    assert server.counters().requests == (24 // ROWS - done) * HEADERS
+    assert hashes(where / "c") == hashes(tmp_path / "calm" / "c")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM", "lifetime"])
+def test_workers_that_end_at_their_wall_time_cost_their_slice_at_most(
+    how: str,
+    server: RangeServer,
+    items: list[dict[str, Any]],
+    calm: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    where = tmp_path / "ws"
+    with Processes(tmp_path / "dask", workers=1 if how == "lifetime" else 2) as cluster:
+        if how == "lifetime":
+            # One that ends by itself amid the build, as `lifetime` in the batch profiles makes it.
+            options = [cluster.address, "--no-nanny", "--no-dashboard", "--nthreads", "1"]
+            options += ["--lifetime", "8s", "--lifetime-stagger", "1s", "--host", "127.0.0.1"]
+            cluster.workers.append(cluster.start("dask_worker", *options))
+            with Client(cluster.address) as asked:
+                asked.wait_for_workers(2, timeout=60)
+        running = client(where, cluster.address, items)
+        if how == "SIGTERM":
+            wait_for(lambda: parts(where) >= 2)
+            cluster.workers[-1].terminate()
+        assert finish(running)[0] == ITEMS
+        assert cluster.workers[-1].wait(timeout=60) is not None
+    asked_for = Counter(server.counters().paths.values())
+    assert set(asked_for) <= {1, 2}
+    assert asked_for[2] <= HEADERS
+    assert hashes(where / "c") == calm
+
+
 # --- workers that come and go ---------------------------------------------------------------------
 @pytest.mark.slow
 @pytest.mark.parametrize(("how", "twice"), [("adapt", 0), ("scale", 3)])

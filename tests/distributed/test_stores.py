@@ -4,6 +4,7 @@ disk."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,7 @@ AZURE_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 ROUNDS = 100
+NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,10 @@ def test_of_many_who_create_a_file_one_does(store: Store) -> None:
         assert place.read(f"f{number}") == bytes(won) * 1000
 
 
-def test_of_many_who_commit_one_does_and_the_others_are_told(store: Store) -> None:
-    place = Place(f"{store.url}/commits", store.storage)
-    rounds = 300 if place.is_local else 30
+@pytest.mark.parametrize("rounds", [30, pytest.param(400, marks=pytest.mark.slow)])
+def test_of_many_who_commit_one_does_and_the_others_are_told(store: Store, rounds: int) -> None:
+    place = Place(f"{store.url}/commits-{rounds}", store.storage)
+    rounds = max(rounds, 300 if place.is_local else 0)
     for number in range(1, rounds + 1):
         told: list[int] = []
 
@@ -213,10 +216,12 @@ def test_of_many_who_commit_one_does_and_the_others_are_told(store: Store) -> No
     assert commit_numbers(place) == list(range(1, rounds + 1))
 
 
-def test_two_builders_of_one_name(austria: Path, store: Store) -> None:
+@pytest.mark.parametrize("rounds", [1, pytest.param(50, marks=pytest.mark.slow)])
+def test_two_builders_of_one_name(austria: Path, store: Store, rounds: int) -> None:
     """The same build twice at once is one build; another build of the name is refused."""
     spans = [("2023-08-10", "2023-08-20"), ("2023-08-10", "2023-08-15")]
-    for turn, pair in enumerate([(0, 0), (0, 1)]):
+    for turn, pair in [(0, (0, 0)), (1, (0, 1))] * rounds:
+        number = next(NUMBERS)
         sizes: list[int] = []
         told: list[Exception] = []
 
@@ -234,7 +239,7 @@ def test_two_builders_of_one_name(austria: Path, store: Store) -> None:
             except (CommitConflictError, BuildMismatchError) as error:
                 told.append(error)
 
-        together(2, make, f"pair{turn}")
+        together(2, make, f"pair{number}")
         assert len(sizes) + len(told) == 2
         assert len(told) == turn
         assert len(rd.load(f"{store.url}/pair{turn}", storage=store.storage)) == sizes[0]
