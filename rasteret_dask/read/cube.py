@@ -345,6 +345,11 @@ def _check_gaps(placed: SourceTable, band: Placing, steps: int) -> None:
 
 def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
     """Return the lazy cube; see :meth:`rasteret_dask.Collection.get_xarray`."""
+    if dask.config.get("array.query-planning", False):
+        raise ArgumentError(
+            "cubes do not work with Dask's array.query-planning, which is on",
+            hint="set DASK_ARRAY__QUERY_PLANNING=False, or dask.config.set({'array.query-planning': False}) before dask.array is imported",
+        )
     plan = plan_cube(table, request)
     arrays: dict[str, da.Array] = {}
     tokens = {asked: token(band_plan) for asked, band_plan in plan.bands.items()}

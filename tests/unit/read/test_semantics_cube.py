@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import rasterio
@@ -462,3 +463,14 @@ def test_an_unsliced_graph_takes_less_than_twenty_bytes_a_tile_read(tmp_path: Pa
     size = sum(len(pickle.dumps(cube[band].data.dask)) for band in ("a", "b"))
     assert size / reads < 20
     assert pickle.dumps(cube.a.data.dask) == pickle.dumps(collection.get_xarray().a.data.dask)
+
+
+def test_query_planning_is_refused_clearly(tmp_path: Path) -> None:
+    """It can be set only before dask.array is imported; that it is set is enough to know."""
+    collection = collect(Scene("a", {"v": plain(tmp_path, "v")}))
+    with (
+        dask.config.set({"array.query-planning": True}),
+        pytest.raises(errors.ArgumentError, match="query-planning") as caught,
+    ):
+        collection.get_xarray()
+    assert "False" in str(caught.value.hint)
