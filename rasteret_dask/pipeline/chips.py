@@ -1,11 +1,14 @@
 """Windows of equal size out of a cube, as files: what training reads.
 
 Workers write the files, each whole or not at all; ``chips.parquet``, which lists them, is written
-last and taken away first, so that a folder with a list is a finished one.
+last and taken away first, so that a folder with a list is a finished one. What was written before a
+run was broken off is known by markers, some hundred chips each (`write.regions`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +28,12 @@ from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import Chips
 from rasteret_dask.write.raster import is_nodata, nodata_of
+from rasteret_dask.write.regions import Journal, Layout, beside
 from rasteret_dask.write.target import put_bytes, put_file, resolve, scratch_file
 
 Array = npt.NDArray[Any]
 LIST = "chips.parquet"
+_MARK = "chips"
 _AT_ONCE = 512
 
 
@@ -187,7 +192,7 @@ def _around(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> 
     return pd.DataFrame(found | kept).sort_values(["row", "col"], kind="stable")
 
 
-def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
+def write_chips(chips: ChipSet, url: str, *, resume: bool = False) -> dict[str, Any]:
     """Write every chip, then the list of them.
 
     Parameters
@@ -195,6 +200,8 @@ def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
     chips : ChipSet
     url : str
         A folder: anything that fsspec can write.
+    resume : bool
+        Go on with what was broken off, where it was the same.
 
     Returns
     -------
@@ -210,14 +217,22 @@ def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
     fs, path = resolve(f"{folder}/{LIST}")
     if fs.exists(path):
         fs.rm_file(path)
+    journal = Journal(beside(f"{folder}/{LIST}"))
+    done = journal.read(_layout(chips)) if resume else None
+    if done is None:
+        journal.begin(_layout(chips))
+        done = frozenset()
     dates, grid = _dates(chips.dataset), grid_of(chips.dataset)
     rows: list[dict[str, Any]] = []
     missed = 0
     for begin in range(0, len(chips.places), _AT_ONCE):
-        some = chips.places.iloc[begin : begin + _AT_ONCE]
-        tasks = [_task(chips, grid, place, folder, dates) for place in _records(some)]
-        told = dask.compute(*(task for _, task in tasks))
-        for (place, _), shares in zip(tasks, told, strict=True):
+        some = _records(chips.places.iloc[begin : begin + _AT_ONCE])
+        if (_MARK, (begin,)) in done:
+            told = _kept(journal, begin)
+        else:
+            told = dask.compute(*(_task(chips, grid, place, folder, dates) for place in some))
+            _keep(journal, begin, told)
+        for place, shares in zip(some, told, strict=True):
             missed += shares.count(None)
             rows += _listed(chips, grid, place, dates, shares)
     if not rows:
@@ -226,7 +241,29 @@ def write_chips(chips: ChipSet, url: str) -> dict[str, Any]:
     with scratch_file(".parquet") as scratch:
         frame.to_parquet(scratch, compression="zstd", index=False)
         put_file(scratch, f"{folder}/{LIST}")
+    journal.end()
     return {"files": len(rows), "left_out": missed + chips.left_out}
+
+
+def _layout(chips: ChipSet) -> Layout:
+    """Of what is cut, and in which portions."""
+    names = [str(getattr(array.data, "name", "")) for array in chips.dataset.data_vars.values()]
+    places = chips.places[["id", "row", "col"]].to_numpy().tolist()
+    said = json.dumps([names, places, chips.size, chips.min_valid, _AT_ONCE], default=str)
+    portions = -(-len(chips.places) // _AT_ONCE)
+    return Layout(hashlib.sha256(said.encode()).hexdigest(), portions)
+
+
+def _keep(journal: Journal, begin: int, told: Sequence[Sequence[float | None]]) -> None:
+    """What there is to say of a portion, before the marker that says it is there."""
+    put_bytes(json.dumps(told).encode(), f"{journal.url}/{begin}.json")
+    journal.mark(_MARK, (begin,))
+
+
+def _kept(journal: Journal, begin: int) -> list[list[float | None]]:
+    fs, path = resolve(f"{journal.url}/{begin}.json")
+    told: list[list[float | None]] = json.loads(fs.cat_file(path))
+    return told
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -252,7 +289,7 @@ def _task(
     place: Mapping[str, Any],
     folder: str,
     dates: Sequence[tuple[str, Any]],
-) -> tuple[Mapping[str, Any], Any]:
+) -> Any:
     row, column = int(place["row"]), int(place["col"])
     arrays = list(chips.dataset.data_vars.values())
     x, y = _corner(grid, row, column)
@@ -265,7 +302,7 @@ def _task(
         min_valid=chips.min_valid,
     )
     window = (..., slice(row, row + chips.size), slice(column, column + chips.size))
-    return place, dask.delayed(writer, pure=False)(*(array.data[window] for array in arrays))
+    return dask.delayed(writer, pure=False)(*(array.data[window] for array in arrays))
 
 
 def _listed(

@@ -9,12 +9,14 @@ from typing import Any
 
 import geopandas
 import pyarrow.csv
+import pyarrow.feather
 import pyarrow.parquet
 import xarray as xr
 
 from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline.chips import LIST, ChipSet, write_chips
 from rasteret_dask.pipeline.results import (
+    ArrowOutput,
     ChipsOutput,
     CogOutput,
     CsvOutput,
@@ -129,7 +131,7 @@ def _raster(kind: str, shape: Shape, path: str) -> None:
         raise ConfigError(
             f"a {kind} holds a cube, and a step has made a table of it",
             path=path,
-            hint="write parquet or csv",
+            hint="write parquet, arrow or csv",
         )
     if shape.chips:
         raise ConfigError(
@@ -225,11 +227,27 @@ def _write_parquet(output: ParquetOutput, result: Result) -> Mapping[str, Any]:
         if table.geometry is None:
             pyarrow.parquet.write_table(table.rows, path, compression="zstd")
         else:
-            frame = table.rows.to_pandas()
-            shaped = geopandas.GeoDataFrame(frame, geometry=table.geometry.reset_index(drop=True))
+            shaped = _shaped(table)
             shaped.to_parquet(path, compression="zstd", write_covering_bbox=True)
         put_file(path, output.parquet)
     return {"rows": table.rows.num_rows}
+
+
+def _write_arrow(output: ArrowOutput, result: Result) -> Mapping[str, Any]:
+    table = _table(result)
+    with scratch_file(".arrow") as path:
+        if table.geometry is None:
+            pyarrow.feather.write_feather(table.rows, path, compression="zstd")
+        else:
+            _shaped(table).to_feather(path, compression="zstd")
+        put_file(path, output.arrow)
+    return {"rows": table.rows.num_rows}
+
+
+def _shaped(table: Table) -> geopandas.GeoDataFrame:
+    assert table.geometry is not None  # callers have looked
+    frame = table.rows.to_pandas()
+    return geopandas.GeoDataFrame(frame, geometry=table.geometry.reset_index(drop=True))
 
 
 def _write_csv(output: CsvOutput, result: Result) -> Mapping[str, Any]:
@@ -247,7 +265,7 @@ def _table(result: Result) -> Table:
 
 def _write_chips(output: ChipsOutput, result: Result) -> Mapping[str, Any]:
     assert isinstance(result.table, ChipSet)  # as above
-    return write_chips(result.table, output.chips)
+    return write_chips(result.table, output.chips, resume=result.resume)
 
 
 def _write_stac(output: StacOutput, result: Result) -> Mapping[str, Any]:
@@ -266,6 +284,7 @@ OUTPUTS: Mapping[type, OutputKind] = {
     CogOutput: OutputKind("cog", _check_cog, _write_cog),
     PngOutput: OutputKind("png", _check_png, _write_png),
     ParquetOutput: OutputKind("parquet", _check_table, _write_parquet),
+    ArrowOutput: OutputKind("arrow", _check_table, _write_arrow),
     CsvOutput: OutputKind("csv", _check_table, _write_csv),
     ChipsOutput: OutputKind("chips", _check_chips, _write_chips),
     StacOutput: OutputKind("stac", _check_nothing, _write_stac),

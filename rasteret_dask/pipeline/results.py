@@ -47,6 +47,12 @@ class ParquetOutput(Strict):
     parquet: Url
 
 
+class ArrowOutput(Strict):
+    """The same as an Arrow file (IPC, also called Feather), which others map into memory."""
+
+    arrow: Url
+
+
 class CsvOutput(Strict):
     """A table of zones or points as text, without geometries."""
 
@@ -71,8 +77,9 @@ Output = Annotated[
     | Annotated[CogOutput, Tag(TAG + "cog")]
     | Annotated[PngOutput, Tag(TAG + "png")]
     | Annotated[ParquetOutput, Tag(TAG + "parquet")]
+    | Annotated[ArrowOutput, Tag(TAG + "arrow")]
     | Annotated[CsvOutput, Tag(TAG + "csv")]
     | Annotated[ChipsOutput, Tag(TAG + "chips")]
     | Annotated[StacOutput, Tag(TAG + "stac")],
-    by_key("an output", "zarr", "cog", "png", "parquet", "csv", "chips", "stac"),
+    by_key("an output", "zarr", "cog", "png", "parquet", "arrow", "csv", "chips", "stac"),
 ]

@@ -22,6 +22,7 @@ _MEDIA = {
     "cog": pystac.MediaType.COG.value,
     "png": pystac.MediaType.PNG.value,
     "parquet": pystac.MediaType.PARQUET.value,
+    "arrow": "application/vnd.apache.arrow.file",
     "csv": "text/csv",
     "chips": pystac.MediaType.PARQUET.value,
 }

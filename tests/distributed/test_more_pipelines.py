@@ -7,10 +7,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import fsspec
 import geopandas
+import geopandas.testing
 import numpy as np
 import pandas
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 import rasterio
 import shapely
@@ -22,7 +26,7 @@ from rasterio.windows import Window
 import rasteret_dask as rd
 from rasteret_dask import catalog, resources
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline import chips, config, foreach
 from rasteret_dask.pipeline.run import explain, run
 from rasteret_dask.testing import others
 from rasteret_dask.testing.catalog import write_demo_catalog
@@ -300,8 +304,8 @@ def test_similarities_that_mean_nothing(embeddings, here, change, words):
 def test_training_chips(scenes, here):
     """Every file equals the same window of the cube that a COG would have."""
     sets = [*searched_in(scenes), "cube.crs=EPSG:32633"]
-    chips = "steps[0].chips={size: 48, stride: 32, min_valid: 0.5}"
-    account = run(opened("training_chips", *sets, chips))
+    cut = "steps[0].chips={size: 48, stride: 32, min_valid: 0.5}"
+    account = run(opened("training_chips", *sets, cut))
     assert account.outputs == ("output/chips",)
     listed = geopandas.read_parquet("output/chips/chips.parquet")
     assert listed.crs == "EPSG:32633"
@@ -344,8 +348,8 @@ def test_chips_around_places(scenes, here):
         {"site": ["north", "south", "far"], "label": [3, 4, 5]}, geometry=points, crs="EPSG:4326"
     )
     frame.to_file("places.geojson", driver="GeoJSON")
-    chips = "{size: 16, around: places.geojson, id: site, keep: [label]}"
-    steps = f"steps=[{{indices: [ndvi]}}, {{reduce: {{how: median}}}}, {{chips: {chips}}}]"
+    cut = "{size: 16, around: places.geojson, id: site, keep: [label]}"
+    steps = f"steps=[{{indices: [ndvi]}}, {{reduce: {{how: median}}}}, {{chips: {cut}}}]"
     outputs = "outputs=[{chips: sites}, {stac: sites/item.json}]"
     sets = [*searched_in(scenes), "cube.crs=EPSG:32633", "cube.harmonize=null", steps, outputs]
     run(opened("training_chips", *sets))
@@ -376,6 +380,61 @@ def test_chips_that_mean_nothing(scenes, here, sets, words):
         run(opened("training_chips", *searched_in(scenes), *sets))
 
 
+def test_chips_go_on(scenes, here, monkeypatch):
+    """Broken off after some portions: those are not cut again, and the end is that of a calm run."""
+    monkeypatch.setattr(chips, "_AT_ONCE", 2)
+    sets = [
+        *searched_in(scenes),
+        "cube.crs=EPSG:32633",
+        "steps[0].chips={size: 48, min_valid: 0.2}",
+    ]
+    run(opened("training_chips", *sets, "outputs=[{chips: first}]"))
+    once = run(opened("training_chips", *sets, "outputs=[{chips: calm}]"))
+    assert once.headers == 0
+    expected = {p.name: p.read_bytes() for p in Path("calm").iterdir()}
+    compute, portions = dask.compute, []
+
+    def broken_off(*tasks):
+        if len(portions) == 2:
+            raise KeyboardInterrupt
+        portions.append(len(tasks))
+        return compute(*tasks)
+
+    monkeypatch.setattr(chips.dask, "compute", broken_off)
+    pipeline = opened("training_chips", *sets, "outputs=[{chips: chips}]")
+    with pytest.raises(KeyboardInterrupt):
+        run(pipeline)
+    monkeypatch.setattr(chips.dask, "compute", compute)
+    assert not Path("chips/chips.parquet").exists()
+    before = {p.name: p.stat().st_mtime_ns for p in Path("chips").glob("*.tif")}
+    assert 0 < len(before) < len(expected) - 1
+    again = run(pipeline, resume=True)
+    assert 0 < again.requests < once.requests
+    assert {p.name: p.read_bytes() for p in Path("chips").iterdir()} == expected
+    assert all(Path("chips", name).stat().st_mtime_ns == when for name, when in before.items())
+    assert run(pipeline, resume=True).reused
+
+
+def test_tables_as_arrow_files(scenes, here):
+    points = geopandas.GeoSeries([shapely.Point(12.0, 47.2)], crs="EPSG:4326")
+    points.to_file("p.geojson", driver="GeoJSON")
+    outputs = "outputs=[{arrow: p.arrow}, {parquet: p.parquet}]"
+    for steps in (
+        "[{indices: [ndvi]}, {reduce: {how: median}}, {sample: {points: p.geojson}}]",
+        "[{indices: [ndvi]}, {sample: {points: p.geojson}}]",
+    ):
+        sets = [*searched_in(scenes), "cube.crs=EPSG:32633", f"steps={steps}", outputs]
+        run(opened("ndvi_median", *sets))
+        if "reduce" in steps:
+            frame = geopandas.read_feather("p.arrow")
+            written = geopandas.read_parquet("p.parquet")
+            geopandas.testing.assert_geodataframe_equal(frame, written[list(frame.columns)])
+        else:
+            table = pyarrow.feather.read_table("p.arrow")
+            assert table.equals(pyarrow.parquet.read_table("p.parquet"))
+            assert table.num_rows == 3
+
+
 def test_a_list_is_gone_while_its_chips_are_made_anew(scenes, here):
     sets = [
         *searched_in(scenes),
@@ -400,7 +459,7 @@ def test_a_list_is_gone_while_its_chips_are_made_anew(scenes, here):
     ("steps", "kinds"),
     [
         ("[{indices: [ndvi]}, {reduce: {how: median}}]", ["zarr", "cog", "png", "stac"]),
-        ("[{indices: [ndvi]}, {sample: {points: p.geojson}}]", ["parquet", "csv", "stac"]),
+        ("[{indices: [ndvi]}, {sample: {points: p.geojson}}]", ["parquet", "arrow", "csv", "stac"]),
         ("[{chips: {size: 64}}]", ["chips", "stac"]),
     ],
 )
