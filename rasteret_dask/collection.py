@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import shapely
 
 from rasteret_dask import collection_html
+from rasteret_dask.arrays import Arrays
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.aoi import is_box
 from rasteret_dask.grid.geobox import Bounds
@@ -40,7 +41,7 @@ _BAR = (schema.DATETIME, schema.CRS, schema.BBOX)
 
 
 @dataclass(frozen=True, eq=False)  # Arrow expressions have no truth
-class Collection(Reads, Samples, Tables, Training):
+class Collection(Reads, Arrays, Samples, Tables, Training):
     """Items, their assets, and the headers of their files: a lazy table whose pixels can be read.
 
     Made by `build`, `load` or `as_collection`; every query gives a new collection and reads

@@ -15,7 +15,6 @@ from rasteret_dask.index import schema
 from rasteret_dask.model import Ledger
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
-from rasteret_dask.read.chips import get_numpy
 from rasteret_dask.read.classes import class_bands, is_class_band
 from rasteret_dask.read.cube import decide_grid, open_cube, plan_cube
 from rasteret_dask.read.gather import COLUMNS
@@ -29,8 +28,6 @@ from rasteret_dask.read.request import (
 from rasteret_dask.recorded import note_cube
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import xarray as xr
 
     from rasteret_dask.collection import Collection
@@ -234,70 +231,6 @@ class Reads:
         """
         table, request = prepare_cube(self, geometries, bands, bbox, geometry_crs, options)
         return explain_plans(plan_cube(table, request).bands)
-
-    def get_numpy(  # type: ignore[misc]
-        self: Collection,
-        geometries: Any = None,
-        bands: Sequence[str] | str | None = None,
-        *,
-        bbox: Any = None,
-        geometry_column: str | None = None,
-        geometry_crs: Any = None,
-        all_touched: bool = False,
-        scale: bool = False,
-        offsets: Mapping[str, float] | None = None,
-        decode: bool = False,
-        nodata: float | int | None = None,
-        fill_value: float | int | None = None,
-        missing: str = "raise",
-        storage: Any = None,
-        **filters: Any,
-    ) -> npt.NDArray[np.generic]:
-        """Read windows of every item on its own grid, at once.
-
-        Parameters
-        ----------
-        geometries, bbox, geometry_column, geometry_crs, all_touched
-            As in :meth:`get_xarray`. Each window is cut at the item's edge.
-        bands : sequence of str, optional
-        scale, offsets, decode
-            As in :meth:`get_xarray`: float32 with NaN for nothing; bands without scale or decoder stay as they are.
-        nodata : number, optional
-            What the files mean by nothing, over what they say themselves.
-        fill_value : number, optional
-            For pixels outside polygons; the files' nodata by default, NaN where values are scaled or decoded.
-        missing : {"raise", "nodata"}
-            What to do about items that lack a band; ``"nodata"`` leaves them out.
-        storage : StorageOptions, optional
-        **filters
-            Those of :meth:`subset`.
-
-        Returns
-        -------
-        ndarray
-            ``[N, H, W]`` for one band, ``[N, C, H, W]`` for several; N runs over geometries, and over items by time within each.
-
-        Raises
-        ------
-        ArgumentError
-            If the results differ in shape.
-        """
-        options = {
-            "all_touched": all_touched,
-            "scale": scale,
-            "offsets": offsets,
-            "decode": decode,
-            "nodata": nodata,
-            "fill_value": fill_value,
-            "storage": storage,
-            "missing": missing,
-        }
-        if geometries is not None and bbox is None:
-            geometries = parse_areas(geometries, geometry_crs, geometry_column)
-        table, request, areas, bounds, crs = _prepare(
-            self, geometries, bands, bbox, geometry_crs, options, filters
-        )
-        return get_numpy(table, request, areas, bounds, crs)
 
 
 CUBE_OPTIONS = frozenset(

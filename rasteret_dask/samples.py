@@ -1,4 +1,4 @@
-"""Reads that are no cubes: values under points, and one row for each geometry and item."""
+"""Values under points."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ import numpy as np
 import pyarrow as pa
 from pyproj import Transformer
 
-from rasteret_dask.errors import ArgumentError, EmptySelectionError
-from rasteret_dask.grid.aoi import parse_areas
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
 from rasteret_dask.index.dataset import in_memory
-from rasteret_dask.read.chips import get_gdf
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS
-from rasteret_dask.read.request import CubeRequest, lonlat_bounds, make_request
+from rasteret_dask.read.request import make_request
 
 if TYPE_CHECKING:
-    import geopandas
-
     from rasteret_dask.collection import Collection
 
 
 class Samples:
-    """Methods of :class:`~rasteret_dask.Collection` that lead to tables of pixels."""
+    """Methods of :class:`~rasteret_dask.Collection` that lead to values under points."""
 
     def sample_points(  # type: ignore[misc]
         self: Collection,
@@ -130,7 +126,8 @@ class Samples:
             "nodata": nodata,
             "storage": self.storage if storage is None else storage,
         }
-        request = _request(self, names, options)
+        infos = {canonical: self.band_info(canonical) for _, canonical in names}
+        request = make_request(names, options=options, infos=infos)
         chosen = self.subset(**filters) if filters else self
         chosen = chosen.subset(bbox=_lonlat(found))
         columns = [name for name in COLUMNS if name in self.schema.names]
@@ -144,108 +141,6 @@ class Samples:
             max_distance=max_distance_pixels,
             neighbourhood=return_neighbourhood,
         )
-
-    def get_gdf(  # type: ignore[misc]
-        self: Collection,
-        geometries: Any,
-        bands: Sequence[str] | str | None = None,
-        *,
-        geometry_column: str | None = None,
-        geometry_crs: Any = None,
-        all_touched: bool = False,
-        per: str = "item",
-        scale: bool = False,
-        offsets: Mapping[str, float] | None = None,
-        decode: bool = False,
-        fill_value: float | int | None = None,
-        nodata: float | int | None = None,
-        missing: str = "raise",
-        storage: Any = None,
-        **filters: Any,
-    ) -> geopandas.GeoDataFrame:
-        """Read the pixels of each geometry on each item that it meets, at once, each tile once however many geometries touch it.
-
-        Parameters
-        ----------
-        geometries
-            Areas that crop and mask: shapely, GeoJSON, WKB, a GeoSeries or GeoArrow array, or a table (Arrow, Polars, DuckDB, pandas,
-            GeoPandas); a tuple of four numbers crops only.
-        bands : sequence of str, optional
-            Canonical names or aliases; all by default.
-        geometry_column : str, optional
-            The column of the table that holds the geometries. Its other columns come back beside the pixels.
-        geometry_crs : optional
-            What the coordinates are in, if the data does not say; a table that does not say must be told, all else is in lon/lat.
-        all_touched : bool
-            Whether a polygon keeps every pixel that it touches, not those alone whose centre it holds.
-        per : {"item", "band"}
-            A row for each geometry and item, with a column for each band; or, as rasteret does it, a row for each band, with columns
-            ``band`` and ``data``. Bands of different resolution need the latter.
-        scale, offsets, decode
-            As in :meth:`get_xarray`: float32 with NaN for nothing; bands without scale or decoder stay as they are.
-        fill_value : number, optional
-            For pixels outside polygons; the files' nodata by default, NaN where values are scaled or decoded.
-        nodata : number, optional
-            What the files mean by nothing, over what they say themselves.
-        missing : {"raise", "nodata"}
-            What to do about items that lack a band: refuse, or leave them out.
-        storage : StorageOptions, optional
-        **filters
-            Those of :meth:`subset`.
-
-        Returns
-        -------
-        geopandas.GeoDataFrame
-            By geometry, then item (time, then id): ``geometry_id`` (from 1, the row of the input), ``record_id``, ``datetime``,
-            ``cloud_cover``, ``collection``, ``crs`` and ``transform`` of the pixels (on the item's own grid), arrays of shape (rows,
-            columns), the caller's own columns, and ``geometry`` as it was given. A geometry over the antimeridian has a row for each side
-            of an item that ends there, as a map of the world does.
-
-        Raises
-        ------
-        EmptySelectionError
-            If the geometries meet no item.
-        GridError
-            If an item's bands differ in resolution and ``per`` is ``"item"``.
-        NodataError
-            If pixels outside a polygon need a value that nobody names.
-        """
-        if per not in ("item", "band"):
-            raise ArgumentError(f"per must be 'item' or 'band', not {per!r}")
-        areas = parse_areas(geometries, geometry_crs, geometry_column)
-        names = tuple(self.resolve_bands(bands))
-        options = {
-            "missing": missing,
-            "scale": scale,
-            "offsets": offsets,
-            "decode": decode,
-            "nodata": nodata,
-            "all_touched": all_touched,
-            "fill_value": fill_value,
-            "storage": self.storage if storage is None else storage,
-        }
-        request = _request(self, names, options)
-        chosen = self.subset(**filters) if filters else self
-        chosen = chosen.subset(bbox=lonlat_bounds(areas.bounds, areas.crs))
-        columns = [*COLUMNS, schema.CLOUD_COVER, *(schema.band_column(band) for _, band in names)]
-        columns = [name for name in dict.fromkeys(columns) if name in self.schema.names]
-        table = chosen.to_table(columns)
-        if not len(table):
-            raise EmptySelectionError(
-                f"none of the collection's {len(self)} items meets the geometries and the filters",
-                hint=f"the collection covers {self.bounds}",
-            )
-        return get_gdf(table, request, areas, name=self.name, per=per)
-
-
-def _request(
-    collection: Collection, names: tuple[tuple[str, str], ...], options: dict[str, Any]
-) -> CubeRequest:
-    """Return the request of a read that has no output grid."""
-    infos = {canonical: collection.band_info(canonical) for _, canonical in names}
-    return make_request(
-        names, areas=None, bounds=None, bounds_crs=CRS84, options=options, infos=infos
-    )
 
 
 def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:

@@ -113,7 +113,7 @@ def parse_areas(given: Any, crs: Any = None, column: str | None = None) -> Areas
 
     Parameters
     ----------
-    given : tuple of 4 numbers, or what :func:`~rasteret_dask.grid.given.understand` takes
+    given : tuple of 4 numbers, Areas, or what :func:`~rasteret_dask.grid.given.understand` takes
     crs : anything that pyproj takes, optional
         What the coordinates mean; taken from the data when that says, else lon/lat, but a table must say or be told.
     column : str, optional
@@ -124,6 +124,8 @@ def parse_areas(given: Any, crs: Any = None, column: str | None = None) -> Areas
     ArgumentError
         If nothing can be made of it, or a geometry is missing, empty or not finite.
     """
+    if isinstance(given, Areas):
+        return given
     if is_box(given):
         text = CRS84 if crs is None else plain_crs(crs)
         west, south, east, north = (float(v) for v in given)

@@ -149,7 +149,7 @@ def _check_grid(
             raise GridError(
                 "the bands of an item differ in resolution or extent",
                 item=raw.items[int(ks[~fits][0])],
-                hint="read them one by one, with get_gdf(per='band'), or as a cube with get_xarray(resolution=…)",
+                hint="read them one by one, with get_gdf(per='band'), or give get_numpy a resolution=",
             )
 
 

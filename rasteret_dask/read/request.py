@@ -132,10 +132,10 @@ def lonlat_bounds(bounds: Bounds | None, crs: str) -> Bounds | None:
 def make_request(
     bands: tuple[tuple[str, str], ...],
     *,
-    areas: Areas | None,
-    bounds: Bounds | None,
-    bounds_crs: str,
     options: Mapping[str, Any],
+    areas: Areas | None = None,
+    bounds: Bounds | None = None,
+    bounds_crs: str = CRS84,
     classes: frozenset[str] = frozenset(),
     infos: Mapping[str, BandInfo] | None = None,
 ) -> CubeRequest:
@@ -145,11 +145,11 @@ def make_request(
     ----------
     bands : tuple of (str, str)
         The spelling that was asked for, and the canonical name.
+    options : mapping
+        The arguments, by name; those that are left out have their defaults.
     areas : Areas, optional
     bounds : tuple of float, optional
     bounds_crs : str
-    options : mapping
-        The arguments, by name; those that are left out have their defaults.
     classes : frozenset of str
         Canonical names of class bands.
     infos : mapping of str to BandInfo, optional

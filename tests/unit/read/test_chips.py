@@ -116,6 +116,43 @@ def test_a_row_for_each_band(tmp_path: Path, three: list[Scene]) -> None:
         collect(both).get_gdf(area, geometry_crs=UTM, per="pixel")
 
 
+def test_bands_of_different_resolution_as_one_array(tmp_path: Path, three: list[Scene]) -> None:
+    coarse = make_cog(
+        tmp_path / "c.tif", np.arange(85 * 75, dtype="uint16").reshape(75, 85), overviews=0, nodata=9999,
+        transform=Affine(20, 0, 500_000, 0, -20, 5_200_000), crs=UTM, blocksize=64,
+    )  # fmt: skip
+    both = [Scene(s.id, {"v": s.files["v"], "w": coarse}, s.time, {}, {}) for s in three[:2]]
+    areas = [
+        box(500_100, 5_199_500, 500_200, 5_199_600),
+        box(500_300, 5_199_500, 500_400, 5_199_600),
+    ]
+    with pytest.raises(GridError, match="resolution="):
+        collect(*both).get_numpy(areas, geometry_crs=UTM)
+    found = collect(*both).get_numpy(areas, geometry_crs=UTM, resolution=20)
+    assert found.shape == (4, 2, 5, 5)
+    fine = collect(*both).get_numpy(areas, geometry_crs=UTM, resolution=10)
+    assert fine.shape == (4, 2, 10, 10)
+    with rasterio.open(coarse) as file:
+        pixels = file.read(1)
+    for k, area in enumerate(areas):
+        column = int(area.bounds[0] - 500_000) // 20
+        for item in range(2):
+            assert np.array_equal(found[2 * k + item, 1], pixels[20:25, column : column + 5])
+            expected, _ = by_rasterio(both[item].files["v"], area)
+            assert np.array_equal(fine[2 * k + item, 0], expected)
+            assert np.array_equal(fine[2 * k + item, 1, ::2, ::2], found[2 * k + item, 1])
+    one = collect(*both).get_numpy(areas[0], ["v"], geometry_crs=UTM, resolution=20, resampling="average", scale=True)  # fmt: skip
+    assert one.shape == (2, 5, 5)
+    assert collect(*both).get_numpy(bbox=None, bands=["v", "w"], resolution=20).shape == (
+        2,
+        2,
+        75,
+        85,
+    )
+    with pytest.raises(ArgumentError, match="differ in shape"):
+        collect(*both).get_numpy([areas[0], areas[1].buffer(20)], geometry_crs=UTM, resolution=20)
+
+
 def test_each_tile_is_read_once_however_many_geometries_touch_it(tmp_path: Path) -> None:
     array = RNG.integers(1, 60_000, (256, 256)).astype("uint16")
     scene(tmp_path, "a", array)
