@@ -4,12 +4,12 @@ delegate."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+import geopandas
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
@@ -22,6 +22,7 @@ from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import query, schema
 from rasteret_dask.index.commit import Commit
 from rasteret_dask.index.dataset import TableView, in_memory, open_commit
+from rasteret_dask.index.extent import bounds_of, silent_clouds, told_extent
 from rasteret_dask.index.geometries import to_geometries
 from rasteret_dask.index.joined import JoinedView
 from rasteret_dask.index.place import Place
@@ -98,14 +99,14 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
     @cached_property
     def _summary(self) -> dict[str, Any]:
         if self.commit is not None and self.view.filter is None:
-            told = _told(self.commit)
+            told = told_extent(self.commit)
             if told is not None:
                 return told
         names = [name for name in _BAR if name in self.schema.names]
         table = self.view.read(names)
         times = pc.min_max(table.column(schema.DATETIME)).as_py()
         crs = pc.unique(table.column(schema.CRS)).to_pylist() if schema.CRS in names else []
-        bounds = _bounds(table.column(schema.BBOX)) if schema.BBOX in names else None
+        bounds = bounds_of(table.column(schema.BBOX)) if schema.BBOX in names else None
         return {
             "first": times["min"],
             "last": times["max"],
@@ -237,7 +238,7 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         expression = query.cloud_expression(limit)
         if schema.CLOUD_COVER not in self.schema.names:
             raise ArgumentError("the collection does not know its items' cloud cover")
-        nulls = None if self.commit is None else _nulls(self.commit)
+        nulls = None if self.commit is None else silent_clouds(self.commit)
         if nulls != 0:
             silent = self.view.count(pc.field(schema.CLOUD_COVER).is_null())
             if silent:
@@ -277,7 +278,7 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
             Another builder committed meanwhile: append again.
         """
         place, commit = self._whole()
-        bands = infos_of(commit.document)
+        bands = schema.band_infos(commit.document)
         if items is None:
             return self._now(*append_found(place, bands, self.storage))
         return self._now(*append_items(place, read_items(items), bands, self.storage))
@@ -329,8 +330,6 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
 
     def to_geopandas(self, columns: Sequence[str] | None = None) -> Any:
         """Footprints and properties, without headers, as a GeoDataFrame in CRS84."""
-        import geopandas  # noqa: PLC0415 -- half a second that only this method needs
-
         plain = [f.name for f in self.schema if not pa.types.is_nested(f.type)]
         names = [n for n in (columns or plain) if n != schema.GEOMETRY]
         frame = self.view.read([*names, schema.GEOMETRY]).to_pandas()
@@ -393,49 +392,3 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
     def explore(self, **options: Any) -> Any:
         """Put the footprints on an interactive map, where GeoPandas has one."""
         return collection_html.explore(self.to_geopandas(), **options)
-
-
-def _told(commit: Commit) -> dict[str, Any] | None:
-    """Dates, CRS and bounds from what a commit says of its parts; None when it does not say all."""
-    stats = [part.stats for part in commit.parts]
-    spans = [s["datetime"] for s in stats]
-    boxes = [s["bbox"] for s in stats]
-    if not stats or not all(isinstance(span, list) for span in spans) or None in boxes:
-        return None
-    west, south, east, north = zip(*boxes, strict=True)
-    return {
-        "first": datetime.fromisoformat(min(first for first, _ in spans)),
-        "last": datetime.fromisoformat(max(last for _, last in spans)),
-        "crs": sorted({crs for s in stats for crs in s["crs"]}),
-        "bounds": (min(west), min(south), max(east), max(north)),
-    }
-
-
-def _nulls(commit: Commit) -> int:
-    return sum(int(part.stats.get("cloud_null", part.rows)) for part in commit.parts)
-
-
-def _bounds(boxes: pa.ChunkedArray) -> Bounds | None:
-    column = {n: pc.struct_field(boxes, n) for n in ("xmin", "ymin", "xmax", "ymax")}
-    if column["xmin"].null_count == len(boxes):
-        return None
-    south, north = pc.min(column["ymin"]).as_py(), pc.max(column["ymax"]).as_py()
-    crossing = pc.fill_null(pc.greater(column["xmin"], column["xmax"]), False)
-    if pc.any(crossing).as_py():
-        # Boxes over the antimeridian: everything is seen from there, with western longitudes beyond
-        # 180.
-        east_of = {
-            n: pc.if_else(pc.less(column[n], 0), pc.add(column[n], 360), column[n])
-            for n in ("xmin", "xmax")
-        }
-        west, east = pc.min(east_of["xmin"]).as_py(), pc.max(east_of["xmax"]).as_py()
-        return west, south, east - 360 if east > 180 else east, north
-    return pc.min(column["xmin"]).as_py(), south, pc.max(column["xmax"]).as_py(), north
-
-
-def infos_of(document: Mapping[str, Any]) -> tuple[BandInfo, ...]:
-    """The bands that the JSON document of a schema describes."""
-    return tuple(
-        BandInfo(**{**band, "aliases": tuple(band.get("aliases", ()))})
-        for band in document.get("bands", ())
-    )

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from rasteret_dask import catalog as catalogs
 from rasteret_dask.catalog import Catalog
-from rasteret_dask.collection import Collection, infos_of
+from rasteret_dask.collection import Collection
 from rasteret_dask.errors import (
     ArgumentError,
     CollectionError,
     DuplicateItemError,
     UnknownDatasetError,
 )
-from rasteret_dask.grid.given import plain_table
+from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Commit, read_commit
 from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
@@ -148,7 +148,7 @@ def as_collection(
         view,
         name=name or document.get("name", ""),
         descriptor=descriptor,
-        infos=infos_of(document) or _described(view.schema, descriptor),
+        infos=schema.band_infos(document) or _described(view.schema, descriptor),
         storage=storage or StorageOptions(),
     )
 
@@ -325,7 +325,7 @@ def open_place(
         open_commit(place, commit),
         name=commit.name,
         descriptor=descriptor,
-        infos=infos_of(commit.document),
+        infos=schema.band_infos(commit.document),
         storage=storage,
         place=place,
         commit=commit,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,6 +16,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.grid.geobox import CRS84, crs_text, is_geographic
 from rasteret_dask.grid.single import checked, each, one
 
@@ -169,27 +171,6 @@ def plain_crs(crs: Any) -> str:
     text = crs_text(crs)
     wgs84 = text == "EPSG:4326" or ("CRS84" in text and "WGS 84" in text)
     return CRS84 if wgs84 else text
-
-
-def plain_table(table: pa.Table) -> pa.Table:
-    """Return a table without views of text and bytes (Polars' own), which few of Arrow's functions take."""
-    fields = [field.with_type(_plain_type(field.type)) for field in table.schema]
-    schema = pa.schema(fields, table.schema.metadata)
-    return table if schema.equals(table.schema) else table.cast(schema)
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
-    if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(_plain_type(kind.value_type)))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
-    return kind
 
 
 def check_degrees(bounds: Iterable[float], crs: str) -> None:
@@ -386,8 +367,6 @@ def _from_arrow(field: pa.Field, column: pa.ChunkedArray) -> Given:
 
 def _native(given: Any) -> Given:
     """Return what geopandas makes of a GeoArrow array, or of a table of one column."""
-    import geopandas  # noqa: PLC0415 -- half a second that only native GeoArrow needs
-
     if isinstance(given, pa.Table):
         series = geopandas.GeoDataFrame.from_arrow(given).geometry
     else:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from rasteret_dask.errors import ArgumentError, SchemaVersionError
+from rasteret_dask.model import BandInfo
 
 VERSION: Final = 1
 """Version of the columns; a reader refuses what is newer and knows how to read what is older."""
@@ -249,6 +250,14 @@ def document(schema: pa.Schema, *, url: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(raw)
     check_version(found.get("schema_version", 1), VERSION, "the columns of this collection", url)
     return found
+
+
+def band_infos(document: Mapping[str, Any]) -> tuple[BandInfo, ...]:
+    """The bands that a JSON document describes."""
+    return tuple(
+        BandInfo(**{**band, "aliases": tuple(band.get("aliases", ()))})
+        for band in document.get("bands", ())
+    )
 
 
 def check_version(found: Any, known: int, what: str, url: str | None = None) -> None:

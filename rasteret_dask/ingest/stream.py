@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from rasteret_dask.errors import ArgumentError, CollectionError, DuplicateItemError
-from rasteret_dask.grid.given import plain_table
+from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import bands_of_asset, is_raster
 from rasteret_dask.ingest.table import TableSource, check_names, table_items

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
+import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -25,9 +26,6 @@ from rasteret_dask.read.engine import Load, run_loads
 from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.values import meaning
-
-if TYPE_CHECKING:
-    import geopandas
 
 Array = npt.NDArray[Any]
 
@@ -303,8 +301,6 @@ def _frame(
     areas: Areas,
     name: str,
 ) -> geopandas.GeoDataFrame:
-    import geopandas  # noqa: PLC0415 -- half a second that only this function needs
-
     rows = pa.array([chip.item for chip in chips], pa.int64())
     which = np.array([chip.area for chip in chips], dtype=np.int64)
 
