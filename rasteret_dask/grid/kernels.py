@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rasteret_dask.grid.warp import nearest_index
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -43,6 +45,8 @@ class Samples:
         Edges of the boxes, low and high, of the same shapes as ``x`` and ``y``.
     left, top : int
         Source pixel at the corner of the window of values that is resampled.
+    flips : tuple of bool
+        Whether columns and rows run against the output's (the rows of a south-up file), which decides whose a point on an edge is.
     """
 
     x: Floats
@@ -53,6 +57,7 @@ class Samples:
     y1: Floats
     left: int = 0
     top: int = 0
+    flips: tuple[bool, bool] = (False, False)
 
     @property
     def separable(self) -> bool:
@@ -67,7 +72,7 @@ class Samples:
         across = [np.broadcast_to(v[None, :], shape) for v in (self.x, self.x0, self.x1)]
         down = [np.broadcast_to(v[:, None], shape) for v in (self.y, self.y0, self.y1)]
         edges = (across[1], across[2], down[1], down[2])
-        return Samples(across[0], down[0], *edges, self.left, self.top)
+        return Samples(across[0], down[0], *edges, self.left, self.top, self.flips)
 
 
 def reach(method: str, ratio: float) -> float:
@@ -153,25 +158,29 @@ def _point(
 
 def _centre(valid: Bools, samples: Samples) -> Bools:
     """Whether the pixel that holds the coordinate is valid: what is nodata stays nodata, whatever its neighbours are."""
-    inside = _inside(samples, valid.shape)
-    plane = samples.plane()
-    i = np.clip(np.floor(np.round(plane.y, 6)).astype(np.int64) - plane.top, 0, valid.shape[0] - 1)
-    j = np.clip(np.floor(np.round(plane.x, 6)).astype(np.int64) - plane.left, 0, valid.shape[1] - 1)
-    found: Bools = inside & valid[i, j]
+    i, j = _pixels(samples)
+    i, j = i - samples.top, j - samples.left
+    rows, cols = valid.shape
+    inside = (i >= 0) & (i < rows) & (j >= 0) & (j < cols)
+    found: Bools = inside & valid[np.clip(i, 0, rows - 1), np.clip(j, 0, cols - 1)]
     return found
 
 
 def _inside(samples: Samples, shape: tuple[int, ...]) -> Bools:
-    # Rounded as for the nearest pixel, so that arithmetic noise does not decide at an edge.
-    plane = samples.plane()
-    x, y = np.round(plane.x, 6), np.round(plane.y, 6)
+    i, j = _pixels(samples)
     found: Bools = (
-        (x >= plane.left)
-        & (x < plane.left + shape[1])
-        & (y >= plane.top)
-        & (y < plane.top + shape[0])
+        (i >= samples.top)
+        & (i < samples.top + shape[0])
+        & (j >= samples.left)
+        & (j < samples.left + shape[1])
     )
     return found
+
+
+def _pixels(samples: Samples) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return row and column of the pixel that holds each coordinate, by the rule of the nearest pixel."""
+    plane = samples.plane()
+    return nearest_index(plane.y, samples.flips[1]), nearest_index(plane.x, samples.flips[0])
 
 
 def _taps(

@@ -127,7 +127,8 @@ def _sampled_axes(source: SourceRead, mapped: AxisMap, found: Resolved, method: 
     # The rows of a south-up source run against the output's, so a box's upper edge has the higher row.
     y0, y1 = np.minimum(ys[1], ys[2]), np.maximum(ys[1], ys[2])
     x0, x1 = np.minimum(xs[1], xs[2]), np.maximum(xs[1], xs[2])
-    samples = Samples(xs[0], ys[0], x0, x1, y0, y1, left=pixels[2], top=pixels[0])
+    flips = (mapped.x_scale < 0, mapped.y_scale < 0)
+    samples = Samples(xs[0], ys[0], x0, x1, y0, y1, pixels[2], pixels[0], flips)
     return Resolved(found.target, pixels, _NONE, _NONE, samples=samples)
 
 

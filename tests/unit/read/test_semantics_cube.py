@@ -378,6 +378,23 @@ def test_nodata_never_bleeds_into_its_neighbours(tmp_path: Path, method: str) ->
             assert 500 in seen
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_south_up_file_gives_what_the_same_file_gives_north_up(
+    tmp_path: Path, method: str
+) -> None:
+    """Also where every coordinate lies on an edge: whose pixel that is must not depend on how rows are stored."""
+    values = RNG.integers(1, 200, (40, 48)).astype(np.float32)
+    values[RNG.random(values.shape) < 0.3] = 0
+    how: dict[str, Any] = {"driver": "GTiff", "blocksize": 16}
+    north = collect(Scene("a", {"v": cog(tmp_path, "n", values, **how)}))
+    upwards = Affine(10, 0, LEFT, 0, 10, TOP - 400)
+    south = collect(Scene("a", {"v": cog(tmp_path, "s", values[::-1], **how, transform=upwards)}))
+    for grid in ({"anchor": (LEFT + 5, TOP + 5)}, {"resolution": 20}, {"resolution": 15}):
+        how = {"resampling": method, "masked": True, "overviews": False, **grid}
+        one, two = north.get_xarray(**how).v.values, south.get_xarray(**how).v.values
+        np.testing.assert_allclose(one, two, rtol=1e-5, equal_nan=True)
+
+
 # --- where ---------------------------------------------------------------------------------------
 def test_ways_to_say_the_same_place(tmp_path: Path) -> None:
     values = RNG.integers(1, 999, (128, 128)).astype(np.uint16)
