@@ -67,7 +67,8 @@ def open_target(url: str | os.PathLike[str], dataset: xr.Dataset) -> Target:
         raise ArgumentError(
             f"there is no whole Zarr store at {store}", hint="finish writing it first"
         ) from None
-    there = xr.open_zarr(store, chunks=None)
+    # Not every writer consolidates, and a warning about it would be none of the caller's business.
+    there = xr.open_zarr(store, chunks=None, consolidated=False)
     names = [str(name) for name in dataset.data_vars if name in there.data_vars]
     if not names:
         raise ArgumentError(
