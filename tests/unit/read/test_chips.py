@@ -99,6 +99,46 @@ def test_polygons_on_real_scenes_in_lonlat(austria: Path) -> None:
     assert found.geometry.iloc[0].equals(plots.geometry[0])
 
 
+CORPUS = {
+    "naip": "stactools-packages+naip/tests/data-files",
+    "dem": "cogeotiff+rio-tiler-pds/tests/fixtures/copernicus-dem-30m",
+    "landsat": "appelmar+gdalcubes/inst/L8NY18",
+}
+
+
+@pytest.mark.parametrize("name", list(CORPUS))
+def test_windows_and_masks_of_the_corpus_equal_rasterio(corpus: Path, name: str) -> None:
+    tried = 0
+    for path in sorted((corpus / CORPUS[name]).rglob("*.[tT][iI][fF]")):
+        with rasterio.open(path) as file:
+            if file.crs is None or file.width < 8:
+                continue
+            rows, cols = (
+                np.sort(RNG.integers(0, file.height, 2)),
+                np.sort(RNG.integers(0, file.width, 2)),
+            )
+            (r0, r1), (c0, c1) = rows + [0, 1], cols + [0, 1]  # noqa: RUF005 -- a sum of arrays
+            expected = file.read(1, window=((r0, r1), (c0, c1)))
+            left, top = file.transform * (c0 + 0.01, r0 + 0.01)
+            right, bottom = file.transform * (c1 - 0.01, r1 - 0.01)
+            crs, nodata = file.crs.to_wkt(), file.nodata
+            middle = file.transform * (file.width * 0.47113, file.height * 0.51371)
+        size = 0.30937 * min(file.width * file.transform.a, -file.height * file.transform.e)
+        ring = shapely.Point(middle).buffer(size) - shapely.Point(middle).buffer(size / 3)
+        one = collect(Scene("a", {"v": path}, "2023-07-01T10:00:00", {}, {}))
+        window = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+        assert np.array_equal(one.get_numpy(window, ["v"], geometry_crs=crs)[0], expected), path
+        for touched in (False, True):
+            fill = None if nodata is not None else 0
+            mine = one.get_gdf(ring, ["v"], geometry_crs=crs, all_touched=touched, fill_value=fill)
+            masked, transform = by_rasterio(path, ring, touched)
+            assert np.array_equal(mine.v[0], masked, equal_nan=masked.dtype.kind == "f"), path
+            assert mine["transform"][0].almost_equals(transform)
+        tried += 1
+    if not tried:
+        pytest.skip(f"the corpus holds no GeoTIFF of {name}")
+
+
 def test_a_row_for_each_band(tmp_path: Path, three: list[Scene]) -> None:
     coarse = make_cog(
         tmp_path / "c.tif", np.arange(85 * 75, dtype="uint8").reshape(75, 85), overviews=0,
