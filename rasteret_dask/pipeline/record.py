@@ -30,6 +30,7 @@ __all__ = [
     "end",
     "ledger_of",
     "load",
+    "open_holes",
     "snapshot_of",
     "unsigned",
     "vectors_of",
@@ -63,6 +64,16 @@ def ledger_of(record: Record) -> Ledger | None:
     """Where the run writes down what fails; None when it does not."""
     said = record.document.get("ledger")
     return None if said is None else Ledger(said["url"], said["run"])
+
+
+def open_holes(record: Record) -> Ledger | None:
+    """Where what is missing now is written down: by the last repair that came to its end, else by
+    the run."""
+    ledger = ledger_of(record)
+    ended = [r for r in record.document.get("repairs", {}).values() if r["state"] == "done"]
+    if ledger is None or not ended:
+        return ledger
+    return Ledger(ledger.url, max(ended, key=lambda repair: repair["ended"])["run"])
 
 
 def vectors_of(record: Record) -> Vectors:

@@ -161,12 +161,15 @@ def _failed(found: record.Record) -> str:
     said = found.document
     retries = said.get("counters", {}).get("retries", 0)
     parts = [f"<p>Requests that were made again: {retries:,}.</p>"]
-    ledger = record.ledger_of(found)
+    ledger = record.open_holes(found)
     if ledger is None:
         return "".join([*parts, "<p>A tile that cannot be had ends such a run.</p>"])
+    mended = sum(repair.get("regions", 0) for repair in said.get("repairs", {}).values())
+    if mended:
+        parts.append(f"<p>Regions that a repair has computed again: {mended:,}.</p>")
     holes = read_ledger(ledger.url, ledger.run)
     if not holes.num_rows:
-        return "".join([*parts, "<p>Every tile was had.</p>"])
+        return "".join([*parts, "<p>No tile is missing.</p>"])
     parts.append(
         f"<p class='failed'>Tiles that could not be had, and are nodata: {holes.num_rows:,}.</p>"
     )

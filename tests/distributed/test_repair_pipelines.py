@@ -110,6 +110,8 @@ def test_a_pipeline_from_its_record(
     with rasterio.open(tmp_path / "out.tif") as one, rasterio.open(tmp_path / "calm.tif") as two:
         assert np.array_equal(one.read(), two.read(), equal_nan=True)
     assert json.loads((tmp_path / "out.json").read_text())["failures"] == 0
+    page = call("report", str(tmp_path / "out.json"))
+    assert "No tile is missing" in Path(page.stdout.strip()).read_text()
     assert json.loads(call("repair", str(tmp_path / "out.json"), "--json").stdout)["requests"] == 0
     # A run that is resumed after its repair has nothing to do.
     assert run(pipeline(workspace, tmp_path, "out", cube=ledger), resume=True).reused
