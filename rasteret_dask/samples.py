@@ -159,19 +159,26 @@ def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[st
     # Rows travel once, not with every task; a dataset's files might not be within a worker's reach.
     rows = dask.delayed(collection.to_table(columns))
     bare = replace(collection, view=None, commit=None, place=None, report=None)  # type: ignore[arg-type]
-    return points.map_partitions(_sample_partition, rows, bare, bands, how, meta=meta)
+    return points.map_partitions(_sample_partition, rows, bare, bands, how, meta, meta=meta)
 
 
 def _sample_partition(
-    part: Any, rows: pa.Table, bare: Collection, bands: Any, how: dict[str, Any]
+    part: Any,
+    rows: pa.Table,
+    bare: Collection,
+    bands: Any,
+    how: dict[str, Any],
+    empty: Any,
 ) -> Any:
-    collection = replace(bare, view=in_memory(rows))
     if not len(part):
-        made = POINTS if how["return_neighbourhood"] == "off" else POINTS.append(WINDOW)
-        return made.empty_table().to_pandas()
+        return empty
+    collection = replace(bare, view=in_memory(rows))
     # This task reads by itself: tasks that wait for tasks of their own would fill a worker.
     with dask.config.set(scheduler="threads"):
-        return collection.sample_points(part, bands, **how).to_pandas()
+        found = collection.sample_points(part, bands, **how).to_pandas()
+    # Texts have a type of Dask's own, which Arrow does not give back.
+    own = [name for name in empty.columns if name not in (*POINTS.names, WINDOW.name)]
+    return found.astype(empty.dtypes[own].to_dict())
 
 
 def _check(match: str, distance: int, neighbourhood: str) -> None:

@@ -338,6 +338,21 @@ def test_a_dask_frame_stays_one(one: rd.Collection) -> None:
         assert lazy.compute()["plot"].tolist() == list(range(40))
 
 
+def test_a_frame_of_dask_geopandas(one: rd.Collection) -> None:
+    frames = pytest.importorskip("dask_geopandas")
+    at = shapely.points(RNG.uniform(15.0, 15.05, 40), RNG.uniform(46.95, 47.0, 40))
+    plain = geopandas.GeoDataFrame({"label": [f"l{k}" for k in range(40)]}, geometry=at, crs=4326)
+    expected = one.sample_points(plain, ["v"]).to_pandas()
+    lazy = one.sample_points(frames.from_geopandas(plain.to_crs(UTM), npartitions=4), ["v"])
+    found = lazy.compute()
+    assert dict(zip(found.label, found.value)) == dict(zip(expected.label, expected.value))
+    assert found.dtypes.to_dict() == lazy.dtypes.to_dict()
+    # Partitions without a point have the same columns.
+    few = frames.from_geopandas(plain, npartitions=4)
+    few = few[few.label == "l7"]
+    assert one.sample_points(few, ["v"]).compute().label.tolist() == ["l7"]
+
+
 @pytest.mark.parametrize(
     ("points", "how", "what"),
     [
