@@ -209,10 +209,11 @@ def _check(geometries: npt.NDArray[np.object_]) -> None:
     ):
         if bad.any():
             raise ArgumentError(f"geometry {int(np.flatnonzero(bad)[0])} is {what}")
-    finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
-    if not finite.all():
-        number = int(np.flatnonzero(~finite)[0])
-        raise ArgumentError(f"geometry {number} has coordinates that are not finite")
+    # Bounds pass over NaN.
+    coordinates, owners = shapely.get_coordinates(geometries, return_index=True)
+    lost = owners[~np.isfinite(coordinates).all(axis=1)]
+    if len(lost):
+        raise ArgumentError(f"geometry {int(lost[0])} has coordinates that are not finite")
 
 
 # --- kinds of containers -------------------------------------------------------------------------

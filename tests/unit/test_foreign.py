@@ -219,6 +219,8 @@ def test_rows_of_one_id_are_refused(three: pa.Table) -> None:
         (lambda c: c.subset(date_range=("2023-09-01", "2023-08-01")), "before it starts"),
         (lambda c: c.subset(date_range="yesterday"), "no date"),
         (lambda c: c.subset(geometries=shapely.Polygon()), "is empty"),
+        (lambda c: c.get_gdf(shapely.Polygon([(15, 46), (np.nan, 47), (16, 46)])), "not finite"),
+        (lambda c: c.get_gdf([]), "no geometry"),
         (lambda c: c.subset(geometries=shapely.box(5e5, 5e6, 6e5, 6e6)), "no degrees"),
         (lambda c: c.subset(geometries={"type": "Feature", "geometry": None}), "is missing"),
         (lambda c: c.get_gdf(pa.table({"a": [1]}), geometry_column="b"), "no column 'b'"),
