@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import dask
@@ -15,7 +17,7 @@ from distributed import Client
 from rasteret_dask import mending, opening, recorded, runs
 from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
-from rasteret_dask.errors import ArgumentError, PipelineError
+from rasteret_dask.errors import ArgumentError, PipelineError, RasteretWarning
 from rasteret_dask.index import schema
 from rasteret_dask.mending import Repaired
 from rasteret_dask.model import Ledger
@@ -78,6 +80,7 @@ def repair(
     noted = runs.load(os.fspath(run))
     if noted is None:
         raise PipelineError(f"no record of a run at {os.fspath(run)}")
+    _check_version(noted)
     listener: Progress = Silence() if progress is None else progress
     where = current_client() if client is None else client
     with noticing_loss(where):
@@ -96,6 +99,18 @@ def repair(
                 done = _mend_cube(noted, target, compute, collection, arguments)
         spent = meter.read()
     return replace(done, requests=spent.requests, bytes=spent.bytes, retries=spent.retries)
+
+
+def _check_version(noted: Record) -> None:
+    """Warn where regions would be computed by another version than their neighbours."""
+    there, here = noted.document["versions"]["rasteret-dask"], version("rasteret-dask")
+    if there != here:
+        warnings.warn(
+            f"the run was made by version {there} of rasteret-dask, and {here} mends it: "
+            "pixels may differ where a release says so",
+            RasteretWarning,
+            stacklevel=3,
+        )
 
 
 def _mend_cube(

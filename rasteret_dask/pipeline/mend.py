@@ -73,14 +73,16 @@ def mend(
         )
 
     def make(ledger: Ledger) -> tuple[xr.Dataset, xr.Dataset]:
+        # From here on what was made from the store is behind it, until it is written anew.
+        noted.save(stale=True)
         cube = open_cube(collection, pipeline, vectors, ledger)
         return cube, steps.apply(cube, pipeline.steps)
 
     url = outputs.url_of(whole)
     progress.stage(f"mend {url}")
     done = mending.mend(noted, url, make)
-    if done.regions:
+    if noted.document.get("stale", False):
         work = Work(pipeline, noted, client, progress, resume=False)
         work.write_rest(whole, shape.variables, collection.dates)
-        noted.save(failures=done.failures)
+        noted.save(failures=done.failures, stale=False)
     return done

@@ -18,7 +18,12 @@ from typer.testing import CliRunner
 
 import rasteret_dask as rd
 from rasteret_dask.cli.app import app
-from rasteret_dask.errors import ArgumentError, PipelineError, RunInterruptedError
+from rasteret_dask.errors import (
+    ArgumentError,
+    PipelineError,
+    RasteretWarning,
+    RunInterruptedError,
+)
 from rasteret_dask.pipeline import config, foreach
 from rasteret_dask.pipeline.run import run
 from rasteret_dask.read.ledger import read_ledger
@@ -172,6 +177,33 @@ def districts(path: Path, count: int = 2) -> Path:
     frame = geopandas.GeoDataFrame({"code": list("abc"[:count])}, geometry=squares, crs=4326)
     frame.to_parquet(path)
     return path
+
+
+def test_what_is_made_from_the_store_is_not_forgotten(
+    server: RangeServer, workspace: Path, tmp_path: Path
+) -> None:
+    """A repair that ends between the store and the picture made from it; the next one has no hole to mend."""
+    server.configure(faults=FEW)
+    run(
+        pipeline(workspace, tmp_path, "out", cube={**RECORDING, "ledger": str(tmp_path / "ledger")})
+    )
+    server.configure(faults=[])
+    run(pipeline(workspace, tmp_path, "calm"))
+    image, record = tmp_path / "out.tif", tmp_path / "out.json"
+    image.unlink()
+    image.mkdir()
+    with pytest.raises(PipelineError, match="could not be written"):
+        rd.repair(record)
+    assert files(tmp_path / "out.zarr") == files(tmp_path / "calm.zarr")
+    image.rmdir()
+    said = json.loads(record.read_text())
+    record.write_text(json.dumps(said | {"versions": said["versions"] | {"rasteret-dask": "0.0"}}))
+    with pytest.warns(RasteretWarning, match="version 0.0"), pytest.raises(ArgumentError):
+        rd.repair(tmp_path / "out.json")  # and its digest is that of another version
+    record.write_text(json.dumps(said))
+    assert rd.repair(record).holes == 0
+    with rasterio.open(image) as one, rasterio.open(tmp_path / "calm.tif") as two:
+        assert np.array_equal(one.read(), two.read(), equal_nan=True)
 
 
 @pytest.mark.slow
