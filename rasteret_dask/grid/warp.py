@@ -281,3 +281,19 @@ def measure_ratio(crs_map: CrsMap, window: Window) -> tuple[float, float]:
     if not (np.isfinite(x) and np.isfinite(y)) or min(x, y) <= 0.0:
         return 1.0, 1.0
     return float(f"{x:.4g}"), float(f"{y:.4g}")
+
+
+def least_ratio(crs_map: CrsMap, window: Window) -> float:
+    """Return how many source pixels an output pixel spans where it spans fewest, along the tighter axis, to four digits; 1 if nowhere any.
+
+    Looked at in 7 × 7 places of a window: on Mercator a pixel at 60 degrees is half as wide as at the equator.
+    """
+    r0, r1, c0, c1 = window
+    columns, rows = np.meshgrid(np.linspace(c0, c1 - 1, 7), np.linspace(r0, r1 - 1, 7))
+    u, v = crs_map.exact(columns, rows)
+    right, below = crs_map.exact(columns + 1.0, rows), crs_map.exact(columns, rows + 1.0)
+    x = np.hypot(right[0] - u, below[0] - u)
+    y = np.hypot(right[1] - v, below[1] - v)
+    found = np.minimum(x, y)
+    found = found[np.isfinite(found) & (found > 0.0)]
+    return float(f"{found.min():.4g}") if found.size else 1.0

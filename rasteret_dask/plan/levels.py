@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.grid.geobox import Grid
-from rasteret_dask.grid.warp import CrsMap, measure_ratio
+from rasteret_dask.grid.warp import CrsMap, least_ratio
 from rasteret_dask.plan.table import RawSources, SameGrid, by_grid, footprint
 
 Ints = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ def _ratio(same: SameGrid, grid: Grid) -> float:
     window = footprint(same, grid)
     if window is None:
         return 0.0
-    return min(measure_ratio(CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1), window))
+    return least_ratio(CrsMap(grid.crs, same.crs, grid.affine, same.affine, 1), window)
 
 
 def choose_levels(

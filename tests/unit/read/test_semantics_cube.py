@@ -363,6 +363,20 @@ def test_the_grid_that_was_chosen_is_said_in_the_attributes(holed: rd.Collection
     assert cube.attrs["rasteret:level"] == 0
 
 
+def test_no_overview_is_coarser_than_the_output_anywhere(tmp_path: Path) -> None:
+    """On Mercator 30 km are nearly three of the map's pixels at the equator, and one at 69 degrees."""
+    values = RNG.integers(1, 999, (700, 60)).astype(np.uint16)
+    at = Affine(0.1, 0, 10.0, 0, -0.1, 70.0)
+    file = cog(tmp_path, "v", values, transform=at, crs="EPSG:4326", overviews=1)
+    collection = collect(Scene("a", {"v": file}))
+    how: dict[str, Any] = {"crs": "EPSG:3857", "resolution": 30_000.0}
+    far = collection.get_xarray(bbox=(11.0, 1.0, 15.0, 69.0), **how)
+    assert far.attrs["rasteret:level"] == 0
+    low = collection.get_xarray(bbox=(11.0, 1.0, 15.0, 5.0), **how)
+    assert low.attrs["rasteret:level"] == 1
+    assert np.array_equal(far.v.values, collection.get_xarray(like=far, overviews="off").v.values)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_nodata_never_bleeds_into_its_neighbours(tmp_path: Path, method: str) -> None:
     """A constant image with holes stays that constant, whatever the kernel and the nodata value."""
