@@ -113,6 +113,41 @@ def test_no_more_than_asked_for_is_under_way(client: Client, zone33: Any, tmp_pa
     assert not client.who_has()
 
 
+class Gated:
+    """Waits as long as a file says that the gate is shut, for half a minute at most; says that it came, and that it is done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
+        (self.folder / f"came-{time.time_ns()}-{os.getpid()}").touch()
+        deadline = time.monotonic() + 30
+        while (self.folder / "shut").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (self.folder / f"done-{time.time_ns()}-{os.getpid()}").touch()
+        return sample
+
+
+def test_who_stops_early_waits_for_nothing(client: Client, zone33: Any, tmp_path: Path) -> None:
+    dataset = to_torchgeo_dataset(zone33, ["red"], transforms=Gated(tmp_path))
+    batches = iter(ClusterLoader(Sent(dataset), queries(dataset, 1) * 8, 1, ahead=4))
+    next(batches)
+    wait_for(tmp_path, "done-*", 5)
+    (tmp_path / "shut").touch()
+    next(batches)  # begins one more, which stays at the gate
+    wait_for(tmp_path, "came-*", 6)
+    batches.close()
+    assert len(list(tmp_path.glob("done-*"))) == 5
+    (tmp_path / "shut").unlink()
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob(pattern))) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(folder.glob(pattern))) >= count
+
+
 def test_errors_say_where(client: Client, demo: Demo, zone33: Any) -> None:
     item = demo.items("33TTN")[1]
     dataset = to_torchgeo_dataset(zone33, ["red"], cache_bytes=0)
