@@ -73,6 +73,8 @@ def inside(home, monkeypatch):
     """Run the command in this process, which is quicker."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("RASTERET_DASK_WORKSPACE", "workspace")
+    monkeypatch.setenv("RASTERET_DASK_CATALOG", "own.yaml")
+    (home / "own.yaml").write_text("datasets: {}\n")
 
     def go(*arguments: str) -> SimpleNamespace:
         done = CliRunner().invoke(app, list(arguments))
@@ -81,10 +83,16 @@ def inside(home, monkeypatch):
     return go
 
 
-@pytest.mark.parametrize("how", ["inside", pytest.param("process", marks=pytest.mark.slow)])
+# Some twenty processes, each of which imports everything: minutes on a busy machine.
+PATIENT = (pytest.mark.slow, pytest.mark.timeout(1800))
+
+
+@pytest.mark.parametrize("how", ["inside", pytest.param("process", marks=PATIENT)])
 def test_a_session_of_commands_in_json(home, how, request):
     """What each command says is one line of JSON, and nothing else is on stdout."""
     process = request.getfixturevalue(how)
+    text = "datasets: {me/mine: {title: Mine, static_catalog: c.json, bands: {red: {}}}}"
+    (home / "new.yaml").write_text(text)
     shutil.rmtree(home / "workspace", ignore_errors=True)
     shutil.rmtree(home / "plain", ignore_errors=True)
     build = ["build", "earthsearch/sentinel-2-l2a", "--name", "here", "--static-catalog", "scenes"]
@@ -101,6 +109,9 @@ def test_a_session_of_commands_in_json(home, how, request):
         "export": ["export", "here", "plain"],
         "append": ["append", "here"],
         "validate": ["validate", "ndvi_median"],
+        "register": ["datasets", "register", "new.yaml"],
+        "own": ["datasets", "info", "me/mine"],
+        "unregister": ["datasets", "unregister", "me/mine"],
         "profiles": ["cluster", "list"],
         "check": ["cluster", "check", "threads"],
         "delete": ["collections", "delete", "here", "--yes"],
@@ -121,6 +132,9 @@ def test_a_session_of_commands_in_json(home, how, request):
     assert said["append"]["added"] == 0
     assert said["validate"]["result"] == "an image"
     assert "threads" in said["profiles"]["profiles"]
+    assert said["register"]["registered"] == ["me/mine"]
+    assert said["own"]["title"] == "Mine"
+    assert said["unregister"]["unregistered"] == "me/mine"
     assert not (home / "workspace" / "here").exists()
 
 
