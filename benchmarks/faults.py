@@ -29,6 +29,8 @@ import xarray as xr
 
 from rasteret_dask.cluster.profiles import Local, open_profile
 from rasteret_dask.ingest import cut
+from rasteret_dask.pipeline import config
+from rasteret_dask.pipeline.run import run
 from rasteret_dask.storage import counters
 from rasteret_dask.testing.badday import (
     BANDS,
@@ -185,6 +187,7 @@ def cube_job(collection: Path, folder: Path, storage: Path) -> Job:
         "cube": CUBE,
         "outputs": [{"zarr": str(folder / "out.zarr")}],
     }
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f"{folder.name}.yaml"
     file.write_text(json.dumps(pipeline))
     done = folder / "out.zarr.regions"
@@ -314,6 +317,12 @@ class Campaign:
         build(self.server.url, workspace)
         return files_of(workspace)
 
+    def store_once(self, number: int) -> Found:
+        """Each region lasts as soon as it is stored: a cube that is gathered would be lost with its workers again and again."""
+        job = self.cube_job(Path(tempfile.mkdtemp(dir=self.folder)) / "work")
+        run(config.from_file(Path(job.arguments[1]), [f"collection.storage={self.storage}"]))
+        return job.result()
+
     def read_once(self, number: int) -> Found:
         return values_of(self.collection.get_xarray(**CUBE, storage=PATIENT).compute())
 
@@ -337,15 +346,15 @@ class Campaign:
 
     def run(self, runs: int, seconds: float) -> list[Row]:
         few, at = max(1, runs // 2), self.folder
-        for what, one, wanted in (
-            ("build", self.build_once, self.built),
-            ("cube", self.read_once, self.cube),
+        for what, one, wanted, durable, kept in (
+            ("build", self.build_once, self.built, self.build_once, self.built),
+            ("cube", self.read_once, self.cube, self.store_once, self.stored),
         ):
             self.measure(what, "threads", lambda r, o=one, w=wanted: in_threads(r, o, w, runs))
             self.measure(
                 what,
                 "2 workers, one killed every 4 s",
-                lambda r, o=one, w=wanted: on_a_cluster(r, o, w, seconds),
+                lambda r, o=durable, w=kept: on_a_cluster(r, o, w, seconds),
             )
         for what, job, wanted in (
             ("build", self.build_job, self.commanded),

@@ -12,9 +12,11 @@ from typing import Any
 
 import dask
 import dask.array as da
+import distributed
 import numpy as np
 import numpy.typing as npt
 import zarr
+from dask.base import get_scheduler
 
 from rasteret_dask.write.regions import Index, Journal
 
@@ -70,9 +72,20 @@ def store_regions(
     )
     computed = 0
     for runs in _batches(wanted):
-        dask.compute(*(stored.blocks[run] for run in runs))
+        _compute([stored.blocks[run] for run in runs])
         computed += sum(run[-1].stop - run[-1].start for run in runs)
     return computed
+
+
+def _compute(runs: Sequence[da.Array]) -> None:
+    """Compute runs of regions. On a cluster each is let go of once it is stored: what a worker holds until all are done would be
+    computed again when that worker dies, though it lies in the store."""
+    client = getattr(get_scheduler(), "__self__", None)
+    if not isinstance(client, distributed.Client):
+        dask.compute(*runs)
+        return
+    for _ in distributed.as_completed(client.compute(list(runs)), with_results=True):
+        pass
 
 
 def _batches(wanted: Sequence[Index]) -> Iterator[list[tuple[Any, ...]]]:
