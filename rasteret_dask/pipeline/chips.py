@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,9 +176,11 @@ def _around(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> 
     middle = frame.to_crs(grid.crs).geometry.centroid
     across = (middle.x.to_numpy() - grid.left) / grid.xres
     down = (grid.top - middle.y.to_numpy()) / abs(grid.yres)
+    if not (np.isfinite(across) & np.isfinite(down)).all():
+        raise ConfigError("the vector file has a row without a geometry", path="chips.around")
     names = [str(n) for n in (range(len(frame)) if step.id is None else frame[step.id])]
-    for name in names:
-        if names.count(name) > 1 or name in ("", ".", "..") or "/" in name or "\\" in name:
+    for name, times in Counter(names).items():
+        if times > 1 or name in ("", ".", "..") or "/" in name or "\\" in name:
             raise ConfigError(
                 f"{step.id} is {name!r}, twice or no part of a file name", path="chips.id"
             )
@@ -211,15 +214,13 @@ def write_chips(chips: ChipSet, url: str, *, resume: bool = False) -> dict[str, 
     Raises
     ------
     PipelineError
-        No chip is valid enough.
+        No chip is valid enough, or the folder holds images that are not of such a run.
     """
     folder = url.rstrip("/")
-    fs, path = resolve(f"{folder}/{LIST}")
-    if fs.exists(path):
-        fs.rm_file(path)
     journal = Journal(beside(f"{folder}/{LIST}"))
     done = journal.read(_layout(chips)) if resume else None
     if done is None:
+        _make_room(chips, folder)
         journal.begin(_layout(chips))
         done = frozenset()
     dates, grid = _dates(chips.dataset), grid_of(chips.dataset)
@@ -243,6 +244,29 @@ def write_chips(chips: ChipSet, url: str, *, resume: bool = False) -> dict[str, 
         put_file(scratch, f"{folder}/{LIST}")
     journal.end()
     return {"files": len(rows), "left_out": missed + chips.left_out}
+
+
+def _make_room(chips: ChipSet, folder: str) -> None:
+    """Take away the list and the files of a run before: who reads a folder by its names must not
+    meet what is not in the list."""
+    fs, path = resolve(folder)
+    if not fs.exists(path):
+        return
+    there = {entry.rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)}
+    ours = {f"{one}{said}.tif" for one in chips.places["id"] for said, _ in _dates(chips.dataset)}
+    if LIST in there:
+        with fs.open(f"{path}/{LIST}", "rb") as file:
+            ours |= set(pd.read_parquet(file, columns=["file"])["file"])
+    strange = sorted(name for name in there - ours if name.endswith(".tif"))
+    if strange:
+        raise PipelineError(
+            f"the folder holds {len(strange)} images that are not of this run, as {strange[0]}",
+            url=folder,
+            hint="write to another folder, or take them away",
+        )
+    for name in [LIST, *sorted(ours)]:
+        if name in there:
+            fs.rm_file(f"{path}/{name}")
 
 
 def _layout(chips: ChipSet) -> Layout:

@@ -34,15 +34,8 @@ def apply(step: StackStep, dataset: xr.Dataset) -> xr.Dataset:
     """Open the other collection on the grid of `dataset`, lazily, and add its bands."""
     arguments = _arguments(step.stack, dataset)
     cube = stacked(step.stack).get_xarray(**arguments).isel(time=0, drop=True)
-    added = {}
-    for band in step.stack.bands:
-        # Equal labels, bit for bit: xarray aligns by them.
-        added[band] = cube[band].drop_vars(
-            [name for name in cube[band].coords if name not in ("y", "x")]
-        )
-        added[band] = added[band].assign_coords(
-            {name: v for name, v in dataset.coords.items() if set(v.dims) <= {"y", "x"}}
-        )
+    # As bare variables: both grids are one, and labels are the cube's own.
+    added = {band: cube[band].variable for band in step.stack.bands}
     return dataset.assign(added)
 
 

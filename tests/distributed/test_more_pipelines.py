@@ -415,6 +415,21 @@ def test_chips_go_on(scenes, here, monkeypatch):
     assert run(pipeline, resume=True).reused
 
 
+def test_no_chip_of_a_run_before_is_left(scenes, here):
+    """TorchGeo takes every file of a folder: one that the list does not name would be read too."""
+    sets = [*searched_in(scenes), "cube.crs=EPSG:32633"]
+    run(opened("training_chips", *sets, "steps[0].chips={size: 32}"))
+    many = {p.name for p in Path("output/chips").glob("*.tif")}
+    run(opened("training_chips", *sets, "steps[0].chips={size: 48, min_valid: 0.5}"))
+    listed = set(geopandas.read_parquet("output/chips/chips.parquet").file)
+    assert {p.name for p in Path("output/chips").glob("*.tif")} == listed
+    assert many - listed
+    Path("output/chips/mine.tif").write_bytes(b"mine")
+    with pytest.raises(rd.errors.RasteretError, match=r"1 images .* mine\.tif"):
+        run(opened("training_chips", *sets, "steps[0].chips={size: 32}"))
+    assert set(geopandas.read_parquet("output/chips/chips.parquet").file) == listed
+
+
 def test_tables_as_arrow_files(scenes, here):
     points = geopandas.GeoSeries([shapely.Point(12.0, 47.2)], crs="EPSG:4326")
     points.to_file("p.geojson", driver="GeoJSON")
