@@ -62,7 +62,7 @@ class ClusterLoader(ChipLoader):
         collate_fn: Callable[[Sequence[Sample]], Sample] = stack_samples,
         drop_last: bool = False,
     ) -> None:
-        # Only a default that the cluster itself may still change: see _started.
+        # Counted when iteration begins: workers may still be on their way.
         self._follow = ahead is None
         super().__init__(
             dataset,
