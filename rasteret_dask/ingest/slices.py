@@ -238,12 +238,12 @@ def index_records(
             bands[record.id, ref.band] = header_band(headers[ref.url], ref.index)
         except RasteretError as error:
             failures.append(Failure.of(error, record.id, ref.band, ref.url))
-    disagreements = _disagreements(records, headers)
+    denied = disagreements(records, headers)
     told = {
         "assets": len(refs),
         "headers": len(bands),
         "failures": [asdict(f) for f in failures],
-        "disagreements": [asdict(d) for d in disagreements],
+        "disagreements": [asdict(d) for d in denied],
         "warnings": list(warnings),
     }
     table = make_table(records, recipe.schema, bands)
@@ -253,7 +253,7 @@ def index_records(
         len(refs),
         len(bands),
         tuple(failures),
-        tuple(disagreements),
+        tuple(denied),
         tuple(warnings),
         hashes(record.id for record in records),
     )
@@ -272,7 +272,7 @@ def header_band(found: TiffHeader | RasteretError, band_index: int) -> HeaderBan
     return HeaderBand(found, band_index)
 
 
-def _disagreements(records: Sequence[Record], headers: Mapping[str, Any]) -> list[Disagreement]:
+def disagreements(records: Sequence[Record], headers: Mapping[str, Any]) -> list[Disagreement]:
     """What STAC says of files and the files deny; each file once, however many bands."""
     known: dict[int, list[tuple[Mapping[str, Any], list[tuple[str, str, str]]]]] = {}
     found: list[Disagreement] = []

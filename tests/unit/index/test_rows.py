@@ -14,7 +14,9 @@ import rasterio
 
 from rasteret_dask.errors import HeaderError, RasteretError, UnknownBandError
 from rasteret_dask.index import schema
-from rasteret_dask.index.rows import band_sources, header_to_struct
+from rasteret_dask.index.rows import HeaderBand, band_array, band_sources, header_to_struct
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.tiff.alike import Parser
 from rasteret_dask.tiff.header import Segments, parse
 from rasteret_dask.tiff.model import Level, TiffHeader
 
@@ -179,3 +181,41 @@ def test_wrong_names_are_refused(austria: Path, tmp_path: Path) -> None:
         header_to_struct(header, 3)
     with pytest.raises(UnknownBandError, match="B99"):
         band_sources(table_of([header_to_struct(header)], tmp_path), "B99")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_headers_that_are_alike_keep_tables_sizes_and_versions_of_their_own(
+    masked: bool, tmp_path: Path
+) -> None:
+    parser, headers = Parser(), []
+    for seed in range(4):
+        array = np.random.default_rng(seed).integers(0, 50 + 900 * seed, (2, 300, 300))
+        mask = array[0] > 20 if masked else None
+        path = make_cog(tmp_path / f"{seed}.tif", array.astype("uint16"), blocksize=64, mask=mask)
+        segments = Segments(((0, path.read_bytes()[:16384]),), path.stat().st_size)
+        found = parser.parse(segments, f'"{seed}"', f"2023-01-0{seed + 1}")
+        assert isinstance(found, TiffHeader)
+        headers.append(found)
+    assert parser.hits == 3
+    wanted = [(0, 1), None, (1, 0), (2, 1), None, (3, 1)]
+    column = band_array([None if w is None else HeaderBand(headers[w[0]], w[1]) for w in wanted])
+    column.validate(full=True)
+    assert column.is_null().to_pylist() == [w is None for w in wanted]
+    for want, row in zip(wanted, column.to_pylist(), strict=True):
+        if want is None:
+            continue
+        with rasterio.open(tmp_path / f"{want[0]}.tif") as src:
+            assert (row["image_width"], row["crs"]) == (src.width, src.crs.to_string())
+        header = headers[want[0]]
+        assert (row["band_index"], row["etag"]) == (want[1], f'"{want[0]}"')
+        assert row["size"] == (tmp_path / f"{want[0]}.tif").stat().st_size
+        assert row["last_modified"] == f"2023-01-0{want[0] + 1}"
+        pairs = [(row, header.levels[0]), *zip(row["levels"], header.levels[1:], strict=True)]
+        pairs += zip(row["masks"], header.masks if masked else (), strict=True)
+        assert len(row["masks"]) == (len(header.levels) if masked else 0)
+        for got, level in pairs:
+            assert got["tile_offsets"] == level.offsets.tolist()
+            assert got["tile_byte_counts"] == level.counts.tolist()
+            assert got["image_height"] == level.height
+    sizes = {tuple(row["tile_byte_counts"]) for row in column.to_pylist() if row}
+    assert len(sizes) == 4

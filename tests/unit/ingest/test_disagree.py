@@ -12,7 +12,9 @@ import pytest
 
 from rasteret_dask.errors import RasteretError
 from rasteret_dask.ingest.disagree import Disagreement, compare
-from rasteret_dask.ingest.headers import fetch_header
+from rasteret_dask.ingest.headers import fetch_header, fetch_headers
+from rasteret_dask.ingest.records import AssetRef, Record
+from rasteret_dask.ingest.slices import disagreements
 from rasteret_dask.storage.loop import run
 from rasteret_dask.testing.cog import make_cog
 from rasteret_dask.tiff.model import TiffHeader
@@ -140,3 +142,22 @@ def test_the_items_of_the_corpus(corpus: Path) -> None:
     # Thinned-out copies of Sentinel-2, and overviews listed as assets.
     assert fields == {"proj:shape": 8, "proj:transform": 8}
     assert agreed == 42
+
+
+def test_files_that_are_alike_are_each_held_to_what_is_said_of_them(tmp_path: Path) -> None:
+    said = [{"proj:shape": [64, 64]}, {"proj:shape": [64, 65]}, {"proj:shape": [64, 64]}]
+    for number in range(3):
+        array = np.full((64, 64), number, "uint16") + np.arange(64, dtype="uint16")
+        make_cog(tmp_path / f"{number}.tif", array, nodata=None if number < 2 else 7, blocksize=32)
+    said.append({"raster:bands": [{"nodata": 5}]})
+    paths = [str(tmp_path / f"{number}.tif") for number in (0, 1, 0, 2)]
+    headers = dict(zip(paths, run(fetch_headers(paths)), strict=True))
+    records = [
+        Record(f"i{k}", {}, None, (AssetRef("B", 0, "b", path, {}, told),))
+        for k, (path, told) in enumerate(zip(paths, said, strict=True))
+    ]
+    found = [(d.item, d.field, d.stac, d.file) for d in disagreements(records, headers)]
+    assert found == [
+        ("i1", "proj:shape", "[64, 65]", "[64, 64]"),
+        ("i3", "raster:bands[0].nodata", "5", "7"),
+    ]
