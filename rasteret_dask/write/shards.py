@@ -84,8 +84,11 @@ def _compute(runs: Sequence[da.Array]) -> None:
     if not isinstance(client, distributed.Client):
         dask.compute(*runs)
         return
-    for _ in distributed.as_completed(client.compute(list(runs)), with_results=True):
-        pass
+    for future in distributed.as_completed(client.compute(list(runs))):
+        if future.status == "error":
+            future.result()  # raises it
+        if future.status != "finished":  # a lost scheduler's futures come back as if they were done
+            raise distributed.CancelledError(str(future.key))
 
 
 def _batches(wanted: Sequence[Index]) -> Iterator[list[tuple[Any, ...]]]:
