@@ -22,7 +22,7 @@ from pyproj import CRS
 from xarray.conventions import encode_cf_variable
 from zarr.storage import MemoryStore
 
-from rasteret_dask.errors import ArgumentError
+from rasteret_dask.errors import ArgumentError, RunInterruptedError
 from rasteret_dask.write import regions, shards
 from rasteret_dask.write.raster import is_inherited
 from rasteret_dask.write.regions import Journal, Key
@@ -104,6 +104,8 @@ def write_zarr(
     ------
     ArgumentError
         If something is there that may not be replaced.
+    RunInterruptedError
+        If a region has no marker when all should have one.
     """
     if isinstance(dataset, xr.DataArray):
         dataset = dataset.to_dataset(name=dataset.name or "data")
@@ -127,6 +129,14 @@ def write_zarr(
     for name, data in files.items():
         _put(fs, f"{path.rstrip('/')}/{name}", data)
     computed = _write_regions(arrays, store, journal, done)
+    # Whatever a scheduler says: it is the markers that tell what is stored.
+    marked = len(journal.read(layout) or ())
+    if marked != layout.count:
+        raise RunInterruptedError(
+            f"{layout.count - marked} of {layout.count} regions were not stored",
+            url=os.fspath(url),
+            hint="write it again with resume",
+        )
     _put(fs, f"{path.rstrip('/')}/{_ROOT}", root)
     journal.end()
     return Written(os.fspath(url), layout.count, computed)
