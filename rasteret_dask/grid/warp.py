@@ -178,12 +178,16 @@ class CrsMap:
         return _bilinear(u, y, x), _bilinear(v, y, x)
 
     def extent(self, window: Window) -> Window | None:
-        """Return a window of source pixels that surely holds every one the output window's centres fall in.
+        """Return a window of source pixels that surely holds every one that the output window's pixels cover.
 
         None when no node has a finite image. Where some have none, everything might be needed, and the window is unbounded.
         """
         if self.step == 1:
-            u, v = self.coordinates(window)
+            # Corners besides: a pixel around a pole holds what lies between none of them.
+            r0, r1, c0, c1 = window
+            edges = self.coordinates((r0, r1 + 1, c0, c1 + 1), 0.0)
+            centres = self.coordinates(window)
+            u, v = (np.concatenate([a.ravel(), b.ravel()]) for a, b in zip(edges, centres))
         else:
             u, v, _, _ = self.nodes(window)
         finite = np.isfinite(u)

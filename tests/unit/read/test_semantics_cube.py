@@ -355,6 +355,21 @@ def test_five_chunkings_are_bit_identical_for_every_resampling(
         assert found.identical(whole)
 
 
+@pytest.mark.parametrize("method", ["average", "max"])
+def test_chunks_change_nothing_where_pixels_grow_across_the_grid(
+    tmp_path: Path, method: str
+) -> None:
+    """A pixel of Mercator holds seven times as many of a map's at the equator as at 82 degrees."""
+    values = RNG.integers(1, 20_000, (820, 150)).astype(np.uint16)
+    at = Affine(0.1, 0, 0.0, 0, -0.1, 82.0)
+    file = cog(tmp_path, "v", values, transform=at, crs="EPSG:4326", blocksize=16)
+    how: dict[str, Any] = {"crs": "EPSG:3857", "resolution": 300_000.0, "resampling": method}
+    collection = collect(Scene("a", {"v": file}))
+    whole = collection.get_xarray(masked=True, overviews=False, chunks=None, **how)
+    cut = collection.get_xarray(masked=True, overviews=False, chunks={"y": 4, "x": 2}, **how)
+    assert whole.v.values.tobytes() == cut.v.values.tobytes()
+
+
 def test_the_grid_that_was_chosen_is_said_in_the_attributes(holed: rd.Collection) -> None:
     cube = holed.get_xarray(groupby="1D", resolution=20, overviews="auto")
     assert cube.attrs["rasteret:crs"] == cube.rio.crs.to_string() == "EPSG:32632"
