@@ -48,7 +48,7 @@ class Result:
 def spent(client: Client) -> float:
     """CPU seconds of this process (the scheduler's home) and of all workers so far."""
     here = sum(os.times()[:2])
-    return here + sum(client.run(lambda: sum(os.times()[:2])).values())
+    return here + float(sum(client.run(lambda: sum(os.times()[:2])).values()))
 
 
 def spent_by(pid: int) -> float:

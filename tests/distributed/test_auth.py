@@ -247,7 +247,7 @@ def _scheduler(where: str) -> dict[str, str]:
 def test_what_is_not_public_is_refused_without_a_recipe(
     collection: rd.Collection, client: Client
 ) -> None:
-    with pytest.raises(AccessError, match="refused"):
+    with pytest.raises(AccessError, match="refuse"):
         collection.get_xarray(**CUBE, storage=StorageOptions()).compute()
 
 
