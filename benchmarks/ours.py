@@ -60,8 +60,13 @@ def _cube(work: Workload, window: tuple[int, int, int, int], **options: Any) -> 
 def threads(work: Workload, root: str) -> Job:
     """Lazy cubes on Dask's threads, as in a notebook."""
     if work.kind == "windows":
-        return Job(lambda: dask.compute(*_cubes(work)), lambda cubes: _stack(work, cubes))
+        return Job(lambda: _computed(_cubes(work)), lambda cubes: _stack(work, cubes))
     return _other(work, root)
+
+
+def _computed(cubes: list[Any]) -> list[Any]:
+    """One cube as everybody writes it: Dask then puts a band together while the next is read. Several at once are one graph."""
+    return [cubes[0].compute()] if len(cubes) == 1 else list(dask.compute(*cubes))
 
 
 def cluster(work: Workload, root: str) -> Job:

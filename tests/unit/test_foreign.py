@@ -91,6 +91,21 @@ def test_bands_are_found_under_the_keys_of_their_assets(
     assert found.sample_points(at, ["B08"])["value"] == expected.sample_points(at, ["nir"])["value"]
 
 
+def test_splits_are_selected(scene: Scene) -> None:
+    """As a caller labels them: by a column named split, or by another of the caller's own."""
+    table = make_table([replace(scene, id=name) for name in "abcd"])
+    table = table.append_column("split", [["train", "val", "train", None]])
+    labelled = rd.as_collection(table.append_column("fold", [[0, 1, 1, 2]]))
+
+    def ids(found: rd.Collection) -> list[str]:
+        return found.to_table(["id"])["id"].to_pylist()
+
+    assert ids(labelled.select_split("train")) == ["a", "c"]
+    assert ids(labelled.select_split(["train", "val"])) == ["a", "b", "c"]
+    assert ids(labelled.subset(split=1, split_column="fold")) == ["b", "c"]
+    assert ids(labelled.select_split("test")) == []
+
+
 def test_the_descriptor_rewrites_links_and_the_caller_overrules_it(
     scene: Scene, tmp_path: Path
 ) -> None:

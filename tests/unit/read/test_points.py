@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,10 @@ def _forms() -> dict[str, tuple[Any, dict[str, Any]]]:
         "wkt": (list(shapely.to_wkt(points, rounding_precision=-1)), {}),
         "geojson": (shapely.geometry.mapping(points[0]), {"count": 1}),
         "features": (frame.__geo_interface__, {}),
+        "geojson text": (json.dumps(shapely.geometry.mapping(points[0])), {"count": 1}),
+        "hex wkb": ([one.hex() for one in shapely.to_wkb(points)], {}),
+        "series of shapely": (pd.Series(list(points)), {}),
+        "pairs": ([tuple(pair) for pair in LONLAT], {}),
         "geoseries": (frame.geometry, {}),
         "geodataframe": (frame, {}),
         "another crs": (frame.to_crs(UTM), {}),
