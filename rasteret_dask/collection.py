@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 
-from rasteret_dask import collection_html
-from rasteret_dask.arrays import Arrays
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.facade import page
+from rasteret_dask.facade.arrays import Arrays
+from rasteret_dask.facade.reads import Reads
+from rasteret_dask.facade.samples import Samples
+from rasteret_dask.facade.tables import Tables
+from rasteret_dask.facade.training import Training
 from rasteret_dask.grid.aoi import is_box
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import query, schema
@@ -31,10 +35,6 @@ from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.stac import read_items
 from rasteret_dask.ingest.update import append_found, append_items, refresh_files
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
-from rasteret_dask.reads import Reads
-from rasteret_dask.samples import Samples
-from rasteret_dask.tables import Tables
-from rasteret_dask.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -379,16 +379,16 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
 
     def _repr_html_(self) -> str:
         few = (
-            self if len(self) <= collection_html.MAX_ITEMS else self.head(collection_html.MAX_ITEMS)
+            self if len(self) <= page.MAX_ITEMS else self.head(page.MAX_ITEMS)
         )
-        items = few.to_table([n for n in collection_html.COLUMNS if n in self.schema.names])
+        items = few.to_table([n for n in page.COLUMNS if n in self.schema.names])
         bands = [self.band_info(name) for name in self.bands]
-        return collection_html.page(self.name, self._lines(), items, bands, total=len(self))
+        return page.page(self.name, self._lines(), items, bands, total=len(self))
 
     def plot(self, **options: Any) -> Any:
         """Draw the footprints with matplotlib; returns its axes."""
-        return collection_html.plot(self.to_geopandas(), **options)
+        return page.plot(self.to_geopandas(), **options)
 
     def explore(self, **options: Any) -> Any:
         """Put the footprints on an interactive map, where GeoPandas has one."""
-        return collection_html.explore(self.to_geopandas(), **options)
+        return page.explore(self.to_geopandas(), **options)

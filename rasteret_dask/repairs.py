@@ -14,16 +14,19 @@ import pyarrow.compute as pc
 import xarray as xr
 from distributed import Client
 
-from rasteret_dask import mending, opening, recorded, runs
+from rasteret_dask import opening
 from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError, PipelineError, RasteretWarning
 from rasteret_dask.index import schema
-from rasteret_dask.mending import Repaired
 from rasteret_dask.model import Ledger
 from rasteret_dask.pipeline import mend as pipelines
 from rasteret_dask.pipeline.account import Meter, Progress, Silence, current_client, watch
-from rasteret_dask.runs import Record
+from rasteret_dask.runs import cube as cubes
+from rasteret_dask.runs import record as runs
+from rasteret_dask.runs import regions
+from rasteret_dask.runs.record import Record
+from rasteret_dask.runs.regions import Repaired
 
 
 def repair(
@@ -125,7 +128,7 @@ def _mend_cube(
             "target= names the store: a cube's record does not know where it was written"
         )
     whole = _pinned(noted, collection)
-    arguments = recorded.arguments_of(noted, more)
+    arguments = cubes.arguments_of(noted, more)
     # A cube that was computed at once was written from memory, in chunks of its own.
     arguments.setdefault("chunks", "auto")
 
@@ -134,7 +137,7 @@ def _mend_cube(
             cube = whole.get_xarray(**arguments, on_error="record", ledger=ledger)
         return cube, cube if compute is None else compute(cube)
 
-    return mending.mend(noted, os.fspath(target), make)
+    return regions.mend(noted, os.fspath(target), make)
 
 
 def _pinned(noted: Record, given: Collection | None) -> Collection:

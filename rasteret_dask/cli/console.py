@@ -15,9 +15,9 @@ from rich.text import Text
 
 from rasteret_dask import catalog, resources
 from rasteret_dask.errors import ArgumentError, RasteretError, RunInterruptedError
-from rasteret_dask.mending import Repaired
 from rasteret_dask.pipeline.account import RunAccount
 from rasteret_dask.pipeline.foreach import EachAccount
+from rasteret_dask.runs.regions import Repaired
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -12,11 +12,11 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from rasteret_dask.api import load
+from rasteret_dask.facade.reads import CUBE_OPTIONS, prepare_cube
 from rasteret_dask.plan.chunks import BandPlan
 from rasteret_dask.read.assemble import assemble
 from rasteret_dask.read.cube import plan_cube
 from rasteret_dask.read.tasks import Reading, cover, pick
-from rasteret_dask.reads import CUBE_OPTIONS, prepare_cube
 
 
 class PlannedArray(BackendArray):  # type: ignore[misc]

@@ -6,10 +6,8 @@ from __future__ import annotations
 import xarray as xr
 from distributed import Client
 
-from rasteret_dask import mending
 from rasteret_dask.documents import validate
 from rasteret_dask.errors import ArgumentError, CollectionError, PipelineError
-from rasteret_dask.mending import Repaired
 from rasteret_dask.model import Ledger
 from rasteret_dask.pipeline import outputs, record, steps
 from rasteret_dask.pipeline.account import Progress
@@ -17,6 +15,8 @@ from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import open_cube
 from rasteret_dask.pipeline.run import Work, is_whole_zarr, pinned_collection
+from rasteret_dask.runs import regions
+from rasteret_dask.runs.regions import Repaired
 
 
 def mend(
@@ -80,7 +80,7 @@ def mend(
 
     url = outputs.url_of(whole)
     progress.stage(f"mend {url}")
-    done = mending.mend(noted, url, make)
+    done = regions.mend(noted, url, make)
     if noted.document.get("stale", False):
         work = Work(pipeline, noted, client, progress, resume=False)
         work.write_rest(whole, shape.variables, collection.dates)

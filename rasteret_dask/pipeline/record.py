@@ -1,4 +1,4 @@
-"""The record of a pipeline's run: see `rasteret_dask.runs`, and ``docs/formats.md``, "Run record"."""
+"""The record of a pipeline's run: see `rasteret_dask.runs.record`, and ``docs/formats.md``, "Run record"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import geopandas
 import shapely
 
-from rasteret_dask import runs
 from rasteret_dask.collection import Collection
 from rasteret_dask.documents import validate
 from rasteret_dask.model import Ledger
@@ -18,7 +17,17 @@ from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_vectors
 from rasteret_dask.pipeline.stack import stacked
 from rasteret_dask.pipeline.work import StackStep
-from rasteret_dask.runs import FORMAT, VERSION, Ending, Record, end, load, snapshot_of, unsigned
+from rasteret_dask.runs import record as runs
+from rasteret_dask.runs.record import (
+    FORMAT,
+    VERSION,
+    Ending,
+    Record,
+    end,
+    load,
+    snapshot_of,
+    unsigned,
+)
 
 __all__ = [
     "FORMAT",

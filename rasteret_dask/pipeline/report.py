@@ -13,10 +13,10 @@ import xarray as xr
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from rasteret_dask import collection_html
 from rasteret_dask.collection import Collection
 from rasteret_dask.documents import validate
 from rasteret_dask.errors import PipelineError, RasteretError
+from rasteret_dask.facade import page as pages
 from rasteret_dask.pipeline import record
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import explain, open_collection
@@ -220,7 +220,7 @@ def _collection(said: Mapping[str, Any], collection: Collection | None) -> str:
     facts = [("items", f"{said['items']:,}"), ("place", str(said.get("url") or ""))]
     if collection is None:
         return _rows(facts)
-    names = [name for name in collection_html.COLUMNS if name in collection.schema.names]
+    names = [name for name in pages.COLUMNS if name in collection.schema.names]
     items = collection.to_table(names)
     bands = [collection.band_info(name) for name in collection.bands]
-    return collection_html.page(said["name"], facts, items, bands, total=len(collection))
+    return pages.page(said["name"], facts, items, bands, total=len(collection))

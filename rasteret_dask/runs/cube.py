@@ -18,12 +18,11 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rasteret_dask import runs
 from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.index import schema
 from rasteret_dask.model import Ledger, RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.runs import Record
+from rasteret_dask.runs.record import CUBE, Record, begin
 
 if TYPE_CHECKING:
     from rasteret_dask.collection import Collection
@@ -77,9 +76,9 @@ def note_cube(
     assert ledger is not None
     chosen = filtered or collection.view.filter is not None
     try:
-        runs.begin(
+        begin(
             url_of(ledger),
-            runs.CUBE,
+            CUBE,
             collection,
             ids=table.column(schema.ID).to_pylist() if chosen else None,
             arguments={**_plain_options(given), **_understood(request, given)},

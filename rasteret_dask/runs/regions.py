@@ -18,7 +18,7 @@ from rasteret_dask.errors import PipelineError
 from rasteret_dask.model import Ledger
 from rasteret_dask.read.concerned import Index, boxes_of, depending, touched
 from rasteret_dask.read.ledger import new_run, read_ledger
-from rasteret_dask.runs import Record, now, placed
+from rasteret_dask.runs.record import Record, now, placed
 from rasteret_dask.write.patch import Target, beside, open_target, patch
 from rasteret_dask.write.regions import Journal
 

@@ -25,7 +25,7 @@ from rasteret_dask.read.request import (
     make_request,
     parse_resampling,
 )
-from rasteret_dask.recorded import note_cube
+from rasteret_dask.runs.cube import note_cube
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from rasteret_dask import api, collection_html
+from rasteret_dask import api
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.facade import page
 from rasteret_dask.model import BandInfo
 from rasteret_dask.testing.catalog import write_demo_catalog
 
@@ -45,7 +46,7 @@ def corners(path: ElementTree.Element) -> list[tuple[float, float]]:
 
 def test_a_map_is_as_wide_as_the_ground_and_within_its_frame():
     # At 60 degrees north a degree of longitude is half as long as one of latitude.
-    svg = collection_html.footprints_svg(table([shapely.box(10, 59.5, 11, 60.5)]))
+    svg = page.footprints_svg(table([shapely.box(10, 59.5, 11, 60.5)]))
     (path,) = elements(svg, "path")
     xs, ys = zip(*corners(path), strict=True)
     assert (max(xs) - min(xs)) / (max(ys) - min(ys)) == pytest.approx(0.5, abs=0.01)
@@ -58,7 +59,7 @@ def test_a_map_is_as_wide_as_the_ground_and_within_its_frame():
 
 def test_equal_footprints_are_drawn_once_and_darker():
     one, other = shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)
-    paths = elements(collection_html.footprints_svg(table([one, other, one, None])), "path")
+    paths = elements(page.footprints_svg(table([one, other, one, None])), "path")
     assert len(paths) == 2
     assert float(paths[0].get("fill-opacity")) > float(paths[1].get("fill-opacity"))
     assert paths[0].find(f"{SVG}title").text == "2 items"
@@ -66,7 +67,7 @@ def test_equal_footprints_are_drawn_once_and_darker():
 
 def test_over_the_antimeridian_footprints_stay_together():
     shapes = [shapely.box(179, 0, 180, 1), shapely.box(-180, 0, -179, 1)]
-    svg = collection_html.footprints_svg(table(shapes))
+    svg = page.footprints_svg(table(shapes))
     first, second = (corners(path) for path in elements(svg, "path"))
     assert max(x for x, _ in first) == pytest.approx(min(x for x, _ in second), abs=0.2)
     labels = {text.text for text in elements(svg, "text")}
@@ -77,13 +78,13 @@ def test_over_the_antimeridian_footprints_stay_together():
 def test_holes_and_several_parts():
     holed = shapely.box(0, 0, 4, 4).difference(shapely.box(1, 1, 2, 2))
     both = shapely.MultiPolygon([holed, shapely.box(6, 0, 7, 1)])
-    (path,) = elements(collection_html.footprints_svg(table([both])), "path")
+    (path,) = elements(page.footprints_svg(table([both])), "path")
     assert path.get("d").count("M") == path.get("d").count("Z") == 3
 
 
 def test_a_timeline_puts_dates_from_left_to_right_and_clouds_from_low_to_high():
     shape = shapely.box(0, 0, 1, 1)
-    svg = collection_html.timeline_svg(table([shape] * 3, [0.0, 100.0, None]))
+    svg = page.timeline_svg(table([shape] * 3, [0.0, 100.0, None]))
     circles = elements(svg, "circle")
     x = [float(c.get("cx")) for c in circles]
     y = [float(c.get("cy")) for c in circles]
@@ -97,22 +98,22 @@ def test_a_timeline_puts_dates_from_left_to_right_and_clouds_from_low_to_high():
 
 def test_nothing_to_draw():
     empty = table([])
-    assert collection_html.footprints_svg(empty) == collection_html.timeline_svg(empty) == ""
-    assert "<svg" not in collection_html.page("x", [], empty)
-    assert collection_html.timeline_svg(table([shapely.box(0, 0, 1, 1)])).count("<circle") == 1
+    assert page.footprints_svg(empty) == page.timeline_svg(empty) == ""
+    assert "<svg" not in page.page("x", [], empty)
+    assert page.timeline_svg(table([shapely.box(0, 0, 1, 1)])).count("<circle") == 1
 
 
 def test_what_comes_from_outside_is_escaped():
     bad = "<script>alert(1)</script>"
-    text = collection_html.page(bad, [(bad, bad)], table([]), [BandInfo(name=bad, asset=bad)])
+    text = page.page(bad, [(bad, bad)], table([]), [BandInfo(name=bad, asset=bad)])
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == 5
 
 
 def test_a_large_collection_is_drawn_in_part():
-    shapes = [shapely.box(n / 100, 0, n / 100 + 1, 1) for n in range(collection_html.MAX_ITEMS + 5)]
-    text = collection_html.page("big", [], table(shapes), total=10**6)
-    assert text.count("<path") == collection_html.MAX_ITEMS
+    shapes = [shapely.box(n / 100, 0, n / 100 + 1, 1) for n in range(page.MAX_ITEMS + 5)]
+    text = page.page("big", [], table(shapes), total=10**6)
+    assert text.count("<path") == page.MAX_ITEMS
     assert "the first 2,000 of 1,000,000 items" in text
 
 
@@ -126,9 +127,9 @@ def collection(tmp_path_factory):
 
 
 def test_a_real_collection(collection):
-    items = collection.to_table(list(collection_html.COLUMNS))
+    items = collection.to_table(list(page.COLUMNS))
     bands = [collection.band_info(name) for name in collection.bands]
-    text = collection_html.page(collection.name, [("items", "2")], items, bands, total=2)
+    text = page.page(collection.name, [("items", "2")], items, bands, total=2)
     assert text.count("<path") == 2
     assert text.count("<circle") == 2
     assert "5 bands" in text
@@ -138,10 +139,10 @@ def test_a_real_collection(collection):
 
 def test_plot(collection):
     mpl.use("agg")
-    axes = collection_html.plot(collection.to_geopandas())
+    axes = page.plot(collection.to_geopandas())
     assert len(axes.collections[0].get_paths()) == 2
     assert axes.get_xlabel() == "longitude"
-    plain = collection_html.plot(collection.to_geopandas(), column=None, color="red")
+    plain = page.plot(collection.to_geopandas(), column=None, color="red")
     assert len(plain.figure.axes) == 1  # no legend
 
 
@@ -149,16 +150,16 @@ def test_explore(collection):
     frame = collection.to_geopandas()
     if find_spec("folium") is None:
         with pytest.raises(ArgumentError, match="folium"):
-            collection_html.explore(frame)
+            page.explore(frame)
     else:
-        assert "folium" in type(collection_html.explore(frame)).__module__
+        assert "folium" in type(page.explore(frame)).__module__
 
 
 def test_dates_are_utc_wherever_one_is(monkeypatch):
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     time.tzset()
     early = dt.datetime(2023, 8, 1, 2, tzinfo=dt.UTC)
-    svg = collection_html.timeline_svg(table([shapely.box(0, 0, 1, 1)], [3.0], early))
+    svg = page.timeline_svg(table([shapely.box(0, 0, 1, 1)], [3.0], early))
     monkeypatch.undo()
     time.tzset()
     assert "2023-08-01, 3 % clouds" in svg
