@@ -16,11 +16,12 @@ from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import open_cube
 from rasteret_dask.pipeline.run import Work, is_whole_zarr, pinned_collection
 from rasteret_dask.runs import regions
+from rasteret_dask.runs.record import Record
 from rasteret_dask.runs.regions import Repaired
 
 
 def mend(
-    noted: record.Record, *, client: Client | None, progress: Progress, allow_custom: bool
+    noted: Record, *, client: Client | None, progress: Progress, allow_custom: bool
 ) -> Repaired:
     """Mend the outputs of a run that is done.
 

@@ -18,32 +18,7 @@ from rasteret_dask.pipeline.reading import Vectors, open_vectors
 from rasteret_dask.pipeline.stack import stacked
 from rasteret_dask.pipeline.work import StackStep
 from rasteret_dask.runs import record as runs
-from rasteret_dask.runs.record import (
-    FORMAT,
-    VERSION,
-    Ending,
-    Record,
-    end,
-    load,
-    snapshot_of,
-    unsigned,
-)
-
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "Ending",
-    "Record",
-    "begin",
-    "digest_of",
-    "end",
-    "ledger_of",
-    "load",
-    "open_holes",
-    "snapshot_of",
-    "unsigned",
-    "vectors_of",
-]
+from rasteret_dask.runs.record import Record, snapshot_of, unsigned
 
 
 def begin(
@@ -67,22 +42,6 @@ def begin(
         outputs=[],
         **more,
     )
-
-
-def ledger_of(record: Record) -> Ledger | None:
-    """Where the run writes down what fails; None when it does not."""
-    said = record.document.get("ledger")
-    return None if said is None else Ledger(said["url"], said["run"])
-
-
-def open_holes(record: Record) -> Ledger | None:
-    """Where what is missing now is written down: by the last repair that came to its end, else by
-    the run."""
-    ledger = ledger_of(record)
-    ended = [r for r in record.document.get("repairs", {}).values() if r["state"] == "done"]
-    if ledger is None or not ended:
-        return ledger
-    return Ledger(ledger.url, max(ended, key=lambda repair: repair["ended"])["run"])
 
 
 def vectors_of(record: Record) -> Vectors:

@@ -21,6 +21,7 @@ from rasteret_dask.pipeline import record
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import explain, open_collection
 from rasteret_dask.read.ledger import read_ledger
+from rasteret_dask.runs import record as runs
 from rasteret_dask.write.preview import write_png
 from rasteret_dask.write.target import resolve, scratch_file
 
@@ -69,7 +70,7 @@ def page(url: str) -> str:
     PipelineError
         There is no record.
     """
-    found = record.load(url)
+    found = runs.load(url)
     if found is None:
         raise PipelineError(f"no record of a run at {url}")
     said = found.document
@@ -100,7 +101,7 @@ def page(url: str) -> str:
     return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>"
 
 
-def _planned(found: record.Record) -> tuple[Mapping[str, int], Collection | None, str]:
+def _planned(found: runs.Record) -> tuple[Mapping[str, int], Collection | None, str]:
     """Requests and bytes by plan, the collection, and why they are missing."""
     said = found.document
     place = said["collection"].get("url")
@@ -112,7 +113,7 @@ def _planned(found: record.Record) -> tuple[Mapping[str, int], Collection | None
         pipeline = validate(Pipeline, given)
         vectors = record.vectors_of(found)
         collection, _ = open_collection(pipeline.collection, vectors)
-        if record.snapshot_of(collection) != said["collection"]["snapshot"]:
+        if runs.snapshot_of(collection) != said["collection"]["snapshot"]:
             return {}, collection, "The collection has changed since: the plan would be another."
         cost = explain(collection, pipeline, vectors)
     except RasteretError as error:
@@ -156,12 +157,12 @@ def _output(output: Mapping[str, Any]) -> str:
     return ", ".join([output["url"], *more])
 
 
-def _failed(found: record.Record) -> str:
+def _failed(found: runs.Record) -> str:
     """What was asked again, what could not be had at all, and why."""
     said = found.document
     retries = said.get("counters", {}).get("retries", 0)
     parts = [f"<p>Requests that were made again: {retries:,}.</p>"]
-    ledger = record.open_holes(found)
+    ledger = found.open_holes
     if ledger is None:
         return "".join([*parts, "<p>A tile that cannot be had ends such a run.</p>"])
     mended = sum(repair.get("regions", 0) for repair in said.get("repairs", {}).values())

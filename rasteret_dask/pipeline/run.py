@@ -30,6 +30,8 @@ from rasteret_dask.pipeline.reading import Vectors, open_collection, open_cube, 
 from rasteret_dask.pipeline.reading import explain as read_cost
 from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
 from rasteret_dask.read.ledger import new_run, read_ledger
+from rasteret_dask.runs import record as runs
+from rasteret_dask.runs.record import Record
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
@@ -88,13 +90,13 @@ def run(
     clock, meter = Stopwatch(), Meter(where)
     with noticing_loss(where), watch(where, listener) as count:
         listener.stage("collection")
-        before = record.load(record_url(pipeline))
+        before = runs.load(record_url(pipeline))
         collection, headers = _collection(pipeline, vectors, before if resume else None)
         noted, finished = _record(pipeline, collection, vectors, before if resume else None)
         if not finished:
-            with record.Ending(noted), noticing_loss(where):
+            with runs.Ending(noted), noticing_loss(where):
                 Work(pipeline, noted, where, listener, resume).do(collection, vectors)
-                record.end(noted, "done", failures=_failures(noted))
+                runs.end(noted, "done", failures=_failures(noted))
     with noticing_loss(where):
         spent = meter.read()
     account = RunAccount(
@@ -119,7 +121,7 @@ def run(
     return account
 
 
-def _sum(noted: record.Record, key: str) -> int:
+def _sum(noted: Record, key: str) -> int:
     return sum(output.get(key, 0) for output in noted.document["outputs"])
 
 
@@ -167,9 +169,7 @@ def record_url(pipeline: Pipeline) -> str:
     return pipeline.record or f"{outputs.url_of(pipeline.outputs[0]).rstrip('/')}.run.json"
 
 
-def pinned_collection(
-    pipeline: Pipeline, vectors: Vectors, before: record.Record
-) -> Collection | None:
+def pinned_collection(pipeline: Pipeline, vectors: Vectors, before: Record) -> Collection | None:
     """The collection after its subset as a run saw it; None where it lay in no workspace.
 
     Raises
@@ -186,7 +186,7 @@ def pinned_collection(
 
 
 def _collection(
-    pipeline: Pipeline, vectors: Vectors, before: record.Record | None
+    pipeline: Pipeline, vectors: Vectors, before: Record | None
 ) -> tuple[Collection, int]:
     """The collection after its subset, and the headers read for it; that of a run which goes on is
     what it was, whatever has been appended since."""
@@ -201,24 +201,25 @@ def _collection(
 
 
 def _continues(
-    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: record.Record
+    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: Record
 ) -> bool:
     return bool(before.document["digest"] == record.digest_of(pipeline, collection, vectors))
 
 
 def _record(
-    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: record.Record | None
-) -> tuple[record.Record, bool]:
+    pipeline: Pipeline, collection: Collection, vectors: Vectors, before: Record | None
+) -> tuple[Record, bool]:
     """The record of this run, and whether there is nothing left to do."""
     url = record_url(pipeline)
-    goes_on = before is not None and _continues(pipeline, collection, vectors, before)
-    if goes_on and before is not None and before.finished:
+    if before is not None and not _continues(pipeline, collection, vectors, before):
+        before = None
+    if before is not None and before.finished:
         return before, True
     ledger = None
     if pipeline.cube.ledger is not None:
         # One that goes on keeps its ledger: regions that are done have their holes in it.
-        ledger = record.ledger_of(before) if goes_on and before is not None else None
-        ledger = ledger or new_run(pipeline.cube.ledger)
+        kept = None if before is None else before.ledger
+        ledger = kept or new_run(pipeline.cube.ledger)
     digest = record.digest_of(pipeline, collection, vectors)
     noted = record.begin(url, pipeline, collection, digest, ledger=ledger)
     if "cube" in vectors and pipeline.cube.geometries is None:  # a unit's own area, in no file
@@ -227,9 +228,9 @@ def _record(
     return noted, False
 
 
-def _failures(noted: record.Record) -> int:
+def _failures(noted: Record) -> int:
     """How many tiles could not be had, after a run that writes them down."""
-    ledger = record.ledger_of(noted)
+    ledger = noted.ledger
     return 0 if ledger is None else len(read_ledger(ledger.url, ledger.run))
 
 
@@ -248,7 +249,7 @@ class Work:
     """
 
     pipeline: Pipeline
-    noted: record.Record
+    noted: Record
     client: Client | None
     progress: Progress
     resume: bool
@@ -256,7 +257,7 @@ class Work:
     def do(self, collection: Collection, vectors: Vectors) -> None:
         """Compute everything and write it."""
         self.progress.stage("cube")
-        cube = open_cube(collection, self.pipeline, vectors, record.ledger_of(self.noted))
+        cube = open_cube(collection, self.pipeline, vectors, self.noted.ledger)
         dataset = steps.apply(cube, self.pipeline.steps)
         if "table" in vectors:
             self.progress.stage("table")
@@ -292,10 +293,10 @@ class Work:
             self._write(output, result)
 
     def _write(self, output: Output, result: outputs.Result) -> None:
-        url = record.unsigned(outputs.url_of(output))
+        url = runs.unsigned(outputs.url_of(output))
         self.progress.stage(f"write {url}")
         try:
-            said = record.unsigned(outputs.write(output, result))
+            said = runs.unsigned(outputs.write(output, result))
         except CommClosedError:  # an OSError, but not the output's
             raise
         except OSError as error:

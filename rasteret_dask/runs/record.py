@@ -26,6 +26,7 @@ from rasteret_dask.errors import (
     RunInterruptedError,
     SchemaVersionError,
 )
+from rasteret_dask.model import Ledger
 from rasteret_dask.write.target import put_bytes, resolve
 
 if TYPE_CHECKING:
@@ -58,6 +59,22 @@ class Record:
     def finished(self) -> bool:
         """Whether everything was written."""
         return bool(self.document.get("state") == "done")
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Where the run writes down what fails; None when it does not."""
+        said = self.document.get("ledger")
+        return None if said is None else Ledger(said["url"], said["run"])
+
+    @property
+    def open_holes(self) -> Ledger | None:
+        """Where what is missing now is written down: by the last repair that came to its end, else
+        by the run."""
+        ledger = self.ledger
+        ended = [r for r in self.document.get("repairs", {}).values() if r["state"] == "done"]
+        if ledger is None or not ended:
+            return ledger
+        return Ledger(ledger.url, max(ended, key=lambda repair: str(repair["ended"]))["run"])
 
     def save(self, **changes: Any) -> None:
         """Change some keys, and write it."""

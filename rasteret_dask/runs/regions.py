@@ -85,24 +85,24 @@ def mend(record: Record, target: str, make: Make) -> Repaired:
     ArgumentError
         The store does not hold what the run makes.
     """
-    said = record.document.get("ledger")
-    if said is None:
+    first = record.ledger
+    if first is None:
         raise PipelineError(
             f"the run of {record.url} kept no ledger: it has no holes",
             hint="on_error='record' and ledger= keep one",
         )
     key = placed(target)
     before = record.document.get("repairs", {}).get(key, {})
-    source = before.get("run" if before.get("state") == "done" else "source", said["run"])
+    source = before.get("run" if before.get("state") == "done" else "source", first.run)
     journal = Journal(beside(target))
-    rows = read_ledger(said["url"], source)
+    rows = read_ledger(first.url, source)
     if not len(rows):
         journal.end()  # of a repair that was killed when all was done
-        return Repaired(record.url, target, 0, 0, 0, 0, said["url"], source)
+        return Repaired(record.url, target, 0, 0, 0, 0, first.url, source)
     # One that was broken off goes on under its own name: its markers and its rows are under that.
-    ledger = new_run(said["url"])
+    ledger = new_run(first.url)
     if before.get("state") == "begun":
-        ledger = Ledger(said["url"], before["run"])
+        ledger = Ledger(first.url, before["run"])
     cube, dataset = make(ledger)
     found = open_target(target, dataset)
     wanted = concerned(rows, cube, dataset, found)

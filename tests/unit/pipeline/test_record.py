@@ -11,7 +11,7 @@ import pytest
 from rasteret_dask import api
 from rasteret_dask.documents import parse
 from rasteret_dask.errors import PipelineError, RasteretError, SchemaVersionError
-from rasteret_dask.pipeline import config, record
+from rasteret_dask.pipeline import config
 from rasteret_dask.pipeline.run import run
 from rasteret_dask.testing.catalog import write_demo_catalog
 
@@ -46,20 +46,6 @@ def make(collection, tmp_path):
         return config.from_mapping({**parse(text), **changes})
 
     return pipeline
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("https://a.blob/x.tif?sig=SECRET&se=1", "https://a.blob/x.tif"),
-        ("https://user:SECRET@host:81/x", "https://host:81/x"),
-        ("s3://bucket/key", "s3://bucket/key"),
-        ("where(B04 > 1, 2, 3) ? no URL", "where(B04 > 1, 2, 3) ? no URL"),
-        ({"a": ["https://h/x#SECRET", 3, None]}, {"a": ["https://h/x", 3, None]}),
-    ],
-)
-def test_urls_are_unsigned(given, kept):
-    assert record.unsigned(given) == kept
 
 
 def test_what_a_record_says(make, tmp_path):
@@ -165,9 +151,3 @@ def test_nothing_else_is_replaced_and_newer_records_are_refused(make, tmp_path):
     mine.write_text('{"format": "rasteret-dask run", "version": 3}')
     with pytest.raises(SchemaVersionError, match="version 3"):
         run(make())
-
-
-def test_without_a_commit_the_ids_tell_one_selection_from_another(collection):
-    one, two = collection.head(1), collection.head(2)
-    assert record.snapshot_of(one) != record.snapshot_of(two)
-    assert record.snapshot_of(one) == record.snapshot_of(collection.head(1))
