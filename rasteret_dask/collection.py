@@ -358,11 +358,12 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
     def _lines(self) -> list[tuple[str, str]]:
         said = self.describe()
         first, last = (str(t)[:10] for t in said["dates"])
+        dates = first if first == last else f"{first} … {last}"
         bounds = said["bounds"]
         lines = [
             ("dataset", said["dataset"] or ""),
             ("items", f"{said['items']:,}"),
-            ("dates", f"{first} … {last}" if said["items"] else ""),
+            ("dates", dates if said["items"] else ""),
             ("bands", ", ".join(said["bands"])),
             ("crs", ", ".join(c if len(c) < 40 else f"{c[:37]}…" for c in said["crs"])),
             ("bounds", "" if bounds is None else ", ".join(f"{v:.4f}" for v in bounds)),
@@ -378,9 +379,7 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         return f"<Collection {self.name!r}>\n{rows}"
 
     def _repr_html_(self) -> str:
-        few = (
-            self if len(self) <= page.MAX_ITEMS else self.head(page.MAX_ITEMS)
-        )
+        few = self if len(self) <= page.MAX_ITEMS else self.head(page.MAX_ITEMS)
         items = few.to_table([n for n in page.COLUMNS if n in self.schema.names])
         bands = [self.band_info(name) for name in self.bands]
         return page.page(self.name, self._lines(), items, bands, total=len(self))

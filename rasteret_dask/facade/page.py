@@ -23,9 +23,12 @@ from rasteret_dask.model import BandInfo
 # Items that are drawn: more make a page that no browser likes.
 MAX_ITEMS: Final = 2000
 COLUMNS: Final = (schema.GEOMETRY, schema.DATETIME, schema.CLOUD_COVER)
-_MAP = (360.0, 240.0)
-_TIMELINE = (360.0, 110.0)
-_PAD = 28.0
+_MAP = (360.0, 260.0)
+_TIMELINE = (360.0, 150.0)
+# Room for labels: left, top, right, bottom.
+_PADS = (42.0, 10.0, 30.0, 22.0)
+_LABEL = 40.0
+"""Pixels that a label of a meridian takes."""
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 45, 90)
 
 
@@ -64,7 +67,7 @@ def page(
     return (
         "<div class='rasteret-collection'>"
         f"<b>Collection {html.escape(title)}</b>{_table(facts)}"
-        f"<div style='display:flex;flex-wrap:wrap;gap:16px'>{pictures}</div>{note}"
+        f"<div style='display:flex;flex-wrap:wrap;gap:8px 24px;align-items:flex-start'>{pictures}</div>{note}"
         f"{_bands(bands)}</div>"
     )
 
@@ -80,43 +83,87 @@ def footprints_svg(items: pa.Table) -> str:
     found = Counter(wkb for wkb in items.column(schema.GEOMETRY).to_pylist() if wkb is not None)
     if not found:
         return ""
-    shapes = _continuous(shapely.from_wkb(list(found)))
-    west, south, east, north = shapely.total_bounds(shapes)
-    frame = _Frame(west, south, east, north)
     most = max(found.values())
-    drawn = "".join(
-        f"<path d='{frame.path(shape)}' fill-rule='evenodd' fill='#2a7f62' "
-        f"fill-opacity='{0.12 + 0.5 * count / most:.2f}' stroke='#1b5442' stroke-width='0.7'>"
-        f"<title>{count:,} items</title></path>"
-        for shape, count in zip(shapes, found.values(), strict=True)
+    # Thousands that overlap would be one dark field.
+    thin = min(1.0, 8 / math.sqrt(len(found)))
+    return _map(
+        "footprints",
+        shapely.from_wkb(list(found)),
+        ["#2a7f62"] * len(found),
+        [(0.12 + 0.5 * count / most) * thin for count in found.values()],
+        [counted(count, "item") for count in found.values()],
     )
-    return _svg(_MAP, "footprints", frame.graticule() + drawn)
+
+
+def areas_svg(shapes: Any, fills: Sequence[str], titles: Sequence[str]) -> str:
+    """A map of areas, each with a colour and a title; empty text when there are none.
+
+    Parameters
+    ----------
+    shapes : array of shapely geometry
+        Polygons in longitude and latitude.
+    fills : sequence of str
+        Colours, as ``#2a7f62``.
+    titles : sequence of str
+    """
+    if not len(shapes):
+        return ""
+    return _map("areas", np.asarray(shapes, dtype=object), fills, [0.6] * len(fills), titles)
+
+
+def counted(count: int, word: str) -> str:
+    """``1 item``, ``2 items``."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def _map(
+    label: str,
+    shapes: Any,
+    fills: Sequence[str],
+    opacities: Sequence[float],
+    titles: Sequence[str],
+) -> str:
+    shapes = _continuous(shapes)
+    frame = _Frame(*shapely.total_bounds(shapes))
+    drawn = "".join(
+        f"<path d='{frame.path(shape)}' fill-rule='evenodd' fill='{fill}' "
+        f"fill-opacity='{opacity:.2f}' stroke='{fill}' stroke-width='0.7' "
+        f"stroke-opacity='{min(1.0, opacity + 0.3):.2f}'><title>{html.escape(title)}</title></path>"
+        for shape, fill, opacity, title in zip(shapes, fills, opacities, titles, strict=True)
+    )
+    return _svg(frame.size, label, frame.graticule() + drawn)
 
 
 def _continuous(shapes: Any) -> Any:
     """Longitudes without a leap: beyond 180 degrees where that makes the whole narrower."""
-    moved = shapely.transform(
-        shapes,
-        lambda xy: np.column_stack([np.where(xy[:, 0] < 0, xy[:, 0] + 360, xy[:, 0]), xy[:, 1]]),
-    )
+    parts, index = shapely.get_parts(shapes, return_index=True)
+    west = (
+        shapely.bounds(parts)[:, 2] <= 0
+    )  # what crosses 0 degrees, as the whole world does, stays
+    parts[west] = shapely.transform(parts[west], lambda xy: np.add(xy, (360.0, 0.0)))
+    moved = np.array([shapely.Polygon()] * len(shapes), dtype=object)
+    shapely.geometrycollections(parts, indices=index, out=moved)
     (w0, _, e0, _), (w1, _, e1, _) = shapely.total_bounds(shapes), shapely.total_bounds(moved)
     return moved if e1 - w1 < e0 - w0 else shapes
 
 
 class _Frame:
-    """From degrees to the picture: as wide as it is on the ground at its middle latitude."""
+    """From degrees to the picture: as wide as it is on the ground at its middle latitude.
+
+    The picture is as large as what is in it: `size`, of at most `_MAP`.
+    """
 
     def __init__(self, west: float, south: float, east: float, north: float) -> None:
         margin = max((east - west), (north - south), 1e-3) * 0.06
         self.west, self.east = west - margin, east + margin
         self.south, self.north = max(-90.0, south - margin), min(90.0, north + margin)
         squeeze = max(0.05, math.cos(math.radians((self.south + self.north) / 2)))
-        width, height = _MAP[0] - 2 * _PAD, _MAP[1] - 2 * _PAD
+        left, top, right, bottom = _PADS
         across, down = (self.east - self.west) * squeeze, self.north - self.south
-        scale = min(width / across, height / down)
+        scale = min((_MAP[0] - left - right) / across, (_MAP[1] - top - bottom) / down)
         self._x, self._y = scale * squeeze, scale
-        self._left = _PAD + (width - across * scale) / 2
-        self._top = _PAD + (height - down * scale) / 2
+        self._left, self._top = left, top
+        self.size = (left + across * scale + right, top + down * scale + bottom)
 
     def x(self, longitude: float) -> float:
         """Pixels from the left."""
@@ -127,9 +174,9 @@ class _Frame:
         return self._top + (self.north - latitude) * self._y
 
     def path(self, shape: Any) -> str:
-        """A polygon or several as an SVG path."""
+        """A polygon or several as an SVG path; what is finer than the screen is left out."""
         rings = []
-        for part in shapely.get_parts(shape):
+        for part in shapely.get_parts(shapely.simplify(shape, 0.3 / self._y)):
             if shapely.get_type_id(part) != 3:
                 continue
             for ring in (part.exterior, *part.interiors):
@@ -142,11 +189,13 @@ class _Frame:
         span = max(self.east - self.west, self.north - self.south)
         step = next((s for s in _STEPS if span / s <= 5), _STEPS[-1])
         lines = []
-        for longitude in _round_between(self.west, self.east, step):
+        every = max(1, math.ceil(_LABEL / (step * self._x)))
+        for number, longitude in enumerate(_round_between(self.west, self.east, step)):
             x = self.x(longitude)
-            label = _degrees((longitude + 180) % 360 - 180, "EW", step)
             lines.append(_line(x, self.y(self.north), x, self.y(self.south)))
-            lines.append(_text(x, self.y(self.south) + 11, label))
+            if number % every == 0:
+                label = _degrees((longitude + 180) % 360 - 180, "EW", step)
+                lines.append(_text(x, self.y(self.south) + 12, label))
         for latitude in _round_between(self.south, self.north, step):
             y = self.y(latitude)
             lines.append(_line(self.x(self.west), y, self.x(self.east), y))
@@ -183,18 +232,22 @@ def timeline_svg(items: pa.Table) -> str:
     if not points:
         return ""
     width, height = _TIMELINE
+    left, top, right, bottom = _PADS
     first, last = min(t for t, _ in points), max(t for t, _ in points)
     span = max(last - first, 1.0)
 
     def x(time: float) -> float:
         middle = 0.5 if last == first else (time - first) / span
-        return _PAD + middle * (width - 2 * _PAD)
+        return left + middle * (width - left - right)
 
     def y(cloud: float) -> float:
-        return height - _PAD - cloud / 100 * (height - 2 * _PAD)
+        return height - bottom - cloud / 100 * (height - top - bottom)
 
-    parts = [_line(_PAD, y(level), width - _PAD, y(level)) for level in (0, 50, 100)]
-    parts += [_text(_PAD - 3, y(level) + 3, f"{level}%", "end") for level in (0, 100)]
+    levels = (0, 50, 100) if any(cloud is not None for _, cloud in points) else (50,)
+    parts = [_line(left, y(level), width - right, y(level)) for level in levels]
+    if len(levels) > 1:
+        parts += [_text(left - 4, y(level) + 3, f"{level} %", "end") for level in levels]
+        parts.append(_text(left + 3, y(100) + 9, "cloud cover", "start"))
     for time, cloud in sorted(points, key=lambda point: point[0]):
         known = cloud is not None
         fill = _shade(cloud) if known else "none"
@@ -204,7 +257,7 @@ def timeline_svg(items: pa.Table) -> str:
             f"stroke='#27506b' stroke-width='0.6'><title>{said}</title></circle>"
         )
     ends = [first] if last == first else [first, last]
-    parts += [_text(x(time), height - _PAD + 14, _date(time)) for time in ends]
+    parts += [_text(x(time), height - bottom + 14, _date(time)) for time in ends]
     return _svg(_TIMELINE, "items by date and cloud cover", "".join(parts))
 
 
@@ -224,9 +277,10 @@ def _shade(cloud: float) -> str:
 def _svg(size: tuple[float, float], label: str, body: str) -> str:
     width, height = size
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:g}' height='{height:g}' "
-        f"viewBox='0 0 {width:g} {height:g}' role='img' aria-label='{label}' "
-        f"font-family='sans-serif' font-size='9' fill='currentColor'>{body}</svg>"
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width:.0f}' height='{height:.0f}' "
+        f"viewBox='0 0 {width:.0f} {height:.0f}' role='img' aria-label='{label}' "
+        f"style='max-width:100%;height:auto' "
+        f"font-family='sans-serif' font-size='10' fill='currentColor'>{body}</svg>"
     )
 
 
@@ -242,8 +296,8 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     cells = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-        f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+        f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(key)}</th>"
+        f"<td style='text-align:left;overflow-wrap:anywhere'>{html.escape(value)}</td></tr>"
         for key, value in rows
     )
     return f"<table>{cells}</table>"
@@ -252,11 +306,12 @@ def _table(rows: Sequence[tuple[str, str]]) -> str:
 def _bands(bands: Sequence[BandInfo]) -> str:
     if not bands:
         return ""
-    head = "".join(f"<th>{name}</th>" for name in ("band", "common name", "asset", "kind"))
+    left = "style='text-align:left'"
+    head = "".join(f"<th {left}>{name}</th>" for name in ("band", "common name", "asset", "kind"))
     rows = "".join(
         "<tr>"
         + "".join(
-            f"<td>{html.escape(text)}</td>"
+            f"<td {left}>{html.escape(text)}</td>"
             for text in (
                 band.name,
                 band.common_name or "",
@@ -267,7 +322,7 @@ def _bands(bands: Sequence[BandInfo]) -> str:
         + "</tr>"
         for band in bands
     )
-    return f"<details><summary>{len(bands)} bands</summary><table><tr>{head}</tr>{rows}</table></details>"
+    return f"<details><summary>{counted(len(bands), 'band')}</summary><table><tr>{head}</tr>{rows}</table></details>"
 
 
 # --- maps by other libraries ---------------------------------------------------------------------

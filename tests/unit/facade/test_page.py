@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import time
 from importlib.util import find_spec
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -73,6 +74,39 @@ def test_over_the_antimeridian_footprints_stay_together():
     labels = {text.text for text in elements(svg, "text")}
     assert any(label.endswith("E") for label in labels)
     assert any(label.endswith("W") for label in labels)
+
+
+def test_the_whole_world_is_as_wide_as_it_is():
+    (path,) = elements(page.footprints_svg(table([shapely.box(-180, -90, 180, 90)])), "path")
+    xs, _ = zip(*corners(path), strict=True)
+    assert max(xs) - min(xs) > 200
+
+
+def test_labels_of_a_narrow_map_do_not_overlap():
+    svg = page.footprints_svg(table([shapely.box(15, 40, 16.5, 47)]))
+    meridians = [t for t in elements(svg, "text") if t.text.endswith("E")]
+    places = [float(t.get("x")) for t in meridians]
+    assert all(b - a >= 40 for a, b in pairwise(places))
+    assert meridians
+
+
+def test_a_coast_of_a_hundred_thousand_points_is_a_small_picture():
+    fjords = shapely.Point(10, 60).buffer(5, quad_segs=25_000)
+    assert len(page.footprints_svg(table([fjords]))) < 10_000
+
+
+def test_areas_have_their_own_colours_and_titles():
+    svg = page.areas_svg(
+        [shapely.box(0, 0, 1, 1), shapely.box(2, 0, 3, 1)], ["#111111", "#222222"], ["a<b", "c"]
+    )
+    assert [p.get("fill") for p in elements(svg, "path")] == ["#111111", "#222222"]
+    assert [p.find(f"{SVG}title").text for p in elements(svg, "path")] == ["a<b", "c"]
+    assert page.areas_svg([], [], []) == ""
+
+
+def test_where_nobody_knows_clouds_there_is_no_axis_of_them():
+    svg = page.timeline_svg(table([shapely.box(0, 0, 1, 1)]))
+    assert not [t for t in elements(svg, "text") if "%" in t.text]
 
 
 def test_holes_and_several_parts():
