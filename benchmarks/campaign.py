@@ -25,7 +25,7 @@ from benchmarks.workloads import make
 from rasteret_dask.testing.server import RangeServer
 
 TLS = "-tls"
-TOGETHER = 6
+TOGETHER = 7
 """Processes of a stretch that load and wait at once."""
 
 
@@ -74,8 +74,16 @@ class Campaign:
         for tool in stretch.tools:
             key = Key(stretch.setting, stretch.workload, stretch.latency, tool)
             enough = len(self.record.of(key)) >= stretch.rounds
-            if not enough and self.record.failed(key) is None:
+            if not enough and self.record.failed(key) is None and not self._unable(key):
                 yield tool
+
+    def _unable(self, key: Key) -> bool:
+        """Whether it has said elsewhere that it cannot do such work."""
+        return any(
+            (other.workload, other.tool) == (key.workload, key.tool)
+            and (self.record.failed(other) or "").startswith("UNABLE")
+            for other in self.record.cells()
+        )
 
     def _together(
         self, stretch: Stretch, tools: Sequence[str], server: RangeServer, scratch: Path
@@ -89,7 +97,7 @@ class Campaign:
                 continue
             keep = _kept(scratch, key) if self._is_kept(key) else None
             children[key] = measure.start(
-                server, tool, key.workload, stretch.variant, keep, self._python(key)
+                server, tool, key.workload, stretch.variant, keep, self._python(key), scratch
             )
         failed = {key: measure.wait(child) for key, child in children.items()}
         for key, child in children.items():

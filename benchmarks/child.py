@@ -13,6 +13,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,47 @@ def peak_memory() -> int:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
+
+
+DISTRIBUTIONS = {
+    "floor": ("imagecodecs",),
+    "rasterio-serial": ("rasterio",),
+    "rasterio-16": ("rasterio",),
+    "rioxarray": ("rioxarray",),
+    "odc-stac": ("odc-stac",),
+    "odc-stac-cluster": ("odc-stac",),
+    "stackstac": ("stackstac",),
+    "async-geotiff": ("async-geotiff",),
+    "lazycogs": ("lazycogs",),
+    "virtual-tiff": ("virtualizarr", "virtual-tiff"),
+    "rasteret": ("rasteret",),
+}
+"""What is measured; this package's own say what it stands on."""
+
+
+def versions(tool: str) -> dict[str, str]:
+    """Of the tool, and of GDAL where it has one."""
+    found = {}
+    for name in DISTRIBUTIONS.get(tool, ("rasteret-dask", "dask", "numpy")):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if "rasterio" in found:
+        import rasterio
+
+        found["GDAL"] = rasterio.__gdal_version__
+    return found
+
+
+def leave() -> None:
+    """End now, and all children: what libraries do at their end is nobody's work, and would only keep others waiting."""
+    sys.stdout.flush()
+    with suppress(ImportError):
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    os._exit(0)
 
 
 def as_arrays(result: Any) -> dict[str, Any]:
@@ -72,8 +115,8 @@ def main() -> None:
         warm.run()
         job = prepare(work, root)
     except Unable as error:
-        print("UNABLE", error, flush=True)
-        return
+        print("UNABLE", error)
+        leave()
     # What loading leaves to Python's garbage collector would fall due amid the work, or not: 0.1 s of some processes' time.
     gc.collect()
     print("READY", flush=True)
@@ -86,8 +129,8 @@ def main() -> None:
     if keep != "-":
         np.savez(Path(keep), **as_arrays(result))
     measured = {"wall": wall, "cpu": cpu, "rss": peak, "stages": job.stages}
-    print(json.dumps({**measured, "result": describe(result)}))
-    sys.stdout.flush()
+    print(json.dumps({**measured, "result": describe(result), "versions": versions(tool)}))
+    leave()
 
 
 if __name__ == "__main__":

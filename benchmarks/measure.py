@@ -21,10 +21,16 @@ Got = dict[str, Any] | str
 
 
 def start(
-    server: RangeServer, tool: str, name: str, variant: str, keep: Path | None, python: str
+    server: RangeServer,
+    tool: str,
+    name: str,
+    variant: str,
+    keep: Path | None,
+    python: str,
+    scratch: Path,
 ) -> subprocess.Popen[str]:
-    """A fresh process that loads its library, warms up and then waits."""
-    environment = dict(os.environ)
+    """A fresh process that loads its library, warms up and then waits; what it leaves behind lies in `scratch`."""
+    environment = {**os.environ, "TMPDIR": str(scratch)}
     if server.certificate is not None:
         # Each for a library of its own: OpenSSL and rustls, libcurl in GDAL, requests.
         for variable in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "GDAL_CURL_CA_BUNDLE"):

@@ -163,9 +163,20 @@ def _other(work: Workload, root: str) -> Job:
         stages.update(open=opened - began, window=time.perf_counter() - opened)
         return np.stack([got[band].values for band in work.bands])
 
+    def ndvi() -> Any:
+        first, second = work.windows[0], work.windows[-1]
+        began = time.perf_counter()
+        _cube(work, first)[work.bands[0]].compute()
+        one = time.perf_counter()
+        cube = _cube(work, second)
+        red, nir = (cube[band].astype("float32") for band in work.bands)
+        found = ((nir - red) / (nir + red)).compute()
+        stages.update(one=one - began, two=time.perf_counter() - one)
+        return found.values
+
     jobs = {
         "median": median, "warp": warp, "points": points, "headers": headers, "lazy": lazy,
-        "chips": lambda: _train(work),
+        "ndvi": ndvi, "chips": lambda: _train(work),
     }  # fmt: skip
     return Job(jobs[work.kind], stages=stages)
 

@@ -2,97 +2,183 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
+from benchmarks import targets
 from benchmarks.record import Key, Record
 from benchmarks.workloads import ALL
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-TOOLS = (
-    "floor", "ours", "ours-numpy", "ours-cluster", "rasterio-serial", "rasterio-16", "rioxarray",
-    "odc-stac", "odc-stac-cluster", "stackstac", "async-geotiff", "lazycogs", "virtual-tiff",
-    "rasteret",
-)  # fmt: skip
-"""In the order of the rows."""
+TOOLS = {
+    "floor": "the floor",
+    "ours": "**this package**, lazy",
+    "ours-numpy": "this package, NumPy",
+    "ours-cluster": "this package, LocalCluster",
+    "rasterio-serial": "rasterio, serial",
+    "rasterio-16": "rasterio, 16 threads",
+    "rioxarray": "rioxarray + Dask",
+    "odc-stac": "odc-stac, threads",
+    "odc-stac-cluster": "odc-stac, LocalCluster",
+    "stackstac": "stackstac",
+    "async-geotiff": "async-geotiff",
+    "lazycogs": "lazycogs",
+    "virtual-tiff": "VirtualiZarr + virtual-tiff",
+    "rasteret": "rasteret, index prebuilt",
+}
+"""What each is called, in the order of the rows."""
 
 
-def table(record: Record) -> str:
-    """One table for each setting and latency; then what differs, and what has no number."""
-    keys = record.cells()
+def tables(record: Record) -> str:
+    """Tables for each setting and latency; then what differs, and what has no number."""
+    places = dict.fromkeys((k.setting, k.latency) for k in record.cells())
     lines: list[str] = []
-    for setting, latency in dict.fromkeys((k.setting, k.latency) for k in keys):
-        lines += _table(record, setting, latency)
-    differing = {key: word for key, word in record.verdicts.items() if word != "equal"}
-    if differing:
-        lines += ["Where results differ from the floor's (≠):", ""]
-        lines += [f"- `{key}`: {word}" for key, word in sorted(differing.items())] + [""]
-    failed = _reasons(record)
-    if failed:
-        lines += ["Where there is no number (–) there is a reason:", ""]
-        lines += [f"- {line}" for line in failed] + [""]
-    return "\n".join(lines)
+    for setting, latency in sorted(places, key=_order):
+        lines += _place(record, setting, latency)
+    return "\n".join([*lines, *_pixels(record), *_missing(record)])
 
 
-def _table(record: Record, setting: str, latency: int) -> list[str]:
-    keys = [k for k in record.cells() if (k.setting, k.latency) == (setting, latency)]
-    workloads = [name for name in ALL if any(k.workload == name for k in keys)]
-    tools = [name for name in TOOLS if any(k.tool == name for k in keys)]
+def _order(place: tuple[str, int]) -> tuple[int, int]:
+    settings = ("s2", "pc", "zstd")
+    setting, latency = place
+    known = settings.index(setting) if setting in settings else len(settings)
+    # 20 ms is where everybody is measured.
+    return known, -1 if latency == 20 else latency
+
+
+def title(setting: str, latency: int) -> str:
+    """Of a setting and latency."""
     variant, _, tls = setting.partition("-")
-    lines = [
-        f"### `{variant}`, {latency} ms a request{', TLS' if tls else ''}",
-        "",
-        "| | " + " | ".join(workloads) + " |",
-        "|---" * (len(workloads) + 1) + "|",
-    ]
-    for tool in tools:
-        cells = [_cell(record, Key(setting, name, latency, tool)) for name in workloads]
-        lines.append(f"| {tool} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    return f"`{variant}`, {latency} ms a request{', TLS' if tls else ''}"
 
 
-def _cell(record: Record, key: Key) -> str:
+def _place(record: Record, setting: str, latency: int) -> list[str]:
+    keys = [k for k in record.cells() if (k.setting, k.latency) == (setting, latency)]
+    names = [name for name in ALL if any(k.workload == name for k in keys)]
+    tools = [tool for tool in TOOLS if any(k.tool == tool for k in keys if k.workload in names)]
+    if not names:
+        return []
+
+    def rows(cell: object, chosen: list[str]) -> list[str]:
+        assert callable(cell)
+        return [
+            f"| {TOOLS[tool]} | "
+            + " | ".join(cell(record, Key(setting, name, latency, tool)) for name in names)
+            + " |"
+            for tool in chosen
+        ]
+
+    head = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = [f"### {title(setting, latency)}", "", *head, *rows(_seconds, tools), ""]
+    peers = [tool for tool in tools if tool not in targets.OWN]
+    if peers and "ours" in tools:
+        lines += ["Wall (CPU) seconds of each peer over this package's, lazy:", ""]
+        lines += [*head, *rows(_over_ours, peers), ""]
+    lines += ["Requests; MB received; MB of peak memory:", ""]
+    return [*lines, *head, *rows(_asked, tools), ""]
+
+
+def _seconds(record: Record, key: Key) -> str:
     wall, cpu = record.median(key, "wall"), record.median(key, "cpu")
     if wall is None or cpu is None:
         return "–" if record.of(key) else ""
-    ratio = ""
-    floor = Key(key.setting, key.workload, key.latency, "floor")
-    base, spent = record.median(floor, "wall"), record.median(floor, "cpu")
-    if base and spent and key.tool != "floor":
-        ratio = f" **×{wall / base:.2f}** ({cpu / spent:.2f})"
-    requests, size = record.median(key, "requests") or 0, record.median(key, "bytes") or 0
-    peak = record.median(key, "rss") or 0
+    floor = replaced(key, "floor")
+    walls, cpus = targets.ratio(record, key, floor), targets.ratio(record, key, floor, "cpu")
+    over = f" ×{walls:.2f} ({cpus:.2f})" if walls and cpus and key.tool != "floor" else ""
     mark = "" if record.verdicts.get(str(key), "equal") == "equal" else " ≠"
-    rounds = len(record.of(key))
-    return (
-        f"{wall:.2f} ({cpu:.2f}){ratio}; {requests:.0f}, {size / 1e6:.0f} MB; "
-        f"{peak / 1e6:.0f} MB; n={rounds}{mark}"
-    )
+    return f"{wall:.2f} ({cpu:.2f}){over}{mark} <sup>{record.rounds(key)}</sup>"
 
 
-def _reasons(record: Record) -> list[str]:
+def _over_ours(record: Record, key: Key) -> str:
+    mine = replaced(key, "ours")
+    walls, cpus = targets.ratio(record, key, mine), targets.ratio(record, key, mine, "cpu")
+    return f"{walls:.1f} ({cpus:.1f})" if walls and cpus else ""
+
+
+def _asked(record: Record, key: Key) -> str:
+    found = [record.median(key, name) for name in ("requests", "bytes", "rss")]
+    if any(number is None for number in found):
+        return ""
+    requests, size, memory = (number or 0.0 for number in found)
+    return f"{requests:,.0f}; {size / 1e6:,.0f}; {memory / 1e6:,.0f}"
+
+
+def replaced(key: Key, tool: str) -> Key:
+    """The same work by another."""
+    return Key(key.setting, key.workload, key.latency, tool)
+
+
+def _pixels(record: Record) -> list[str]:
+    """What was compared, and what differs."""
+    compared = {k: v for k, v in record.verdicts.items() if not k.endswith("/floor")}
+    same = sum(word == "equal" for word in compared.values())
+    lines = ["### Pixels", ""]
+    lines += [
+        f"The results of {len(compared)} cells were compared with the floor's, whole; {same} are equal, bit by bit."
+    ]
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for text, word in sorted(compared.items()):
+        if word != "equal":
+            setting, workload, latency, tool = text.split("/")
+            found.setdefault((workload, tool, word), []).append(f"{setting}, {latency} ms")
+    if found:
+        lines[-1] += " The others (≠):"
+    lines.append("")
+    lines += [
+        f"- {workload}, {TOOLS[tool].replace('*', '')} ({'; '.join(places)}): {word}"
+        for (workload, tool, word), places in found.items()
+    ]
+    return [*lines, ""] if found else lines
+
+
+def _missing(record: Record) -> list[str]:
     """Why tools have no number, the same words once."""
     found: dict[tuple[str, str], list[str]] = {}
     for key in record.cells():
         word = record.failed(key)
         if word is not None:
             word = word.removeprefix("UNABLE ")[:200]
-            found.setdefault((key.tool, word), []).append(key.workload)
+            setting = "" if key.setting == "s2" else f" of `{key.setting}`"
+            found.setdefault((key.tool, word), []).append(f"{key.workload}{setting}")
+    if not found:
+        return []
     return [
-        f"{tool}, {', '.join(dict.fromkeys(names))}: {word}"
-        for (tool, word), names in sorted(found.items())
+        "### Where there is no number (–)",
+        "",
+        *(
+            f"- {TOOLS[tool].replace('*', '')}, {', '.join(dict.fromkeys(names))}: {word}"
+            for (tool, word), names in sorted(found.items())
+        ),
+        "",
     ]
 
 
 def stages(record: Record) -> str:
-    """What W8's two parts took: opening, and the window."""
+    """What the parts of a measurement took, where it has parts: medians."""
     lines = []
     for key in record.cells():
         parts = [g["stages"] for g in record.of(key) if isinstance(g, dict) and g.get("stages")]
-        if key.workload == "W8" and parts:
-            middle = {n: sorted(p[n] for p in parts)[len(parts) // 2] for n in parts[0]}
-            words = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in middle.items())
-            lines.append(f"- `{key}`: {words}")
-    return "\n".join(["What W8 is made of:", "", *lines, ""]) if lines else ""
+        if parts:
+            middle = {n: statistics.median(p[n] for p in parts) for n in parts[0]}
+            words = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in middle.items())
+            lines.append(f"- {key.workload}, {title(key.setting, key.latency)}: {words}")
+    return "\n".join(["### Parts", "", *lines, ""]) if lines else ""
+
+
+def told(record: Record) -> str:
+    """Everything that stands between the marks."""
+    commands = "\n".join(f"    {command}" for command in record.commands)
+    count = sum(record.rounds(key) for key in record.cells())
+    versions = record.versions()
+    used = "; ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return (
+        f"{record.where}; {count} measurements by\n\n{commands}\n\n{used and f'Versions: {used}.'}\n\n"
+        f"### Where it should be\n\n{targets.table(record)}\n"
+        "![Wall seconds over the floor's](images/benchmarks.png)\n\n"
+        "In the tables: wall seconds (CPU seconds) × the floor's wall (the floor's CPU); raised, the rounds "
+        "of which these are the medians.\n\n"
+        f"{tables(record)}\n{stages(record)}"
+    )
 
 
 def write(record: Record, page: Path = PAGE) -> None:
@@ -100,12 +186,4 @@ def write(record: Record, page: Path = PAGE) -> None:
     begin, end = "<!-- table -->", "<!-- /table -->"
     head, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, tail = rest.partition(end)
-    commands = "\n".join(f"    {command}" for command in record.commands)
-    body = (
-        f"\n\n{record.where}.\n\n{commands}\n\n"
-        "A cell: wall seconds (CPU seconds), **× the floor's wall** (× the floor's CPU); requests, bytes received; "
-        "peak memory of the client; n, the rounds whose medians these are.\n\n"
-        f"{table(record)}\n{stages(record)}\n"
-        "![Wall seconds of every tool over the floor's](images/benchmarks.png)\n\n"
-    )
-    page.write_text(head + begin + body + end + tail, encoding="utf-8")
+    page.write_text(f"{head}{begin}\n\n{told(record)}\n{end}{tail}", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,27 @@ class Record:
     def median(self, key: Key, name: str) -> float | None:
         """Of one number of a cell."""
         return median(self.of(key), name)
+
+    def rounds(self, key: Key) -> int:
+        """How many measurements of a cell gave numbers."""
+        return sum(isinstance(got, dict) for got in self.of(key))
+
+    def stage(self, key: Key, name: str) -> float | None:
+        """The median of one part of the work of a cell, in seconds."""
+        found = [
+            got["stages"][name]
+            for got in self.of(key)
+            if isinstance(got, dict) and name in got.get("stages", {})
+        ]
+        return statistics.median(found) if found else None
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that were measured, as their processes gave them."""
+        found: dict[str, str] = {}
+        for rounds in self.runs.values():
+            for got in rounds:
+                found |= got.get("versions", {}) if isinstance(got, dict) else {}
+        return found
 
     def cells(self) -> list[Key]:
         """Every cell, in the order of the measurements."""

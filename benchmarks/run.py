@@ -62,8 +62,7 @@ def record_of(options: argparse.Namespace, module: str) -> Record:
 def finish(record: Record, options: argparse.Namespace) -> None:
     """Show the tables, and write the page."""
     print()
-    print(page.table(record))
-    print(page.stages(record))
+    print(page.told(record))
     if options.page:
         # Not at the top: it needs matplotlib.
         from benchmarks import plot

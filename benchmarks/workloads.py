@@ -14,7 +14,8 @@ from benchmarks.data import BANDS, CORNERS, SIDE, Scene, scenes
 Array = np.ndarray[Any, Any]
 Window = tuple[int, int, int, int]  # first row, first column, rows, columns
 ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9")
-
+PARTS = ("W8-one", "NDVI")
+"""What this package is held against itself with: W8's window of a collection of that scene alone; one band, then two at once."""
 
 BATCH = 16
 """Chips that a trainer takes at once (W9)."""
@@ -55,6 +56,7 @@ class Workload:
     - ``points``: uint16 (scenes, points)
     - ``headers``: the number of assets indexed
     - ``lazy``: uint16 (bands, rows, columns) of one scene among many, opened as a cube of them all
+    - ``ndvi``: float32 (scenes, rows, columns) of two bands, after as much of one band elsewhere
     - ``chips``: the sum of the pixels of each chip, uint64; a trainer keeps no chip
     """
 
@@ -153,6 +155,17 @@ def make(name: str, variant: str = "s2") -> Workload:
         return Workload(
             name, "1,000 scenes × 4 bands opened lazily, one 256² window computed", "lazy", variant,
             tuple(scenes(variant, 1000)), BANDS, ((4000, 6000, 256, 256),), chosen=500,
+        )  # fmt: skip
+    if name == "W8-one":
+        whole = make("W8", variant)
+        return replace(whole, name=name, title="W8's window of its scene alone",
+            scenes=(whole.scenes[whole.chosen],), chosen=0)  # fmt: skip
+    if name == "NDVI":
+        # Each window within one tile: what it takes is the way to the server and back.
+        return Workload(
+            name, "one 128² window of one band, then NDVI of two bands in another", "ndvi", variant,
+            tuple(scenes(variant, 1)), ("B04", "B08"),
+            ((1100, 1100, 128, 128), (5200, 5200, 128, 128)),
         )  # fmt: skip
     if name == "W9":
         random = np.random.default_rng(99)
