@@ -14,16 +14,19 @@ from shapely.geometry import box, mapping, shape
 
 from rasteret_dask.index.times import parse_range
 
-PAGE = 10
 START = datetime(2023, 1, 1)
 
 
 class StacApi(ThreadingHTTPServer):
-    """A STAC API that really filters by time and footprint, counts, and pages by ten."""
+    """A STAC API that really filters by time and footprint, counts, pages, and remembers what it
+    was asked; what begins with the time `broken` dies at its second page, and any `status` but 200
+    is the answer to every search."""
 
-    def __init__(self, items: list[dict[str, Any]]) -> None:
+    def __init__(self, items: list[dict[str, Any]], page: int = 10) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.items, self.searches, self.broken = items, Counter[str](), ""
+        self.items, self.page = items, page
+        self.searches, self.asked = Counter[str](), list[dict[str, Any]]()
+        self.broken, self.status = "", 200
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -80,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
                 "id": "api",
                 "description": "x",
                 "stac_version": "1.0.0",
-                "conformsTo": [f"{base}/core", f"{base}/item-search"],
+                "conformsTo": [f"{base}/core", f"{base}/item-search", f"{base}/item-search#query"],
                 "links": [
                     {"rel": "self", "href": self.server.url},
                     {**search, "type": "application/geo+json"},
@@ -91,20 +94,25 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         start, when = int(asked.get("token", 0)), asked.get("datetime", "")
+        self.server.asked.append(asked)
         self.server.searches[when] += 1
+        if self.server.status != 200:
+            self.answer(self.server.status, {"description": "no"})
+            return
         if self.server.broken and start and when.startswith(self.server.broken):
             self.answer(400, {"description": "the page loop died"})
             return
         found = self.server.find(asked)
+        end = start + self.server.page
         links = []
-        if start + PAGE < len(found):
-            body, href = {**asked, "token": start + PAGE}, f"{self.server.url}/search"
+        if end < len(found):
+            body, href = {**asked, "token": end}, f"{self.server.url}/search"
             links.append({"rel": "next", "href": href, "method": "POST", "body": body})
         self.answer(
             200,
             {
                 "type": "FeatureCollection",
-                "features": found[start : start + PAGE],
+                "features": found[start:end],
                 "links": links,
                 "numberMatched": len(found),
             },

@@ -25,7 +25,7 @@ def no_scheduler_stays_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tiles_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
+def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
     folder = tmp_path_factory.mktemp("demo")
     write_demo_catalog(folder, size=384, blocksize=128, dates=DATES)
     with RangeServer(folder) as found:
@@ -33,17 +33,19 @@ def tiles_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeSer
 
 
 @pytest.fixture
-def tiles_server(tiles_running: RangeServer) -> Iterator[RangeServer]:
-    tiles_running.configure(faults=[], latency=0.0)
-    yield tiles_running
-    tiles_running.configure(faults=[], latency=0.0)
+def server(demo_files: RangeServer) -> Iterator[RangeServer]:
+    """The demo catalogue in tiles of 128 pixels, served without faults."""
+    demo_files.configure(faults=[], latency=0.0)
+    yield demo_files
+    demo_files.configure(faults=[], latency=0.0)
 
 
 @pytest.fixture
-def tiles_workspace(tiles_server: RangeServer, tmp_path: Path) -> Path:
+def workspace(server: RangeServer, tmp_path: Path) -> Path:
+    """Where the collection `demo` of what `server` serves lies."""
     rd.build(
         "earthsearch/sentinel-2-l2a",
-        static_catalog=f"{tiles_server.url}/catalog.json",
+        static_catalog=f"{server.url}/catalog.json",
         name="demo",
         workspace_dir=tmp_path / "workspace",
     )

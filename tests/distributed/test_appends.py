@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lasting import hashes, parts
 from stacapi import StacApi, item
 
 import rasteret_dask as rd
@@ -67,18 +67,6 @@ def build(api: StacApi, where: Path) -> rd.Collection:
         date_range=("2023-01-01", "2023-02-03"),
         bbox=(-5, -5, 20, 20),
     )
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "drafts" not in path.parts
-    }
-
-
-def parts(where: Path) -> int:
-    return len(list((where / "c" / "_rasteret" / "parts").rglob("*.part")))
 
 
 def start(where: Path) -> subprocess.Popen[str]:

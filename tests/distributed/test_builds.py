@@ -3,7 +3,6 @@ what was unfinished is read again."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from lasting import hashes, parts
 
 import rasteret_dask as rd
 from rasteret_dask.ingest import cut
@@ -88,20 +88,6 @@ def calm(
     server.configure(latency=0.5)  # a slice takes long enough to be killed
     server.reset()
     return hashes(tmp_path / "calm" / "c")
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """All lasting files; what a killed writer was writing has a passing name and is not among
-    them."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and "drafts" not in path.parts
-    }
-
-
-def parts(where: Path) -> int:
-    return len(list((where / "c" / "_rasteret" / "parts").rglob("*.part")))
 
 
 def client(where: Path, address: str, items: list[dict[str, Any]]) -> subprocess.Popen[str]:

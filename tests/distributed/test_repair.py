@@ -28,16 +28,6 @@ from rasteret_dask.testing.server import Fault, RangeServer
 from rasteret_dask.write.zarr import write_zarr
 
 
-@pytest.fixture
-def server(tiles_server: RangeServer) -> RangeServer:
-    return tiles_server
-
-
-@pytest.fixture
-def workspace(tiles_workspace: Path) -> Path:
-    return tiles_workspace
-
-
 @pytest.mark.parametrize("writer", ["write_zarr", pytest.param("to_zarr", marks=pytest.mark.slow)])
 def test_a_plain_cube(server: RangeServer, workspace: Path, tmp_path: Path, writer: str) -> None:
     """Chunks are tiles here, so each tile that failed is one request of the repair, and no other is."""

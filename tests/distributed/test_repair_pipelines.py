@@ -31,16 +31,6 @@ from rasteret_dask.testing.server import Fault, RangeServer
 
 
 @pytest.fixture
-def server(tiles_server: RangeServer) -> RangeServer:
-    return tiles_server
-
-
-@pytest.fixture
-def workspace(tiles_workspace: Path) -> Path:
-    return tiles_workspace
-
-
-@pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
     return lambda *arguments: CliRunner().invoke(app, list(arguments))

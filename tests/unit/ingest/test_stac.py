@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pystac
 import pytest
+from stacapi import StacApi
 
 import rasteret_dask as rd
 from rasteret_dask.errors import (
@@ -29,71 +28,11 @@ from rasteret_dask.model import BandInfo
 from rasteret_dask.testing.server import RangeServer
 
 
-class Api(ThreadingHTTPServer):
-    """A STAC API that answers searches with pages of two items, and remembers what it was asked."""
+class Whatever(StacApi):
+    """Answers every search with all it has: what counts here is what it was asked."""
 
-    def __init__(self, items: list[dict[str, Any]]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.items = items
-        self.asked: list[dict[str, Any]] = []
-        self.status = 200
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Api
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def answer(self, status: int, value: Any) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_GET(self) -> None:
-        conforms = ["core", "item-search"]
-        self.answer(
-            200,
-            {
-                "type": "Catalog",
-                "id": "api",
-                "description": "x",
-                "stac_version": "1.0.0",
-                "conformsTo": [f"https://api.stacspec.org/v1.0.0/{c}" for c in conforms]
-                + ["https://api.stacspec.org/v1.0.0/item-search#query"],
-                "links": [
-                    {"rel": "self", "href": self.server.url},
-                    {
-                        "rel": "search",
-                        "href": f"{self.server.url}/search",
-                        "type": "application/geo+json",
-                        "method": "POST",
-                    },
-                ],
-            },
-        )
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.status != 200:
-            self.answer(self.server.status, {"description": "no"})
-            return
-        self.server.asked.append(asked)
-        start = int(asked.get("token", 0))
-        links = []
-        if start + 2 < len(self.server.items):
-            body = {**asked, "token": start + 2}
-            href = f"{self.server.url}/search"
-            links.append({"rel": "next", "href": href, "method": "POST", "body": body})
-        page = self.server.items[start : start + 2]
-        self.answer(200, {"type": "FeatureCollection", "features": page, "links": links})
+    def find(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        return self.items
 
 
 @pytest.fixture
@@ -108,16 +47,12 @@ def items(austria: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def api(items: list[dict[str, Any]]) -> Iterator[Api]:
-    with Api(items) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+def api(items: list[dict[str, Any]]) -> Iterator[StacApi]:
+    with Whatever(items, page=2) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
-def test_an_api_is_searched_page_by_page(api: Api, tmp_path: Path) -> None:
+def test_an_api_is_searched_page_by_page(api: StacApi, tmp_path: Path) -> None:
     built = rd.build_from_stac(
         stac_api=api.url,
         collection="sentinel-2-l2a",
@@ -135,7 +70,7 @@ def test_an_api_is_searched_page_by_page(api: Api, tmp_path: Path) -> None:
     assert api.asked[0]["query"] == {"eo:cloud_cover": {"lt": 100}}
 
 
-def test_a_box_over_the_antimeridian_is_asked_in_halves(api: Api) -> None:
+def test_a_box_over_the_antimeridian_is_asked_in_halves(api: StacApi) -> None:
     found = search_api(api.url, Search.of(None, (170, 0, -170, 1), None, {}))
     assert [a["bbox"] for a in api.asked if "token" not in a] == [
         [170, 0, 180, 1],
@@ -144,7 +79,7 @@ def test_a_box_over_the_antimeridian_is_asked_in_halves(api: Api) -> None:
     assert len(found) == 10  # what both halves found counts once
 
 
-def test_an_api_that_fails_is_named(api: Api, items: list[dict[str, Any]]) -> None:
+def test_an_api_that_fails_is_named(api: StacApi, items: list[dict[str, Any]]) -> None:
     search = Search.of(None, None, None, {})
     items.clear()
     with pytest.raises(EmptySelectionError):
