@@ -119,7 +119,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a pipeline: build or load, open, mask, compute, write."""
-    with reported(debug):
+    with reported(debug, resumes=True):
         what = config.from_file(resources.find(pipeline, "pipelines"), _sets(set_, storage))
         with _computing(cluster) as client, progress_shown() as progress:
             if dry_run:

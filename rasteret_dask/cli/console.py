@@ -36,22 +36,25 @@ RESUMABLE = 75
 
 
 @contextmanager
-def reported(debug: bool) -> Iterator[None]:
+def reported(debug: bool, resumes: bool = False) -> Iterator[None]:
     """Turn errors of our own into a short message and an exit code; the traceback needs
-    ``--debug``."""
+    ``--debug``. A command that `resumes` has an option ``--resume``; others find by themselves what is done."""
+    again = "what is finished is kept: start the same command again"
+    again += " with --resume" if resumes else ""
     try:
         with _ended_by_sigterm():
             yield
     except KeyboardInterrupt:
-        typer.echo(
-            "stopped; what is finished is kept: run it again, a pipeline with --resume", err=True
-        )
+        typer.echo(f"stopped; {again}", err=True)
         raise typer.Exit(RESUMABLE) from None
     except RasteretError as error:
         if debug:
             raise
+        said = str(error)
+        if isinstance(error, RunInterruptedError):
+            said = f"{error.message}; {again}"
         err = Console(stderr=True, soft_wrap=True, highlight=False)
-        err.print(Text.assemble(("error: ", "bold red"), str(error)))
+        err.print(Text.assemble(("error: ", "bold red"), said))
         raise typer.Exit(_code(error)) from None
 
 

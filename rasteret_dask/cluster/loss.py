@@ -29,8 +29,9 @@ def noticing_loss(client: Client | None) -> Iterator[None]:
         yield
     except KilledWorker:
         raise RunInterruptedError(
-            "workers died again and again, and Dask gave a task up",
-            hint="if they ran out of memory, smaller chunks help; run it again, a pipeline with --resume",
+            "workers died again and again (out of memory?), and Dask gave a task up",
+            hint="smaller chunks need less memory; what is finished is kept: do it again, "
+            "a pipeline with resume",
         ) from None
     except (CancelledError, CommClosedError):
         raise _lost() from None
@@ -44,5 +45,5 @@ def noticing_loss(client: Client | None) -> Iterator[None]:
 def _lost() -> RunInterruptedError:
     return RunInterruptedError(
         "the cluster's scheduler was lost",
-        hint="what is finished is kept: run it again, a pipeline with --resume",
+        hint="what is finished is kept: do it again, a pipeline with resume",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
@@ -17,11 +17,13 @@ from dask.delayed import Delayed
 from dask.system import CPU_COUNT
 
 from rasteret_dask.errors import (
+    ArgumentError,
     BuildMismatchError,
     CollectionError,
     DuplicateItemError,
     EmptySelectionError,
 )
+from rasteret_dask.index import own
 from rasteret_dask.index.commit import (
     Commit,
     Part,
@@ -31,15 +33,23 @@ from rasteret_dask.index.commit import (
     write_commit,
 )
 from rasteret_dask.index.place import Place
-from rasteret_dask.index.schema import ID, VERSION
+from rasteret_dask.index.schema import ID, VERSION, band_column
 from rasteret_dask.ingest.cells import Spread, told
 from rasteret_dask.ingest.cut import cell_slices, cut
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import AS_THEY_ARE, Links, Record, reprocessed, sort_records
+from rasteret_dask.ingest.records import (
+    AS_THEY_ARE,
+    NO_MORE,
+    Links,
+    Record,
+    reprocessed,
+    sort_records,
+)
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, work
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters
+from rasteret_dask.storage.regions import warn_elsewhere, warn_region
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +72,8 @@ class Gathered:
         A search that workers make, instead.
     links : Links
         Which links they take.
+    columns : mapping of str to pyarrow.DataType
+        What the collection has beside our columns.
     """
 
     bands: Sequence[BandInfo]
@@ -69,6 +81,7 @@ class Gathered:
     count: int | None = None
     spread: Spread | None = None
     links: Links = AS_THEY_ARE
+    columns: own.Columns = field(default_factory=dict)
 
 
 Gather = Callable[[], Gathered]
@@ -83,7 +96,8 @@ class Order:
     name : str
     place : Place
     arguments : mapping
-        Everything that the result depends on, as JSON; its hash is the build's identity.
+        Everything that the result depends on, as JSON, and by which credentials it was made; see
+        `identity_of`.
     dataset : str, optional
         Id of the descriptor.
     storage : StorageOptions
@@ -103,6 +117,16 @@ class Order:
     force: bool = False
 
 
+CREDENTIALS: Final = ("auth", "auth_options")
+"""Arguments that say who asks for the files, and nothing of what is in them."""
+
+
+def identity_of(arguments: Mapping[str, Any]) -> str:
+    """The hash by which a build is known again: of all its arguments but the credentials, so that who was
+    refused goes on with others."""
+    return digest({key: value for key, value in arguments.items() if key not in CREDENTIALS})
+
+
 def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
     """Build a collection, finish one that was begun, or find it built.
 
@@ -119,17 +143,17 @@ def run_build(order: Order, gather: Gather) -> tuple[Commit, BuildReport]:
     CollectionError
         No header at all could be read, or a part could not be written.
     """
-    identity = digest(order.arguments)
+    identity = identity_of(order.arguments)
     standing = read_commit(order.place)
     if standing is not None and not order.force:
-        if standing.identity != identity:
+        if identity_of(standing.arguments) != identity:
             raise _mismatch(order, standing)
         publish(order.place, standing)  # in case the former run ended between commit and this
         report = BuildReport.from_lasting(standing.report)
         log.info("%s is built already: %d items", order.name, standing.rows)
         return standing, report
     gathered = gather()
-    document = make_document(order.name, order.dataset, gathered.bands)
+    document = make_document(order.name, order.dataset, gathered.bands, gathered.columns)
     storage = order.storage or StorageOptions()
     recipe = Recipe(
         order.place,
@@ -219,7 +243,13 @@ def compute(
     graph = {(name, k): [one] for k, one in enumerate(slices)}
     bag = dask.bag.Bag(graph, name, len(slices)).map_partitions(task, recipe, *shared)
     scheduler = {} if get_scheduler() is not None else {"scheduler": "threads"}
+    known = next((r.assets[0].url for one in slices for r in one.records if r.assets), None)
+    if known is not None:
+        warn_elsewhere(known, recipe.storage)
     outcomes: list[Any] = bag.compute(**scheduler)
+    if known is None:  # workers have searched
+        for region in sorted({one.region for one in outcomes if one.region is not None}):
+            warn_region(region)
     return outcomes
 
 
@@ -318,12 +348,27 @@ def _refuse_duplicates(outcomes: Sequence[Outcome], place: Place) -> None:
             known.add(one)
 
 
-def make_document(name: str, dataset: str | None, bands: Sequence[BandInfo]) -> dict[str, Any]:
-    """The JSON document of a collection's schema."""
+def make_document(
+    name: str, dataset: str | None, bands: Sequence[BandInfo], columns: own.Columns = NO_MORE
+) -> dict[str, Any]:
+    """The JSON document of a collection's schema.
+
+    Raises
+    ------
+    ArgumentError
+        A column beside ours is called as a band's headers are.
+    """
+    for band in bands:
+        if band_column(band.name) in columns:
+            raise ArgumentError(
+                f"the column {band_column(band.name)!r} is called as the headers of a band are",
+                hint="leave it out with columns=[…], or rename it",
+            )
     return {
         "name": name,
         "data_source": dataset or "",
         "bands": [asdict(band) | {"aliases": list(band.aliases)} for band in bands],
+        **({"columns": own.declare(columns)} if columns else {}),
     }
 
 
@@ -332,7 +377,7 @@ def _mismatch(order: Order, standing: Commit) -> BuildMismatchError:
     changed = [
         f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and key.partition(".")[0] not in CREDENTIALS
     ]
     return BuildMismatchError(
         f"a collection {order.name!r} is there and was built of other arguments: "

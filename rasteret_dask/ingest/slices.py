@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rasteret_dask.errors import EmptySelectionError, RasteretError
-from rasteret_dask.index import schema
+from rasteret_dask.index import own, schema
 from rasteret_dask.index.commit import PARTS, STATS_COLUMNS, SUFFIX, Part, part_file
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.rows import HeaderBand
@@ -40,6 +40,7 @@ from rasteret_dask.ingest.report import Failure
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters, snapshot
 from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.regions import region_of
 from rasteret_dask.tiff.model import TiffHeader
 
 
@@ -76,6 +77,10 @@ class Recipe:
     def schema(self) -> pa.Schema:
         """Of the parts."""
         return schema.make_schema([band.name for band in self.bands], self.document)
+
+    def record(self, item: Mapping[str, Any]) -> Record:
+        """A STAC item as a record of this build."""
+        return make_record(item, self.bands, self.links, own.declared(self.document))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,8 @@ class Outcome:
         That process's counts when it began and ended.
     reused : bool
         The part was there already.
+    region : str, optional
+        Where the files lie that were read, if that is known.
     error : str, optional
         Why there is no part.
     """
@@ -133,6 +140,7 @@ class Outcome:
     before: Counters = field(default_factory=Counters)
     after: Counters = field(default_factory=Counters)
     reused: bool = False
+    region: str | None = None
     error: str | None = None
 
 
@@ -212,7 +220,7 @@ def _index(one: Slice, recipe: Recipe) -> Outcome:
     if one.cell is None:
         return index_records(one.key, one.records, recipe)
     items = search_cell(one.cell)
-    records = sort_records(make_record(item, recipe.bands, recipe.links) for item in items)
+    records = sort_records(map(recipe.record, items))
     # Elsewhere the client sees all records at once.
     return index_records(one.key, records, recipe, reprocessed(records))
 
@@ -256,6 +264,7 @@ def index_records(
         tuple(denied),
         tuple(warnings),
         hashes(record.id for record in records),
+        region=region_of(urls[0], recipe.storage) if urls else None,
     )
 
 

@@ -34,14 +34,21 @@ def warn_elsewhere(url: str, options: StorageOptions) -> None:
     -----
     RasteretWarning
     """
+    warn_region(region_of(url, options))
+
+
+def warn_region(there: str | None) -> None:
+    """The same, of a region that is known already.
+
+    Warns
+    -----
+    RasteretWarning
+    """
     here = dask.config.get(CONFIG, None)
-    if here is None:
-        return
-    there = region_of(url, options)
-    if there is not None and there != here:
+    if here is not None and there is not None and there != here:
         warnings.warn(
             f"the data lies in {there} and the cluster in {here}: reads take longer, and the bytes "
             "between regions are billed; start the cluster where the data is",
             RasteretWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

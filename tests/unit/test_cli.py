@@ -76,7 +76,7 @@ def test_failure_is_exit_code_1(call):
 
 
 def _lose():
-    raise RunInterruptedError("lost", hint="run it again with --resume")
+    raise RunInterruptedError("lost", hint="do it again, a pipeline with resume")
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,16 @@ def _lose():
     ],
     ids=["Ctrl-C", "SIGTERM", "a lost cluster"],
 )
-def test_what_can_go_on_is_exit_code_75_and_says_so(capsys, event):
+@pytest.mark.parametrize("resumes", [True, False])
+def test_what_can_go_on_is_exit_code_75_and_says_so(capsys, event, resumes):
+    """A build has no such option: it finds what is done."""
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(typer.Exit) as caught, console.reported(debug=False):
+    with pytest.raises(typer.Exit) as caught, console.reported(debug=False, resumes=resumes):
         event()
     assert caught.value.exit_code == 75
-    assert "--resume" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "start the same command again" in told
+    assert ("--resume" in told) == resumes
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -28,7 +28,15 @@ from handmade import Scene, make_table
 import rasteret_dask as rd
 from rasteret_dask.cluster import profiles
 from rasteret_dask.cluster.surroundings import Network
-from rasteret_dask.errors import ConfigError, RasteretWarning, RunInterruptedError
+from rasteret_dask.errors import (
+    CollectionError,
+    ConfigError,
+    RasteretWarning,
+    RunInterruptedError,
+)
+from rasteret_dask.index.place import Place
+from rasteret_dask.ingest.build import compute
+from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.regions import region_of, warn_elsewhere
@@ -236,6 +244,48 @@ def test_a_cube_of_another_region_says_so(tmp_path: Path) -> None:
         pytest.warns(RasteretWarning, match="lies in us-west-2"),
     ):
         far.get_xarray(bands=["red"])  # nothing is fetched yet
+
+
+def test_a_build_from_another_region_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it reads, where the client knows the items."""
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "s",
+        "geometry": None,
+        "bbox": [15.0, 46.9, 15.01, 46.91],
+        "properties": {"datetime": "2023-01-01T00:00:00Z"},
+        "links": [],
+        "assets": {
+            "red": {"href": "http://b.s3.us-west-2.amazonaws.com/a.tif", "type": "image/tiff"}
+        },
+    }
+    with answering() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        with (
+            dask.config.set({"rasteret-dask.region": "eu-central-1"}),
+            pytest.warns(RasteretWarning, match="lies in us-west-2") as told,
+            pytest.raises(CollectionError, match="not one of 1 headers"),
+        ):
+            rd.build_from_items([item], name="far", workspace_dir=tmp_path)
+    assert len(told) == 1
+    assert proxy.asked
+
+
+def searched(slices: list[Slice], recipe: Recipe) -> list[Outcome]:
+    return [Outcome(one.key, region="us-west-2") for one in slices]
+
+
+def test_what_workers_have_searched_in_another_region_says_so(tmp_path: Path) -> None:
+    recipe = Recipe(Place(str(tmp_path)), (), {})
+    with (
+        dask.config.set({"rasteret-dask.region": "eu-central-1"}),
+        pytest.warns(RasteretWarning, match="lies in us-west-2") as told,
+    ):
+        compute([Slice("a"), Slice("b")], recipe, searched)
+    assert len(told) == 1
 
 
 # --- lost -----------------------------------------------------------------------------------------

@@ -84,6 +84,10 @@ def test_runs_and_builds_reach_their_files_by_a_profile(
         assert "401" in refused.output
         built = CliRunner().invoke(app, [*command, "--storage", str(profile)])
         assert built.exit_code == 0, built.output
+        # Credentials are no part of what was built: the same again with others, or without, is there.
+        again = CliRunner().invoke(app, command)
+        assert again.exit_code == 0, again.output
+        assert json.loads(again.output)["headers"] == 0
         sets = {
             "collection.build": json.dumps(
                 {
