@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: setup demo test test-all test-torchgeo check format matrix parity bench bench-quick faults docs dist newcomer clean
+.PHONY: setup demo test test-all test-torchgeo clusters check format matrix parity bench bench-quick faults docs dist newcomer clean
 
 setup: $(STAMP)
 
@@ -40,11 +40,14 @@ test-all: setup
 test-torchgeo:
 	$(PYTHON) tests/torchgeo/run.py
 
+clusters:
+	$(PYTHON) tests/clusters.py
+
 matrix:
 	$(PYTHON) tests/matrix.py
 
-parity:
-	$(PYTHON) tests/parity/rasteret.py
+parity: setup
+	$(BIN)/python tests/parity/rasteret.py
 
 bench: setup
 	$(PIP) install -e ".[bench]"

@@ -27,7 +27,7 @@ def take_share(workers: int) -> float:
     return share
 
 
-class Governor(SchedulerPlugin):  # type: ignore[misc]
+class Governor(SchedulerPlugin):
     """Tells workers how many they are, whenever that changes."""
 
     name = "rasteret-dask-governor"

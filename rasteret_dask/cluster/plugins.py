@@ -41,7 +41,7 @@ def difference(here: dict[str, str | None], there: dict[str, str | None]) -> str
     return ", ".join(parts)
 
 
-class SameVersions(WorkerPlugin):  # type: ignore[misc]
+class SameVersions(WorkerPlugin):
     """Tells the client of a worker whose versions are not the client's; later joiners are looked at as well.
 
     Parameters

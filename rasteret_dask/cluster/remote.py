@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dask
@@ -29,6 +31,7 @@ _CLASSES: Mapping[str, tuple[str, str, str]] = {
     "coiled": ("coiled", "Cluster", "coiled"),
     "gateway": ("dask_gateway", "GatewayCluster", "dask-gateway"),
 }
+_LOOPBACK = "127.0.0.1:0"
 _FAILURES = "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"
 
 
@@ -72,8 +75,9 @@ class Remote(Surroundings):
         if self.kind == "kubernetes" and not self.insecure:
             raise PydanticCustomError(
                 "key_conflict",
-                "the operator's pods speak plain tcp:// to each other; fence the namespace with a "
-                "network policy and say insecure: true",
+                "the operator's pods speak plain tcp:// to each other, and it knows no other way; fence "
+                "the namespace with a network policy and say insecure: true, or start a scheduler that "
+                "speaks TLS yourself and use kind: address",
             )
         return self
 
@@ -110,10 +114,15 @@ def arguments(profile: Remote) -> dict[str, Any]:
     if profile.kind in ("slurm", "pbs"):
         if not profile.insecure:
             given.setdefault("security", True)
-        given.setdefault("scheduler_options", {"dashboard_address": "127.0.0.1:0"})
+        given.setdefault("scheduler_options", {"dashboard_address": _LOOPBACK})
+        extra = list(given.get("worker_extra_args", []))
+        if (
+            "--dashboard-address" not in extra
+        ):  # every worker has pages too, which ask nobody who he is
+            extra += ["--dashboard-address", _LOOPBACK]
         if profile.lifetime is not None:
-            ends = ["--lifetime", profile.lifetime, "--lifetime-stagger", profile.stagger]
-            given["worker_extra_args"] = [*given.get("worker_extra_args", []), *ends]
+            extra += ["--lifetime", profile.lifetime, "--lifetime-stagger", profile.stagger]
+        given["worker_extra_args"] = extra
     elif profile.kind == "kubernetes":
         given["env"] = {_FAILURES: failures, **given.get("env", {})}
     elif profile.kind == "coiled":
@@ -170,6 +179,10 @@ def open_remote(profile: Remote) -> Iterator[Client]:
     cls = cluster_class(profile.kind)
     given = arguments(profile)
     check_arguments(profile.kind, cls, given)
+    if given.get("security") is True and "shared_temp_directory" in given:
+        # The library writes its keys there, and does not make the folder.
+        folder = Path(os.path.expandvars(given["shared_temp_directory"])).expanduser()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     failures = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
     with dask.config.set(failures), cls(**given) as cluster:
         if profile.adapt is not None:
@@ -192,8 +205,8 @@ def ssh_arguments(profile: Ssh) -> dict[str, Any]:
     return {
         "hosts": list(profile.hosts),
         "connect_options": dict(profile.connect),
-        "worker_options": {**common, **profile.worker},
-        "scheduler_options": {**common, "dashboard_address": "127.0.0.1:0"},
+        "worker_options": {**common, "dashboard_address": _LOOPBACK, **profile.worker},
+        "scheduler_options": {**common, "dashboard_address": _LOOPBACK},
         "remote_python": profile.python,
         **({} if profile.tls is None else {"security": profile.tls.security()}),
     }

@@ -69,7 +69,7 @@ class Surroundings(Strict):
     network: Network | None = None
 
 
-class Variables(WorkerPlugin):  # type: ignore[misc]
+class Variables(WorkerPlugin):
     """Sets environment variables on workers, later joiners too, before anything is read there.
 
     Parameters

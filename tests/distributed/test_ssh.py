@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
 
@@ -100,6 +101,13 @@ def test_workers_are_started_by_ssh(secure: bool, connect: dict[str, Any], tmp_p
             "allowed_failures": 7,
         }
     )
+
+    def listening() -> set[str]:
+        """Addresses on which a process and its parent wait for somebody."""
+        me = psutil.Process()
+        lines = [line for one in (me, me.parent()) for line in one.net_connections("tcp")]
+        return {line.laddr.ip for line in lines if line.status == psutil.CONN_LISTEN}
+
     with profiles.open_profile(profile) as client:
         assert client is not None
         client.wait_for_workers(1, timeout=120)
@@ -108,6 +116,9 @@ def test_workers_are_started_by_ssh(secure: bool, connect: dict[str, Any], tmp_p
         # By value: the scheduler on the other side has no tests.
         failures = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
         assert failures == 7
+        if not secure:  # the worker and its nanny, the scheduler and the daemon, dashboards too
+            assert client.submit(listening).result(timeout=120) == {"127.0.0.1"}
+            assert client.run_on_scheduler(listening) == {"127.0.0.1"}
         address = client.scheduler.address
         assert address.startswith("tls://" if secure else "tcp://127.0.0.1:")
         if secure:

@@ -19,6 +19,12 @@ from rasteret_dask.resources import folder
 @pytest.mark.parametrize("path", sorted(folder("configs/clusters").glob("*.yaml")), ids=str)
 def test_shipped_profiles_are_valid(path, monkeypatch):
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    if path.stem == "kubernetes":  # plain connections are nothing that ships switched on
+        with pytest.raises(ConfigError, match="insecure: true"):
+            profiles.from_file(path)
+        assert profiles.from_file(path, ["insecure=true"]).kind == "kubernetes"
+        return
+    assert not read(path).get("insecure", False)
     assert profiles.from_file(path).kind == read(path)["kind"]
 
 

@@ -33,9 +33,17 @@ LIBRARIES = {
 @pytest.mark.parametrize("kind", list(LIBRARIES))
 def test_shipped_options_fit_the_library(kind: str) -> None:
     pytest.importorskip(LIBRARIES[kind], exc_type=ImportError)
-    profile = profiles.from_file(folder("configs/clusters") / f"{kind}.yaml")
+    said = ["insecure=true"] if kind == "kubernetes" else []
+    profile = profiles.from_file(folder("configs/clusters") / f"{kind}.yaml", said)
     assert isinstance(profile, Remote)
-    check_arguments(kind, cluster_class(kind), arguments(profile))
+    cls, given = cluster_class(kind), arguments(profile)
+    check_arguments(kind, cls, given)
+    inspect.signature(cls).bind(**given)
+    if kind == "gateway":  # further options are its administrator's
+        assert set(given) <= set(inspect.signature(cls).parameters)
+    else:
+        with pytest.raises(ConfigError, match="takes no 'wrokers'"):
+            check_arguments(kind, cls, {**given, "wrokers": 1})
 
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +89,8 @@ def test_what_batch_systems_are_told() -> None:
     )
     assert given["security"] is True
     assert given["scheduler_options"] == {"dashboard_address": "127.0.0.1:0"}
-    extra = ["--resources", "--lifetime", "55m", "--lifetime-stagger", "4m"]
-    assert given["worker_extra_args"] == extra
+    extra = ["--resources", "--dashboard-address", "127.0.0.1:0"]
+    assert given["worker_extra_args"] == [*extra, "--lifetime", "55m", "--lifetime-stagger", "4m"]
     open_ = profile(kind="pbs", workers=2, insecure=True, options={"cores": 2})
     assert "security" not in open_
 
@@ -99,7 +107,8 @@ def test_allowed_failures_reach_schedulers_elsewhere(kind: str, key: str) -> Non
 def test_ssh_speaks_tls_to_other_machines() -> None:
     files = {"ca": "/c/ca.pem", "cert": "/c/cert.pem", "key": "/c/key.pem"}
     given = profile(kind="ssh", hosts=["a", "b"], tls=files, worker={"nthreads": 2})
-    assert given["worker_options"] == {"protocol": "tls", "nthreads": 2}
+    here = {"dashboard_address": "127.0.0.1:0"}
+    assert given["worker_options"] == {"protocol": "tls", **here, "nthreads": 2}
     assert given["scheduler_options"]["protocol"] == "tls"
     assert given["security"].require_encryption is True
     inspect.signature(SSHCluster).bind(**given)
