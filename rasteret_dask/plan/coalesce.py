@@ -71,3 +71,45 @@ def coalesce(
     if members:
         out.append(Merged(start, stop, tuple(members)))
     return out
+
+
+def merged_sizes(
+    keys: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    stops: npt.NDArray[np.int64],
+    *,
+    gap: int = GAP,
+    limit: int = LIMIT,
+) -> tuple[int, int]:
+    """Return how many requests :func:`coalesce` would make of many sets of ranges, and of how many bytes in all.
+
+    It takes the first range of every set together, then the second of every set that has one, and so on.
+
+    Parameters
+    ----------
+    keys : ndarray of int64, shape (n,)
+        Which set a range belongs to, not decreasing.
+    starts, stops : ndarray of int64, shape (n,)
+        Half-open ranges, in the order of their starts within each set.
+    gap, limit : int
+        As for :func:`coalesce`.
+    """
+    if not len(keys):
+        return 0, 0
+    first = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+    lengths = np.diff(first, append=len(keys))
+    # Longest first: those that still have a range are then the head of every array.
+    order = np.argsort(-lengths, kind="stable")
+    first, lengths = first[order], lengths[order]
+    start, stop = starts[first], stops[first]
+    requests, size = len(first), 0
+    for rank in range(1, int(lengths[0])):
+        n = int(np.searchsorted(-lengths, -rank))
+        a, b = starts[first[:n] + rank], stops[first[:n] + rank]
+        begun, reached = start[:n], stop[:n]
+        joins = (b <= reached) | ((a - reached <= gap) & (b - begun <= limit))
+        size += int((reached - begun)[~joins].sum())
+        requests += n - int(joins.sum())
+        start[:n] = np.where(joins, begun, a)
+        stop[:n] = np.where(joins, np.maximum(reached, b), b)
+    return requests, size + int((stop - start).sum())

@@ -14,7 +14,9 @@ from dask.array.optimization import optimize
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.plan.chunks import ReadPlan
-from rasteret_dask.plan.explain import BandCost, Box, Explanation, explain_reads
+from rasteret_dask.plan.costs import BandCost
+from rasteret_dask.plan.count import Box, count_reads
+from rasteret_dask.plan.explain import Explanation
 from rasteret_dask.read.graph import BlockRead
 from rasteret_dask.read.tasks import cover
 
@@ -43,7 +45,7 @@ class RasteretAccessor:
         for name, array in self._dataset.data_vars.items():
             if array.chunks is None:
                 raise ArgumentError(f"{name!r} is in memory: nothing is left to fetch")
-            costs[str(name)] = explain_reads(_reads(str(name), array))
+            costs[str(name)] = count_reads(_reads(str(name), array))
         return Explanation(costs)
 
     def quicklook(

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasteret_dask.plan.coalesce import coalesce
+from rasteret_dask.plan.coalesce import coalesce, merged_sizes
 
 RANGES = st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 400)), max_size=40)
 
@@ -58,3 +58,23 @@ def test_known_merges() -> None:
     # Offsets beyond 4 GiB stay what they are.
     far = np.array([2**40, 2**40 + 10])
     assert coalesce(far, far + 10)[0].start == 2**40
+
+
+@given(st.lists(RANGES, max_size=6), st.integers(0, 300), st.integers(100, 2000))
+def test_many_sets_are_merged_as_each_alone(
+    sets: list[list[tuple[int, int]]], gap: int, limit: int
+) -> None:
+    keys, starts, stops = [], [], []
+    requests = size = 0
+    for key, ranges in enumerate(sets):
+        own = sorted(ranges)
+        a = np.array([low for low, _ in own], np.int64)
+        b = np.array([low + n for low, n in own], np.int64)
+        merged = coalesce(a, b, gap=gap, limit=limit)
+        requests += len(merged)
+        size += sum(m.stop - m.start for m in merged)
+        keys.append(np.full(len(own), key, np.int64))
+        starts.append(a)
+        stops.append(b)
+    joined = [np.concatenate([*part, np.zeros(0, np.int64)]) for part in (keys, starts, stops)]
+    assert merged_sizes(*joined, gap=gap, limit=limit) == (requests, size)
