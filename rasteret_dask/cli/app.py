@@ -34,7 +34,7 @@ from rasteret_dask.cli.console import (
 from rasteret_dask.cluster import profiles
 from rasteret_dask.documents import validate as validated
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline import config, foreach, unitpage
 from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.forecast import forecast
 from rasteret_dask.pipeline.inputs import build as build_collection
@@ -42,6 +42,7 @@ from rasteret_dask.pipeline.inputs import read_vector
 from rasteret_dask.pipeline.progress import progress_shown
 from rasteret_dask.pipeline.report import page as report_page
 from rasteret_dask.pipeline.run import explain as explain_pipeline
+from rasteret_dask.pipeline.run import record_url
 from rasteret_dask.pipeline.run import run as run_pipeline
 from rasteret_dask.pipeline.sources import Build
 from rasteret_dask.storage.settings import named
@@ -208,16 +209,41 @@ def repair(
 
 @app.command()
 def report(
-    record: Annotated[str, typer.Argument(help="The record of a run, as out.zarr.run.json.")],
-    output: Annotated[str | None, typer.Option(help="The page; beside the record.")] = None,
+    record: Annotated[
+        str,
+        typer.Argument(
+            help="The record of a run, as out.zarr.run.json, or the pipeline that was run: all its units.",
+            autocompletion=completed("pipelines"),
+        ),
+    ],
+    set_: Sets = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="The page; beside the record, or NAME.report.html for all units."),
+    ] = None,
+    each: Annotated[bool, typer.Option(help="Write a page of every unit, too.")] = False,
+    allow_custom: Custom = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a run as one HTML page that needs nothing else."""
+    """Write a run, or all units of one, as one HTML page that needs nothing else."""
     with reported(debug):
-        target = output or f"{record.removesuffix('.json')}.html"
-        put_bytes(report_page(record).encode(), target)
-        show_line(target, {"report": target}, as_json=as_json)
+        what = None
+        if record.endswith((".yaml", ".yml")) or record in resources.names("pipelines"):
+            what = config.from_file(resources.find(record, "pipelines"), set_ or ())
+            record = record_url(what)
+        elif set_:
+            raise ConfigError("a record says all that is needed; it takes no --set", path="--set")
+        said: dict[str, Any] = {}
+        if what is not None and what.foreach is not None:
+            target = output or f"{what.name}.report.html"
+            made = unitpage.page(what, target, each=each, allow_custom=allow_custom)
+            text, said = made.html, {"units": dict(made.states)}
+        else:
+            target = output or unitpage.page_of(record)
+            text = report_page(record)
+        put_bytes(text.encode(), target)
+        show_line(target, {"report": target, **said}, as_json=as_json)
 
 
 @app.command()

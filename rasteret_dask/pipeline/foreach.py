@@ -93,6 +93,13 @@ class EachAccount:
         return asdict(self)
 
 
+def every_shard(pipeline: Pipeline) -> Pipeline:
+    """The same over all rows, whatever part of them was asked for."""
+    assert pipeline.foreach is not None  # callers have looked
+    whole = pipeline.foreach.model_copy(update={"shard": None})
+    return pipeline.model_copy(update={"foreach": whole})
+
+
 def units(pipeline: Pipeline, *, allow_custom: bool = False) -> list[Unit]:
     """The units of this shard, each checked as a pipeline.
 

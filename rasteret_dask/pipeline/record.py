@@ -44,6 +44,12 @@ def begin(
     )
 
 
+def unbegun(url: str, pipeline: Pipeline, error: BaseException) -> Record:
+    """The record of a run that ended before it had a collection."""
+    said = unsigned(pipeline.model_dump(mode="json", exclude_none=True))
+    return runs.unbegun(url, error, pipeline=said)
+
+
 def vectors_of(record: Record) -> Vectors:
     """The vector files of a recorded pipeline, and the area of a unit of `foreach`.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +17,8 @@ from rasteret_dask.errors import PipelineError, RasteretError
 from rasteret_dask.facade import page as pages
 from rasteret_dask.pipeline import record
 from rasteret_dask.pipeline.config import Pipeline
+from rasteret_dask.pipeline.markup import document, figure, rows
+from rasteret_dask.pipeline.markup import escape as _e
 from rasteret_dask.pipeline.reading import explain, open_collection
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.runs import record as runs
@@ -40,13 +40,6 @@ _COUNTERS = (
     "seconds",
     "regions",
     "computed",
-)
-_STYLE = (
-    "body{font-family:sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.4}"
-    "table{border-collapse:collapse;margin:.5rem 0}td,th{text-align:left;padding:.15rem .8rem .15rem 0;"
-    "vertical-align:top}td.n{text-align:right}pre{background:#f3f3f3;padding:.8rem;overflow:auto}"
-    "figure{margin:.8rem 0}figcaption{color:#666;font-size:.85em}h2{margin-top:2rem}"
-    "img{min-width:16rem;max-width:100%;border:1px solid #ccc}.failed{color:#a50026}.done{color:#006837}"
 )
 
 
@@ -76,29 +69,36 @@ def page(url: str) -> str:
     said = found.document
     if "pipeline" not in said:
         raise PipelineError(f"{url} is the record of a cube; a page is made of a pipeline's run")
-    planned, collection, missing = _planned(found)
     name = str(said["pipeline"].get("name", "pipeline"))
     parts = [
         f"<h1>{_e(name)}</h1>",
-        f"<p class='{_e(said['state'])}'><b>{_e(said['state'])}</b> {_e(said.get('error', ''))}</p>",
-        _rows([(key, said.get(key, "")) for key in ("started", "ended", "digest")]),
+        f"<p class='said {_e(said['state'])}'><b>{_e(said['state'])}</b> {_e(said.get('error', ''))}</p>",
+        rows([(key, said[key]) for key in ("started", "ended", "digest") if key in said]),
+        *(_work(found) if found.begun else ()),
+        "<h2>Pipeline</h2>",
+        f"<pre>{_e(yaml.safe_dump(said['pipeline'], sort_keys=False, default_flow_style=None))}</pre>",
+        "<h2>Versions</h2>",
+        rows(sorted(said["versions"].items())),
+    ]
+    return document(name, parts)
+
+
+def _work(found: runs.Record) -> list[str]:
+    """What was done, against what was planned."""
+    said = found.document
+    planned, collection, missing = _planned(found)
+    return [
         "<h2>Plan and run</h2>",
         _against(planned, said.get("counters", {})),
         f"<p>{_e(missing)}</p>" if missing else "",
         "<h2>Retries and failures</h2>",
         _failed(found),
         "<h2>Outputs</h2>",
-        _rows([(o["kind"], _output(o)) for o in said["outputs"]]),
+        rows([(o["kind"], _output(o)) for o in said["outputs"]]),
         *_pictures(said["outputs"]),
         "<h2>Collection</h2>",
         _collection(said["collection"], collection),
-        "<h2>Pipeline</h2>",
-        f"<pre>{_e(yaml.safe_dump(said['pipeline'], sort_keys=False, default_flow_style=None))}</pre>",
-        "<h2>Versions</h2>",
-        _rows(sorted(said["versions"].items())),
     ]
-    head = f"<meta charset='utf-8'><title>{_e(name)}</title><style>{_STYLE}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>"
 
 
 def _planned(found: runs.Record) -> tuple[Mapping[str, int], Collection | None, str]:
@@ -122,20 +122,11 @@ def _planned(found: runs.Record) -> tuple[Mapping[str, int], Collection | None, 
 
 
 # --- pieces --------------------------------------------------------------------------------------
-def _e(value: Any) -> str:
-    return html.escape(str(value))
-
-
-def _rows(rows: Sequence[tuple[str, Any]]) -> str:
-    cells = "".join(f"<tr><th>{_e(key)}</th><td>{_e(value)}</td></tr>" for key, value in rows)
-    return f"<table>{cells}</table>"
-
-
 def _against(planned: Mapping[str, int], counters: Mapping[str, Any]) -> str:
     """Headers are read by the build, once; the plan is of pixels alone."""
     if not counters:
         return "<p>It has not come to its end: nothing was counted.</p>"
-    rows = []
+    lines = []
     for key in (key for key in _COUNTERS if counters.get(key) is not None):
         value = counters[key]
         if key in ("regions", "computed") and not counters.get("regions"):
@@ -144,12 +135,12 @@ def _against(planned: Mapping[str, int], counters: Mapping[str, Any]) -> str:
         if key == "requests" and planned and counters.get("headers"):
             plan += f" + {counters['headers']:,} headers"
         happened = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-        rows.append(
+        lines.append(
             f"<tr><th>{_e(key)}</th><td class='n'>{plan}</td><td class='n'>{happened}</td></tr>"
         )
-    head = "<tr><th></th><th>planned</th><th>happened</th></tr>"
+    head = "<tr><th></th><th class='n'>planned</th><th class='n'>happened</th></tr>"
     note = "<p><small>What happened includes the headers that a build reads, once.</small></p>"
-    return f"<table>{head}{''.join(rows)}</table>{note if planned else ''}"
+    return f"<table>{head}{''.join(lines)}</table>{note if planned else ''}"
 
 
 def _output(output: Mapping[str, Any]) -> str:
@@ -175,13 +166,13 @@ def _failed(found: runs.Record) -> str:
         f"<p class='failed'>Tiles that could not be had, and are nodata: {holes.num_rows:,}.</p>"
     )
     head = "".join(f"<th>{name}</th>" for name in _LEDGER)
-    rows = "".join(
+    lines = "".join(
         "<tr>" + "".join(f"<td>{_e(row[name])}</td>" for name in _LEDGER) + "</tr>"
         for row in holes.slice(0, _MAX_ROWS).select(_LEDGER).to_pylist()
     )
     more = holes.num_rows - _MAX_ROWS
     note = f"<p><small>and {more:,} more, in {_e(ledger.url)}</small></p>" if more > 0 else ""
-    return "".join([*parts, f"<table><tr>{head}</tr>{rows}</table>{note}"])
+    return "".join([*parts, f"<div class='wide'><table><tr>{head}</tr>{lines}</table></div>{note}"])
 
 
 def _pictures(outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -192,17 +183,12 @@ def _pictures(outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if not fs.exists(path) or fs.size(path) > _MAX_PICTURE:
             yield f"<p>{_e(url)} is not shown: it is gone, or too large.</p>"
         else:
-            yield _shown(url, fs.cat_file(path))
+            yield figure(url, fs.cat_file(path))
     if not pictures:
         for url in [output["url"] for output in outputs if output["kind"] == "cog"]:
             fs, path = resolve(url)
             if isinstance(fs, LocalFileSystem) and fs.exists(path):
-                yield _shown(url, _quick_look(path))
-
-
-def _shown(url: str, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    return f"<figure><img alt='{_e(url)}' src='data:image/png;base64,{data}'><figcaption>{_e(url)}</figcaption></figure>"
+                yield figure(url, _quick_look(path))
 
 
 def _quick_look(path: str) -> bytes:
@@ -220,7 +206,7 @@ def _quick_look(path: str) -> bytes:
 def _collection(said: Mapping[str, Any], collection: Collection | None) -> str:
     facts = [("items", f"{said['items']:,}"), ("place", str(said.get("url") or ""))]
     if collection is None:
-        return _rows(facts)
+        return rows(facts)
     names = [name for name in pages.COLUMNS if name in collection.schema.names]
     items = collection.to_table(names)
     bands = [collection.band_info(name) for name in collection.bands]

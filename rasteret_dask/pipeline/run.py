@@ -13,7 +13,7 @@ from distributed.comm import CommClosedError
 from rasteret_dask import api
 from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
-from rasteret_dask.errors import CollectionError, ConfigError, PipelineError
+from rasteret_dask.errors import CollectionError, ConfigError, PipelineError, RasteretError
 from rasteret_dask.pipeline import outputs, record, steps, tables
 from rasteret_dask.pipeline.account import (
     Meter,
@@ -91,8 +91,13 @@ def run(
     with noticing_loss(where), watch(where, listener) as count:
         listener.stage("collection")
         before = runs.load(record_url(pipeline))
-        collection, headers = _collection(pipeline, vectors, before if resume else None)
-        noted, finished = _record(pipeline, collection, vectors, before if resume else None)
+        known = before if resume and before is not None and before.begun else None
+        try:
+            collection, headers = _collection(pipeline, vectors, known)
+            noted, finished = _record(pipeline, collection, vectors, known)
+        except RasteretError as error:  # whoever looks for the run finds why there is none
+            record.unbegun(record_url(pipeline), pipeline, error)
+            raise
         if not finished:
             with runs.Ending(noted), noticing_loss(where):
                 Work(pipeline, noted, where, listener, resume).do(collection, vectors)

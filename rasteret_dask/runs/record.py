@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rasteret_dask.errors import (
+    EmptySelectionError,
     PipelineError,
     RasteretError,
     RunInterruptedError,
@@ -59,6 +60,11 @@ class Record:
     def finished(self) -> bool:
         """Whether everything was written."""
         return bool(self.document.get("state") == "done")
+
+    @property
+    def begun(self) -> bool:
+        """Whether it came as far as to know what it works on."""
+        return "collection" in self.document
 
     @property
     def ledger(self) -> Ledger | None:
@@ -107,7 +113,7 @@ def begin(
         kind=kind,
         state="running" if kind == PIPELINE else "open",
         started=now(),
-        versions={"python": platform.python_version(), **{n: version(n) for n in _PACKAGES}},
+        versions=_versions(),
         collection={
             "name": collection.name,
             "url": place,
@@ -120,8 +126,26 @@ def begin(
     return record
 
 
+def unbegun(url: str, error: BaseException, **more: Any) -> Record:
+    """The record of a run that ended before it had anything to work on, written in place of any
+    other."""
+    said = {"kind": PIPELINE, "state": state_after(error), "error": said_of(error), **more}
+    record, time = Record(url), now()
+    try:
+        record.save(
+            format=FORMAT, version=VERSION, started=time, ended=time, versions=_versions(), **said
+        )
+    except OSError as problem:
+        log.warning("the record of the run cannot be written: %s", type(problem).__name__)
+    return record
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{n: version(n) for n in _PACKAGES}}
+
+
 def end(record: Record, state: str, **more: Any) -> None:
-    """How it ended: `done`, `failed` or `interrupted`."""
+    """How it ended: `done`, `failed`, `empty` or `interrupted`."""
     record.save(state=state, ended=now(), **more)
 
 
@@ -155,7 +179,10 @@ class Ending:
 
 
 def state_after(error: BaseException) -> str:
-    """Whether a run was `interrupted` from outside (a signal, a lost cluster) or has `failed`."""
+    """Whether a run was `interrupted` from outside (a signal, a lost cluster), found nothing to do
+    (`empty`), or has `failed`."""
+    if isinstance(error, EmptySelectionError):
+        return "empty"
     broken_off = isinstance(error, RunInterruptedError) or not isinstance(error, Exception)
     return "interrupted" if broken_off else "failed"
 
