@@ -14,12 +14,13 @@ from rasteret_dask.building import Target, build_collection
 from rasteret_dask.catalog import Catalog
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.index import own
 from rasteret_dask.index.commit import digest
 from rasteret_dask.ingest.build import Gathered
 from rasteret_dask.ingest.cells import spread
 from rasteret_dask.ingest.choice import BandChoice
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import Links
+from rasteret_dask.ingest.records import Links, own_properties
 from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
 from rasteret_dask.ingest.stream import open_rows, survey
 from rasteret_dask.ingest.table import ASSET, TableSource
@@ -254,7 +255,8 @@ def build_from_items(
     source = {"items": digest(sorted(json.dumps(i, sort_keys=True, default=str) for i in found))}
     choice = BandChoice(bands, band_map, band_index_map, descriptor, _links(prefer, {}, descriptor))
     target = Target(name, workspace_dir, storage, first_read, force, single_writer)
-    return build_collection(target, source, choice, lambda: choice.gathered(found))
+    columns = own_properties(found)
+    return build_collection(target, source, choice, lambda: choice.gathered(found, columns))
 
 
 def build_from_table(
@@ -291,7 +293,7 @@ def build_from_table(
     name : str
         Of the collection.
     column_map : mapping of str to str, optional
-        Its columns' names → those above.
+        Its columns' names → those above, or other names. Columns that are none of those above are columns of the collection.
     href_column : str, optional
         The column of links, when there is no ``assets``; one file a row.
     band_index_map : mapping of str to int, optional
@@ -299,7 +301,7 @@ def build_from_table(
     url_rewrite_patterns : mapping of str to str, optional
         Beginnings of links → what they become.
     columns, filter_expr : optional
-        The columns and rows to read; an Arrow expression is pushed down to row groups.
+        The columns (those above among them) and rows to read; an Arrow expression is pushed down to row groups.
     timezone : {"UTC"}, optional
         What times without a zone mean; without it they are refused.
     bands, band_codes : sequence of str, optional
@@ -312,7 +314,7 @@ def build_from_table(
     Raises
     ------
     ArgumentError
-        A column is missing, a time has no zone, a footprint is empty, or a row has no link.
+        A column is missing or clashes with one of ours, a time has no zone, a footprint is empty, or a row has no link.
     DuplicateItemError
         Two different rows have one id.
     EmptySelectionError
@@ -331,14 +333,15 @@ def build_from_table(
     links = _links(prefer, url_rewrite_patterns or {}, descriptor)
     choice = BandChoice(wanted, band_map, band_index_map, descriptor, links)
     target = Target(name, workspace_dir, storage, first_read, force, single_writer)
-    seen = survey(rows)
+    kept, seen = rows.columns(), survey(rows)
 
     def gather() -> Gathered:
         infos = choice.infos(seen.samples)
-        records = choice.records(rows.items(seen.repeated), infos)
-        return Gathered(infos, records, count=seen.count)
+        records = choice.records(rows.items(seen.repeated), infos, kept)
+        return Gathered(infos, records, count=seen.count, columns=kept)
 
-    return build_collection(target, {"table": seen.digest}, choice, gather)
+    source = {"table": seen.digest, "columns": own.declare(kept)}
+    return build_collection(target, source, choice, gather)
 
 
 # --- inside --------------------------------------------------------------------------------------

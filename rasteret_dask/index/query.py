@@ -147,7 +147,17 @@ def column_expressions(filters: Mapping[str, Any], table: pa.Schema) -> list[Exp
     ArgumentError
         There is no such column.
     """
-    return [checked(_column(key, value, table), table) for key, value in filters.items()]
+    return [checked(_column(key, _number(value), table), table) for key, value in filters.items()]
+
+
+def _number(value: Any) -> Any:
+    """A whole number as Arrow takes it: those beyond int64 only as what they are."""
+    if not isinstance(value, int) or -(2**63) <= value < 2**63:
+        return value
+    try:
+        return pa.scalar(value, pa.uint64())
+    except (OverflowError, pa.ArrowInvalid):
+        raise ArgumentError(f"{value} fits into no column") from None
 
 
 def _column(key: str, value: Any, table: pa.Schema) -> Expression:

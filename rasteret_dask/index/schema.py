@@ -13,10 +13,14 @@ from typing import Any, Final
 import pyarrow as pa
 
 from rasteret_dask.errors import ArgumentError, SchemaVersionError
+from rasteret_dask.index import own
 from rasteret_dask.model import BandInfo
 
-VERSION: Final = 1
-"""Version of the columns; a reader refuses what is newer and knows how to read what is older."""
+VERSION: Final = 2
+"""Version of the columns; a reader refuses what is newer and knows how to read what is older.
+
+1: no columns but ours. 2: the document's ``columns`` names others, which a reader of version 1 would leave out of what it appends.
+"""
 
 METADATA_KEY: Final = b"rasteret_dask"
 """Key of our own JSON document among a Parquet file's metadata."""
@@ -211,12 +215,13 @@ def make_schema(bands: Iterable[str], document: Mapping[str, Any] | None = None)
         Canonical band names.
     document : mapping, optional
         Further entries of our JSON document (name, bands, dataset …); must be the same for the same
-        input.
+        input. Its ``columns`` are those that the collection has beside ours.
     """
     names = list(bands)
     if not names:
         raise ArgumentError("a collection needs at least one band")
     fields = item_fields()
+    fields += [pa.field(name, kind) for name, kind in own.declared(document or {}).items()]
     fields.append(pa.field(ASSETS, pa.struct([(name, ASSET_TYPE) for name in names])))
     fields += [pa.field(band_column(name), BAND_TYPE) for name in names]
     ours = {"schema_version": VERSION, **(document or {})}
@@ -296,6 +301,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     encodings: dict[str, str] = {}
     levels: dict[str, int] = {}
     leaves = [pair for field in schema for pair in _leaves(field.name, field.type)]
+    flat = set(schema.names)
     for leaf, kind in leaves:
         encoding = _encoding(leaf, kind)
         if encoding is not None:
@@ -308,7 +314,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": levels,
         "use_dictionary": False,
         "column_encoding": encodings,
-        "write_statistics": [leaf for leaf, _ in leaves if "." not in leaf or leaf in _COVERING],
+        "write_statistics": [leaf for leaf, _ in leaves if leaf in flat or leaf in _COVERING],
         "data_page_size": 1024 * 1024,
         "store_schema": False,
     }

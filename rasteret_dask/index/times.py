@@ -15,7 +15,17 @@ Range = tuple[datetime | None, datetime | None]
 
 _LAST = timedelta(days=1) - timedelta(microseconds=1)
 _PARTIAL = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?")
+_DATE = re.compile(r"\d{4}(?:[-/]\d{1,2}){0,2}|\d{6}|\d{8}|\d{1,2}\.\d{1,2}\.\d{4}")
+_ZONE = re.compile(r"(?:Z|\b[A-Z]{3,4}|[+-]\d{2}(?::?\d{2}){0,2})$", re.IGNORECASE)
 _ODD = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y%m%d%H%M%S", "%d.%m.%Y")
+
+
+def lacks_zone(value: Any) -> bool:
+    """Whether a time is given as text, to the hour at least, and in no zone; a date is a date everywhere."""
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    return _DATE.fullmatch(text) is None and _ZONE.search(text) is None
 
 
 def parse_instant(value: Any) -> datetime:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rasteret_dask.index import own
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
 from rasteret_dask.ingest.build import Gathered
-from rasteret_dask.ingest.records import AS_THEY_ARE, Links, Record, make_record
+from rasteret_dask.ingest.records import AS_THEY_ARE, NO_MORE, Links, Record, make_record
 from rasteret_dask.model import BandInfo, DatasetDescriptor
 
 Json = Mapping[str, Any]
@@ -80,11 +81,16 @@ class BandChoice:
             or any(find_asset(item.get("assets") or {}, band) is not None for item in items)
         )
 
-    def records(self, items: Iterable[Json], infos: Sequence[BandInfo]) -> Iterator[Record]:
-        """One record for each item."""
-        return (make_record(item, infos, self.links) for item in items)
+    def records(
+        self,
+        items: Iterable[Json],
+        infos: Sequence[BandInfo],
+        columns: own.Columns = NO_MORE,
+    ) -> Iterator[Record]:
+        """One record for each item, with columns beside ours."""
+        return (make_record(item, infos, self.links, columns) for item in items)
 
-    def gathered(self, items: Sequence[Json]) -> Gathered:
+    def gathered(self, items: Sequence[Json], columns: own.Columns = NO_MORE) -> Gathered:
         """What there is to build from items that are known."""
         infos = self.infos(items)
-        return Gathered(infos, self.records(items, infos))
+        return Gathered(infos, self.records(items, infos, columns), columns=columns)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rasteret_dask.ingest.cells import search_cell
 from rasteret_dask.ingest.cut import content_key
-from rasteret_dask.ingest.records import make_record, reprocessed, sort_records
+from rasteret_dask.ingest.records import reprocessed, sort_records
 from rasteret_dask.ingest.slices import (
     Outcome,
     Recipe,
@@ -48,9 +48,7 @@ def _append(one: Slice, recipe: Recipe, known: frozenset[bytes]) -> Outcome:
     items = search_cell(one.cell)
     found = hashes(item["id"] for item in items)
     records = sort_records(
-        make_record(item, recipe.bands, recipe.links)
-        for item in items
-        if fingerprint(item["id"]) not in known
+        recipe.record(item) for item in items if fingerprint(item["id"]) not in known
     )
     if not records:
         return Outcome(one.key, ids=found)

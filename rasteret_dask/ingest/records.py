@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +21,7 @@ from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError, DuplicateItemError
-from rasteret_dask.index import schema
+from rasteret_dask.index import own, schema
 from rasteret_dask.index.times import parse_instant
 from rasteret_dask.ingest.bands import bands_of_asset, find_asset
 from rasteret_dask.model import BandInfo
@@ -121,9 +122,16 @@ class Links:
 
 
 AS_THEY_ARE = Links()
+NO_MORE: own.Columns = MappingProxyType({})
+"""A collection with no columns but ours."""
 
 
-def make_record(item: Json, bands: Sequence[BandInfo], links: Links = AS_THEY_ARE) -> Record:
+def make_record(
+    item: Json,
+    bands: Sequence[BandInfo],
+    links: Links = AS_THEY_ARE,
+    columns: own.Columns = NO_MORE,
+) -> Record:
     """A STAC item as a record.
 
     Parameters
@@ -134,11 +142,13 @@ def make_record(item: Json, bands: Sequence[BandInfo], links: Links = AS_THEY_AR
         The bands of the collection.
     links : Links
         Which links are taken.
+    columns : mapping of str to pyarrow.DataType
+        Properties that have a column beside ours.
 
     Raises
     ------
     ArgumentError
-        The item has no id, or no time at all.
+        The item has no id, or no time at all, or a property does not go into its column.
     """
     name = item.get("id")
     if not name:
@@ -157,14 +167,15 @@ def make_record(item: Json, bands: Sequence[BandInfo], links: Links = AS_THEY_AR
             claims = declared[band.index] if known else _of_band(asset, {})
             said = _said(asset, properties, epsg, declared)
             refs.append(AssetRef(band.name, band.index, key, href, claims, said))
-    columns = {
+    values = {
         schema.ID: str(name),
         schema.COLLECTION: item.get("collection"),
         **_times(str(name), properties),
         **_footprint(item),
-        **_properties(properties),
+        **_properties(properties, columns),
+        **_own(str(name), properties, columns),
     }
-    return Record(str(name), columns, crs, tuple(refs))
+    return Record(str(name), values, crs, tuple(refs))
 
 
 def sort_records(records: Iterable[Record]) -> list[Record]:
@@ -278,8 +289,46 @@ def _item_crs(properties: Json) -> tuple[str | None, int | None]:
     return None, None
 
 
-def _properties(properties: dict[str, Any]) -> dict[str, Any]:
-    rest = {k: v for k, v in properties.items() if k not in schema.PROPERTY_TYPES}
+def own_properties(items: Iterable[Json]) -> dict[str, pa.DataType]:
+    """Properties of items that get a column: people's own, which have no colon in their names, are flat, and of one type."""
+    kinds: dict[str, set[type]] = {}
+    for item in items:
+        for name, value in (item.get("properties") or {}).items():
+            if value is not None and ":" not in name:
+                kinds.setdefault(name, set()).add(type(value))
+    taken = {field.name for field in schema.item_fields()} | {schema.ASSETS}
+    columns = {}
+    for name in sorted(kinds.keys() - taken):
+        found = next((kind for types, kind in _KINDS if kinds[name] <= types), None)
+        if found is not None and not name.endswith(schema.band_column("")):
+            columns[name] = found
+    return columns
+
+
+_KINDS: tuple[tuple[set[type], pa.DataType], ...] = (
+    ({bool}, pa.bool_()),
+    ({int}, pa.int64()),
+    ({int, float}, pa.float64()),
+    ({str}, pa.string()),
+)
+
+
+def _own(item: str, properties: Json, columns: own.Columns) -> dict[str, Any]:
+    """Values of columns beside ours."""
+    found = {}
+    for name, kind in columns.items():
+        try:
+            value = own.fitting(properties.get(name), kind)
+        except ArgumentError as error:
+            raise ArgumentError(f"the property {name!r}: {error.message}", item=item) from None
+        found[name] = unsigned(value) if isinstance(value, str) and "://" in value else value
+    return found
+
+
+def _properties(properties: dict[str, Any], columns: own.Columns) -> dict[str, Any]:
+    rest = {
+        k: v for k, v in properties.items() if k not in schema.PROPERTY_TYPES and k not in columns
+    }
     typed = {}
     for name, kind in schema.PROPERTY_TYPES.items():
         value = properties.get(name)

@@ -82,7 +82,8 @@ def _looked_at(name: str, recipe: Recipe) -> Outcome:
     table = pq.read_table(pa.BufferReader(data))
     # Parquet alone keeps no Arrow types; its lists and nulls come back in another spelling.
     names = schema.band_names(table.schema)
-    table = table.cast(schema.make_schema(names).with_metadata(table.schema.metadata))
+    made = schema.make_schema(names, schema.document(table.schema, url=recipe.place.url))
+    table = table.cast(made.with_metadata(table.schema.metadata))
     told = json.loads(table.schema.metadata[JOURNAL])
     files = _files(table)
     answers = run(_glance([file.url for file in files], recipe.storage))

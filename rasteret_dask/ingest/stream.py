@@ -26,7 +26,7 @@ from rasteret_dask.errors import ArgumentError, CollectionError, DuplicateItemEr
 from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.bands import bands_of_asset, is_raster
-from rasteret_dask.ingest.table import TableSource, check_names, table_items
+from rasteret_dask.ingest.table import TableSource, check_names, own_columns, table_items
 from rasteret_dask.model import StorageOptions
 
 Item = dict[str, Any]
@@ -63,6 +63,14 @@ class Rows:
                 piece = batch.slice(start, PIECE_ROWS)
                 columns = [piece.column(name) for name in names]
                 yield plain_table(pa.Table.from_arrays(columns, schema=whole))
+
+    def columns(self) -> dict[str, pa.DataType]:
+        """Those that a collection has beside ours."""
+        known = self.dataset.schema
+        names = list(known.names if self.how.columns is None else self.how.columns)
+        check_names(names, known.names)
+        check_names(list(self.how.column_map), names)
+        return own_columns(pa.schema([known.field(name) for name in names]), self.how)
 
     def items(self, skipped: npt.NDArray[np.int64] | None = None) -> Iterator[Item]:
         """The rows as STAC items, without those that are `skipped` by their numbers.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -16,13 +17,16 @@ from pyproj import Transformer
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import plain_crs, understand
-from rasteret_dask.index import schema
+from rasteret_dask.index import own, schema
+from rasteret_dask.index.times import lacks_zone, parse_instant
 
 ASSET: Final = "data"
 """What the one file of a row is called when a column links to it."""
 
 _STAC = ("type", "stac_version", "stac_extensions", "links")
-_PLACES = ("xmin", "ymin", "xmax", "ymax")
+"""What a row of STAC GeoParquet says of itself."""
+_OURS = frozenset((*(field.name for field in schema.item_fields()), schema.ASSETS))
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _CENTURIES = range(1800, 2201)
 
 
@@ -33,7 +37,7 @@ class TableSource:
     Parameters
     ----------
     column_map : mapping
-        Its columns' names → ours: ``id``, ``datetime``, ``geometry``, ``bbox``, ``assets``, ``proj:epsg``.
+        Its columns' names → ours: ``id``, ``datetime``, ``geometry``, ``bbox``, ``assets``, ``proj:epsg``; or other names.
     href_column : str, optional
         A column of links, when there is no ``assets``.
     columns : sequence of str, optional
@@ -52,17 +56,39 @@ class TableSource:
 
 
 def check_names(asked: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse columns that a table lacks.
+    """Refuse columns that a table lacks, or has twice.
 
     Raises
     ------
     ArgumentError
     """
+    twice = next((name for name in asked if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise ArgumentError(f"the table has more than one column {twice!r}", hint="rename them")
     for name in asked:
         if name not in names:
             raise ArgumentError(
                 f"the table has no column {name!r}", hint=f"columns: {', '.join(names)}"
             )
+
+
+def own_columns(table: pa.Schema, how: TableSource) -> dict[str, pa.DataType]:
+    """The columns that a collection of this table has beside ours: all that are not ours by name, nor nested.
+
+    The column of links is not among them: links may be signed.
+    """
+    aliases = {new: table.field(old).type for old, new in how.column_map.items()}
+    kinds = {**aliases, **{field.name: field.type for field in table}}
+    passed = {*_OURS, how.href_column, *(_STAC if "stac_version" in table.names else ())}
+    found = {name: own.kept_type(kind) for name, kind in kinds.items() if name not in passed}
+    places = _places(how)
+    return {n: kind for n, kind in found.items() if kind is not None and n not in places}
+
+
+def _places(how: TableSource) -> set[str]:
+    """Columns of footprints and boxes, by all their names."""
+    ours = {schema.GEOMETRY, schema.BBOX}
+    return ours | {old for old, new in how.column_map.items() if new in ours}
 
 
 def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
@@ -77,8 +103,14 @@ def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
         [*how.column_map, *([how.href_column] if how.href_column else [])], table.column_names
     )
     for old, new in how.column_map.items():
-        if new not in table.column_names:
-            table = table.append_column(new, table.column(old))
+        if old == new:
+            continue
+        if new in table.column_names:
+            raise ArgumentError(
+                f"column_map calls {old!r} {new!r}, and the table has a column of that name",
+                hint="leave that out: columns=[…] names those to read",
+            )
+        table = table.append_column(new, table.column(old))
     needed = [schema.ID, *([] if how.href_column else [schema.ASSETS])]
     for name in needed:
         if name not in table.column_names:
@@ -94,9 +126,7 @@ def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
         )
     _check_zones(table, how)
     footprints = _footprints(table)
-    plain = [n for n in table.column_names if n not in (schema.GEOMETRY, schema.BBOX)]
-    plain = [n for n in plain if not n.endswith("_metadata") and n not in _STAC]
-    rows = table.select([n for n in plain if not _binary(table.schema.field(n).type)]).to_pylist()
+    rows = _plain_rows(table, how)
     boxes = table.column(schema.BBOX).to_pylist() if schema.BBOX in table.column_names else None
     return [
         _item(row, footprints[k], None if boxes is None else boxes[k], how)
@@ -104,10 +134,23 @@ def table_items(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
     ]
 
 
-def _binary(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        return True
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _plain_rows(table: pa.Table, how: TableSource) -> list[dict[str, Any]]:
+    """Rows without footprints, headers, and what cannot be written down."""
+    more = own_columns(table.schema, how)
+    dropped = _places(how)
+    if "stac_version" in table.column_names:
+        dropped |= set(_STAC)
+    dropped |= {schema.band_column(name) for name in schema.band_names(table.schema)}
+    kept = {}
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table.column(name)
+        if isinstance(kind, pa.BaseExtensionType):
+            column = column.cast(kind.storage_type)
+        bytes_of_others = name not in more and own.kept_type(kind) == pa.binary()
+        if name not in dropped and not bytes_of_others:
+            kept[name] = column
+    found: list[dict[str, Any]] = pa.table(kept).to_pylist()
+    return found
 
 
 def _check_zones(table: pa.Table, how: TableSource) -> None:
@@ -150,8 +193,8 @@ def _item(row: dict[str, Any], footprint: Any, box: Any, how: TableSource) -> di
         raise ArgumentError("a row has no id")
     name = str(name)
     assets = _assets(row, name, how)
-    inner = row.pop(schema.PROPERTIES, None)
-    properties = json.loads(inner) if isinstance(inner, str) else dict(inner or {})
+    properties = _json(row.pop(schema.PROPERTIES, None), schema.PROPERTIES, name)
+    _check_row(row, name, how)
     properties |= {key: _plain(value) for key, value in row.items() if value is not None}
     properties |= _times(row)
     properties.pop(schema.COLLECTION, None)
@@ -176,11 +219,44 @@ def _assets(row: dict[str, Any], name: str, how: TableSource) -> dict[str, Any]:
         if not href:
             raise ArgumentError("a row has no link", item=name)
         given = {ASSET: {"href": href, "type": "image/tiff"}}
-    if isinstance(given, str):
-        given = json.loads(given)
-    if isinstance(given, list):  # a map column
-        given = dict(given)
-    return {key: _plain(value) for key, value in (given or {}).items() if value}
+    assets = _json(given, schema.ASSETS, name)
+    return {key: _plain(value) for key, value in assets.items() if value}
+
+
+def _json(value: Any, column: str, item: str) -> dict[str, Any]:
+    """A mapping that is written as a struct, a map, or JSON."""
+    try:
+        found = dict((json.loads(value) if isinstance(value, str) else value) or {})
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"the column {column!r} holds {str(value)[:60]!r}, and no mapping",
+            item=item,
+            hint=f"if it is something else, rename it: {column!r} is a column of STAC",
+        ) from None
+    return found
+
+
+def _check_row(row: Mapping[str, Any], name: str, how: TableSource) -> None:
+    """Refuse times without a zone, and a year or month that is not that of the time."""
+    times = [row.get(column) for column in (schema.DATETIME, schema.START)]
+    for value in (*times, row.get(schema.END)):
+        if not how.timezone and lacks_zone(value):
+            raise ArgumentError(
+                f"the time {value!r} has no time zone",
+                item=name,
+                hint="timezone='UTC' says that times are in UTC",
+            )
+    for column in (schema.YEAR, schema.MONTH):
+        said = None if column in how.column_map else row.get(column)
+        moment = next((value for value in times if value is not None), None)
+        if said is None or moment is None or isinstance(moment, int):
+            continue
+        if said != getattr(parse_instant(moment), column):
+            raise ArgumentError(
+                f"the column {column!r} says {said!r}, and the item is of {moment}",
+                item=name,
+                hint=f"a collection's {column!r} is that of 'datetime'; column_map={{{column!r}: 'another_name'}} keeps yours",
+            )
 
 
 def _times(row: dict[str, Any]) -> dict[str, Any]:
@@ -204,14 +280,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
         return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, date):
         return f"{value.isoformat()}T00:00:00Z"
     return value
 
 
 def _bounds(box: Any) -> list[float] | None:
-    if isinstance(box, Mapping) and all(box.get(name) is not None for name in _PLACES):
-        return [float(box[name]) for name in _PLACES]
+    if isinstance(box, Mapping) and all(box.get(name) is not None for name in _CORNERS):
+        return [float(box[name]) for name in _CORNERS]
     if isinstance(box, (list, tuple)) and len(box) in (4, 6) and None not in box:
         return [float(v) for v in box]
     return None

@@ -21,7 +21,7 @@ from rasteret_dask.ingest.cells import spread, told
 from rasteret_dask.ingest.cut import cut
 from rasteret_dask.ingest.fresh import append_cells, fingerprint
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.records import Links, make_record, reprocessed, sort_records
+from rasteret_dask.ingest.records import Links, reprocessed, sort_records
 from rasteret_dask.ingest.refresh import refresh_parts
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
@@ -153,8 +153,7 @@ def append_items(
     standing = newest(place)
     known = set(_ids(place, standing))
     recipe = _recipe(place, standing, bands, storage, first_read)
-    records = [make_record(i, bands, recipe.links) for i in items if i["id"] not in known]
-    fresh = sort_records(records)
+    fresh = sort_records(recipe.record(item) for item in items if item["id"] not in known)
     slices = cut(fresh, bands, recipe.document, first=len(standing.parts)) if fresh else []
     return _grown(place, standing, compute(slices, recipe), reprocessed(fresh))
 

@@ -1,7 +1,7 @@
 # ruff: noqa: T201 -- a script that reports to its terminal
 """Compare with rasteret 0.4.1, which needs Python 3.12: ``python tests/parity/rasteret.py [pytest arguments]``.
 
-rasteret gets an environment of its own in ``.venv-rasteret``, made once; the tests run in the project's.
+rasteret gets an environment of its own in ``.venv-rasteret``, made once; the tests run in the one of this script.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ def main() -> int:
     if python is None:
         print(f"rasteret {VERSION} could not be installed")
         return 1
-    own = ROOT / ".venv" / "bin" / "python"
-    command = [str(own if own.exists() else sys.executable), "-m", "pytest"]
+    command = [sys.executable, "-m", "pytest"]
     command += ["tests/parity/test_rasteret.py", *sys.argv[1:]]
     environment = {**os.environ, "RASTERET_PYTHON": str(python)}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
