@@ -48,9 +48,9 @@ class _Dataset(documents.Strict):
     bands: dict[str, _Band] = {}  # noqa: RUF012 -- pydantic copies it
     harmonize: str | None = None
     requires_auth: str | None = None
-    storage: dict[str, str] = {}  # noqa: RUF012
+    storage: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
     prefer: str | None = None
-    url_rewrite_patterns: dict[str, str] = {}  # noqa: RUF012
+    url_rewrite_patterns: dict[str, str] = {}  # noqa: RUF012 -- pydantic copies it
     example_bbox: tuple[float, float, float, float] | None = None
     example_dates: tuple[str, str] | None = None
 

@@ -73,7 +73,7 @@ class RasteretError(Exception):
 
     # distributed (by way of tblib) pickles what was being handled when an error was raised, ``from None`` or not. That may be a store's
     # own error, whose text holds a signature, or one that cannot be pickled at all (isal's), and then ours would be lost with it.
-    @property  # type: ignore[override]
+    @property
     def __context__(self) -> BaseException | None:
         return None if self.__suppress_context__ else _context.__get__(self)
 

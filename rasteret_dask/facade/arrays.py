@@ -28,7 +28,7 @@ Names = tuple[tuple[str, str], ...]
 class Arrays:
     """Methods of :class:`~rasteret_dask.Collection` that lead to arrays on the items' own grids."""
 
-    def get_numpy(  # type: ignore[misc]
+    def get_numpy(
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -105,7 +105,7 @@ class Arrays:
         table = self._rows_near(lonlat_bounds(bounds, crs), names, filters)
         return get_numpy(table, request, areas, bounds, crs)
 
-    def get_gdf(  # type: ignore[misc]
+    def get_gdf(
         self: Collection,
         geometries: Any,
         bands: Sequence[str] | str | None = None,
@@ -188,10 +188,10 @@ class Arrays:
         table = self._rows_near(lonlat_bounds(areas.bounds, areas.crs), names, filters)
         return get_gdf(table, request, areas, name=self.name, per=per)
 
-    def _infos(self: Collection, names: Names) -> dict[str, BandInfo]:  # type: ignore[misc]
+    def _infos(self: Collection, names: Names) -> dict[str, BandInfo]:
         return {canonical: self.band_info(canonical) for _, canonical in names}
 
-    def _rows_near(  # type: ignore[misc]
+    def _rows_near(
         self: Collection, box: Any, names: Names, filters: Mapping[str, Any]
     ) -> pa.Table:
         """The rows that a read needs, without columns that it does not."""

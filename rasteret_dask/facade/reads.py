@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from rasteret_dask.errors import EmptySelectionError
+from rasteret_dask.facade.options import options_of
 from rasteret_dask.grid.aoi import Areas, parse_areas
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index import schema
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class Reads:
     """Methods of :class:`~rasteret_dask.Collection` that lead to pixels."""
 
-    def get_xarray(  # type: ignore[misc]
+    def get_xarray(
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -171,49 +172,20 @@ class Reads:
         RasteretError
             If the request cannot mean anything, or the items do not fit it.
         """
-        options = {
-            "geometry_column": geometry_column,
-            "all_touched": all_touched,
-            "crs": crs if crs is not None else target_crs,
-            "resolution": resolution,
-            "geobox": geobox,
-            "anchor": anchor,
-            "chunks": chunks,
-            "groupby": groupby,
-            "mosaic": mosaic,
-            "mosaic_mask": mosaic_mask,
-            "sortby": sortby,
-            "resampling": resampling,
-            "overviews": overviews,
-            "properties": properties,
-            "early_exit": early_exit,
-            "like": like,
-            "dtype": dtype,
-            "masked": masked,
-            "scale": scale,
-            "harmonize": harmonize,
-            "offsets": offsets,
-            "decode": decode,
-            "mask": mask,
-            "nodata": nodata,
-            "fill_value": fill_value,
-            "missing": missing,
-            "on_error": on_error,
-            "ledger": ledger,
-            "storage": storage,
-        }
+        given = locals()
+        options = {name: value for name, value in given.items() if name in CUBE_OPTIONS}
         table, request = prepare_cube(
             self, geometries, bands, bbox, geometry_crs, {**filters, **options}
         )
         dataset = open_cube(table, request)
         if request.ledger is not None and not isinstance(ledger, Ledger):
             # A ledger that is handed over belongs to a run with a record of its own.
-            given = {**options, "geometries": geometries, "bbox": bbox}
-            url = note_cube(self, table, request, given, bool(filters))
+            areas = {"geometries": geometries, "bbox": bbox}
+            url = note_cube(self, table, request, {**options, **areas}, bool(filters))
             dataset.attrs["rasteret_record"] = url
         return dataset
 
-    def explain(  # type: ignore[misc]
+    def explain(
         self: Collection,
         geometries: Any = None,
         bands: Sequence[str] | str | None = None,
@@ -233,40 +205,8 @@ class Reads:
         return explain_plans(plan_cube(table, request).bands)
 
 
-CUBE_OPTIONS = frozenset(
-    {
-        "geometry_column",
-        "all_touched",
-        "crs",
-        "target_crs",
-        "resolution",
-        "geobox",
-        "anchor",
-        "chunks",
-        "groupby",
-        "mosaic",
-        "mosaic_mask",
-        "sortby",
-        "resampling",
-        "overviews",
-        "properties",
-        "early_exit",
-        "like",
-        "dtype",
-        "masked",
-        "scale",
-        "harmonize",
-        "offsets",
-        "decode",
-        "mask",
-        "nodata",
-        "fill_value",
-        "missing",
-        "on_error",
-        "ledger",
-        "storage",
-    }
-)
+CUBE_OPTIONS = options_of(Reads.get_xarray, "bbox", "geometry_crs")
+"""What `get_xarray` takes beside areas and bands; any other name is a filter's."""
 
 
 def _extra_columns(collection: Collection, request: CubeRequest) -> list[str]:

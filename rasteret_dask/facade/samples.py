@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.facade.options import options_of
 from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Samples:
     """Methods of :class:`~rasteret_dask.Collection` that lead to values under points."""
 
-    def sample_points(  # type: ignore[misc]
+    def sample_points(
         self: Collection,
         points: Any,
         bands: Sequence[str] | str | None = None,
@@ -91,24 +92,11 @@ class Samples:
         ArgumentError
             If the points cannot be understood, or an option means nothing.
         """
+        given = locals()
         _check(match, max_distance_pixels, return_neighbourhood)
+        chosen = self.subset(**filters) if filters else self
         if hasattr(points, "map_partitions") and hasattr(points, "dask"):
-            how = {
-                "geometry_column": geometry_column,
-                "x_column": x_column,
-                "y_column": y_column,
-                "geometry_crs": geometry_crs,
-                "match": match,
-                "max_distance_pixels": max_distance_pixels,
-                "return_neighbourhood": return_neighbourhood,
-                "scale": scale,
-                "offsets": offsets,
-                "decode": decode,
-                "nodata": nodata,
-                "missing": missing,
-                "storage": storage,
-            }
-            chosen = self.subset(**filters) if filters else self
+            how = {name: value for name, value in given.items() if name in _OPTIONS}
             return _sample_lazily(chosen, points, bands, how)
         found = understand_points(
             points,
@@ -128,12 +116,8 @@ class Samples:
         }
         infos = {canonical: self.band_info(canonical) for _, canonical in names}
         request = make_request(names, options=options, infos=infos)
-        chosen = self.subset(**filters) if filters else self
-        chosen = chosen.subset(bbox=_lonlat(found))
-        columns = [name for name in COLUMNS if name in self.schema.names]
-        columns += dict.fromkeys(schema.band_column(band) for _, band in names)
         return sample_points(
-            chosen.to_table(columns),
+            _rows(chosen.subset(bbox=_lonlat(found)), names),
             request,
             found,
             name=self.name,
@@ -141,6 +125,16 @@ class Samples:
             max_distance=max_distance_pixels,
             neighbourhood=return_neighbourhood,
         )
+
+
+_OPTIONS = options_of(Samples.sample_points)
+
+
+def _rows(collection: Collection, names: Sequence[tuple[str, str]]) -> pa.Table:
+    """The rows of a read of bands, without columns that it does not need."""
+    columns = [name for name in COLUMNS if name in collection.schema.names]
+    columns += dict.fromkeys(schema.band_column(band) for _, band in names)
+    return collection.to_table(columns)
 
 
 def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:
@@ -153,12 +147,9 @@ def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[st
         own = own.drop(columns=[how["geometry_column"]])
     for column in own.columns:
         meta[column] = own[column].reset_index(drop=True)
-    names = [canonical for _, canonical in collection.resolve_bands(bands)]
-    columns = [name for name in COLUMNS if name in collection.schema.names]
-    columns += dict.fromkeys(schema.band_column(name) for name in names)
     # Rows travel once, not with every task; a dataset's files might not be within a worker's reach.
-    rows = dask.delayed(collection.to_table(columns))
-    bare = replace(collection, view=None, commit=None, place=None, report=None)  # type: ignore[arg-type]
+    rows = dask.delayed(_rows(collection, collection.resolve_bands(bands)))
+    bare = replace(collection, view=None, commit=None, place=None, report=None)  # type: ignore[arg-type]  # `view` comes with the rows
     return points.map_partitions(_sample_partition, rows, bare, bands, how, meta, meta=meta)
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Tables:
     """Methods of :class:`~rasteret_dask.Collection` that lead to tables, or to fewer rows."""
 
-    def dedupe(self: Collection, keep: str = "latest") -> Collection:  # type: ignore[misc]
+    def dedupe(self: Collection, keep: str = "latest") -> Collection:
         """Keep one item of each acquisition that was processed more than once, and log what is dropped.
 
         Parameters
@@ -46,7 +46,7 @@ class Tables:
         gone = pc.field(schema.ID).isin(pa.array(dropped, pa.string()))
         return replace(self, view=self.view.where(~gone))
 
-    def export(  # type: ignore[misc]
+    def export(
         self: Collection,
         path: str | os.PathLike[str],
         *,
@@ -91,7 +91,7 @@ class Tables:
         export_rows(self.to_batches(names), kept, place, partition_by=by)
         return place.url
 
-    def compare_to_catalog(self: Collection) -> dict[str, Any]:  # type: ignore[misc]
+    def compare_to_catalog(self: Collection) -> dict[str, Any]:
         """What the collection holds beside what its dataset offers: plain values, for people to read.
 
         Raises

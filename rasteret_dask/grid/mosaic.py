@@ -63,7 +63,9 @@ def merge(out: Array, layers: Sequence[Layer], method: str | Callable[[Array], A
     elif method == "mean":
         _mean(out, layers)
     else:
-        _stacked(out, layers, _median if method == "median" else method)  # type: ignore[arg-type]
+        choose = _median if method == "median" else method
+        assert not isinstance(choose, str)
+        _stacked(out, layers, choose)
 
 
 def _extreme(out: Array, layers: Sequence[Layer], better: Any) -> None:

@@ -69,10 +69,11 @@ def _text(value: str) -> BaseGeometry:
         if len(listed) != 1:
             raise ArgumentError(f"a text holds {len(listed)} geometries; parse it with json.loads")
         found: BaseGeometry = listed[0]
-        return found
-    if start in ("00", "01"):
-        return checked(lambda: shapely.from_wkb(value))  # type: ignore[no-any-return]
-    return checked(lambda: shapely.from_wkt(value))  # type: ignore[no-any-return]
+    elif start in ("00", "01"):
+        found = checked(lambda: shapely.from_wkb(value))
+    else:
+        found = checked(lambda: shapely.from_wkt(value))
+    return found
 
 
 def _geojson(given: Mapping[str, Any]) -> list[BaseGeometry]:

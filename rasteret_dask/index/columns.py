@@ -33,15 +33,16 @@ def ints(column: pa.StructArray, name: str, default: int = 0) -> Ints:
     if not has(column, name):
         return np.full(len(column), default, np.int64)
     values = pc.fill_null(pc.struct_field(column, name), default)
-    return values.cast(pa.int64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    found: Ints = values.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return found
 
 
 def floats(column: pa.StructArray, name: str) -> Floats:
     """A field of floats; nulls become NaN."""
     if not has(column, name):
         return np.full(len(column), np.nan)
-    values = pc.struct_field(column, name).to_numpy(zero_copy_only=False)
-    return values.astype(np.float64)  # type: ignore[no-any-return]
+    found: Floats = pc.struct_field(column, name).to_numpy(zero_copy_only=False).astype(np.float64)
+    return found
 
 
 def texts(column: pa.StructArray, name: str) -> tuple[str | None, ...]:
@@ -55,7 +56,9 @@ def flags(column: pa.StructArray, name: str, default: bool) -> npt.NDArray[np.bo
     """A field of truth values; nulls become the default."""
     if not has(column, name):
         return np.full(len(column), default)
-    return pc.fill_null(pc.struct_field(column, name), default).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    values = pc.fill_null(pc.struct_field(column, name), default)
+    found: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
+    return found
 
 
 def objects(column: pa.StructArray, name: str, default: Any) -> npt.NDArray[np.object_]:

@@ -193,8 +193,8 @@ def _ranges(
 
 
 def _flat(lists: pa.Array) -> npt.NDArray[np.uint64]:
-    values = lists.flatten().cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return values.view(np.uint64)  # type: ignore[no-any-return]
+    values: Ints = lists.flatten().cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return values.view(np.uint64)
 
 
 # --- georeference and radiometry -----------------------------------------------------------------

@@ -32,7 +32,7 @@ class _Pair:
         for query, sample in zip(queries, found):
             if sample is None:
                 raise IndexError(f"query: {query} not found in the index")
-        return found  # type: ignore[return-value]
+        return found  # type: ignore[return-value]  # None is ruled out above
 
     def samples(self, queries: Sequence[Any]) -> list[Sample | None]:
         """Return several samples; None for those that are not found."""
@@ -53,7 +53,7 @@ class _Pair:
         raise NotImplementedError
 
 
-class Intersection(_Pair, IntersectionDataset):  # type: ignore[misc]
+class Intersection(_Pair, IntersectionDataset):
     """``a & b`` with batches: TorchGeo's ``IntersectionDataset``, whose collections are read on the first one's very pixels."""
 
     def __init__(self, first: Any, second: Any, *args: Any, **options: Any) -> None:
@@ -66,7 +66,7 @@ class Intersection(_Pair, IntersectionDataset):  # type: ignore[misc]
         return joined
 
 
-class Union(_Pair, UnionDataset):  # type: ignore[misc]
+class Union(_Pair, UnionDataset):
     """``a | b`` with batches: where the first has nothing, the second is taken."""
 
     def __init__(self, first: Any, second: Any, *args: Any, **options: Any) -> None:

@@ -48,7 +48,7 @@ _TENSOR_BOUNDS = hasattr(GeoDataset, "_slice_to_tensor")
 """TorchGeo from 0.9: samples hold tensors alone."""
 
 
-class CollectionDataset(GeoDataset):  # type: ignore[misc]
+class CollectionDataset(GeoDataset):
     """The chips of a collection; made by :meth:`rasteret_dask.Collection.to_torchgeo_dataset`.
 
     Samples have ``image`` (or ``mask``), ``bounds``, ``crs`` or ``transform`` as TorchGeo's own, and ``label`` and ``mask`` where labels
@@ -105,14 +105,14 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         return self._windows(None)
 
     def _windows(self, resolution: tuple[float, float] | None) -> Windows:
-        found = self._planned.get(resolution)
+        found: Windows | None = self._planned.get(resolution)
         if found is None:
             request = self._source.request
             if resolution is not None:
                 request = replace(request, grid=replace(request.grid, resolution=resolution))
             found = Windows(self._source.table, request, self._spans, self._source.series)
             self._planned[resolution] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -188,7 +188,7 @@ class CollectionDataset(GeoDataset):  # type: ignore[misc]
         for query, sample in zip(queries, found):
             if sample is None:
                 raise IndexError(f"query: {query} not found in index with bounds: {self.bounds}")
-        return found  # type: ignore[return-value]
+        return found  # type: ignore[return-value]  # None is ruled out above
 
     def samples(self, queries: Sequence[Any]) -> list[Sample | None]:
         """Return several chips; None for those that no item meets."""

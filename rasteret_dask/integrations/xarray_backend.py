@@ -19,7 +19,7 @@ from rasteret_dask.read.cube import plan_cube
 from rasteret_dask.read.tasks import Reading, cover, pick
 
 
-class PlannedArray(BackendArray):  # type: ignore[misc]
+class PlannedArray(BackendArray):
     """An array that fetches what it is indexed with; xarray wraps it, lazily, in whatever was asked for.
 
     Parameters
@@ -48,7 +48,7 @@ class PlannedArray(BackendArray):  # type: ignore[misc]
         return pick(Reading(plan, whole).finish(), rest)
 
 
-class RasteretBackend(BackendEntrypoint):  # type: ignore[misc]
+class RasteretBackend(BackendEntrypoint):
     """Open a collection as a lazy cube.
 
     Every argument of :meth:`rasteret_dask.Collection.get_xarray` but ``chunks`` may be given; ``chunks`` is xarray's own, and ``chunks={}``
@@ -69,7 +69,7 @@ class RasteretBackend(BackendEntrypoint):  # type: ignore[misc]
         *sorted(CUBE_OPTIONS - {"chunks"}),
     )
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,

@@ -144,7 +144,7 @@ def _scheduler_counts(dask_scheduler: Any = None) -> tuple[int, int]:
     return done, sum(prefix.state_counts["waiting"] for prefix in prefixes)
 
 
-class _ThreadTasks(Callback):  # type: ignore[misc]
+class _ThreadTasks(Callback):
     """Counts tasks of Dask's own schedulers in this process."""
 
     def __init__(self) -> None:

@@ -216,8 +216,8 @@ def _write_cog(output: CogOutput, result: Result) -> Mapping[str, Any]:
 
 
 def _write_png(output: PngOutput, result: Result) -> Mapping[str, Any]:
-    look = {"vmin": output.vmin, "vmax": output.vmax, "colormap": output.colormap}
-    write_png(_selected(output, result), output.png, **look)  # type: ignore[arg-type]
+    look: dict[str, Any] = {"vmin": output.vmin, "vmax": output.vmax, "colormap": output.colormap}
+    write_png(_selected(output, result), output.png, **look)
     return {}
 
 

@@ -112,7 +112,8 @@ def parse_chunks(
         room = max(1, target // (depth if fixed[0] is not None else 1))
         auto = auto_chunks(shape, tile, offset, itemsize, room)
         fixed = [a if f is None else f for a, f in zip(auto, fixed)]
-    return tuple(f or () for f in fixed)  # type: ignore[return-value]
+    times, rows, columns = (f or () for f in fixed)
+    return times, rows, columns
 
 
 def _one(wanted: Any, size: int) -> tuple[int, ...] | None:

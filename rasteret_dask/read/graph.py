@@ -59,7 +59,7 @@ class BlockRead:
         return BlockRead, (self.plan,)
 
 
-class CubeBlocks(BlockwiseDep):  # type: ignore[misc]
+class CubeBlocks(BlockwiseDep):
     """Yields the :class:`BlockRead` of each chunk, when Dask asks for it.
 
     Parameters

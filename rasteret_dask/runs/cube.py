@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from rasteret_dask.collection import Collection
 
 # What is taken from the request, where it has been understood, or is no part of a cube's value.
-_UNDERSTOOD = frozenset(
-    {"crs", "resolution", "anchor", "geobox", "like", "dtype", "storage", "on_error", "ledger"}
-)
+_GRID = frozenset({"crs", "target_crs", "resolution", "anchor", "geobox", "like"})
+_UNDERSTOOD = _GRID | {"geometries", "bbox", "dtype", "storage", "on_error", "ledger"}
 _NUMBERS = ("nodata", "fill_value")
 
 
@@ -91,12 +90,8 @@ def note_cube(
 
 
 def _plain_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {
-        name: value
-        for name, value in given.items()
-        if value is not None and name not in _UNDERSTOOD and name not in ("geometries", "bbox")
-    }
-    return {name: _plain(value, name) for name, value in rest.items()}
+    rest = {name: value for name, value in given.items() if name not in _UNDERSTOOD}
+    return {name: _plain(value, name) for name, value in rest.items() if value is not None}
 
 
 def _understood(request: CubeRequest, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +144,7 @@ def _plain(value: Any, name: str) -> Any:
         return {str(key): _plain(one, name) for key, one in value.items()}
     if isinstance(value, list | tuple | set | np.ndarray):
         return [_plain(one, name) for one in value]
-    if isinstance(value, Callable):  # type: ignore[arg-type]
+    if callable(value):
         named = getattr(value, "__qualname__", type(value).__qualname__)
         return {"function": f"{getattr(value, '__module__', '')}:{named}"}
     raise ArgumentError(

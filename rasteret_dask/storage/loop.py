@@ -103,9 +103,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     future = asyncio.run_coroutine_threadsafe(coroutine, get_loop())
     try:
         return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+    finally:
+        future.cancel()  # where the wait was broken off; one that is done takes no notice
 
 
 def _fresh_lock_in_child() -> None:

@@ -188,16 +188,16 @@ class _Connection(asyncio.BufferedProtocol):
         self._latest = self._loop.time()
         self._answer = self._loop.create_future()
         self._transport.write(request)
+        reusable = False
         try:
             answer = await self._answer
-        except BaseException:
-            # Also when nobody waits any more: what still comes belongs to no other question.
-            self.close()
-            raise
-        if self._keep and self.open:
-            pool.append(self)
-        else:
-            self.close()
+            reusable = self._keep and self.open
+        finally:
+            # Not when nobody waits any more: what still comes belongs to no other question.
+            if reusable:
+                pool.append(self)
+            else:
+                self.close()
         return answer
 
     def close(self) -> None:

@@ -24,8 +24,8 @@ FAULTS: Final = (
 )
 """A fifth of the answers is 503, one in twenty stalls, one in fifty is cut off, one in fifty is dropped."""
 
-RETRY: Final = {"attempts": 12, "base": 0.01, "cap": 0.5, "stall": 0.5}
-PATIENT: Final = StorageOptions(retry=RetryPolicy(**RETRY))  # type: ignore[arg-type]
+RETRY: Final[dict[str, Any]] = {"attempts": 12, "base": 0.01, "cap": 0.5, "stall": 0.5}
+PATIENT: Final = StorageOptions(retry=RetryPolicy(**RETRY))
 
 BANDS: Final = ("red", "nir", "scl")
 CUBE: Final[dict[str, Any]] = {

@@ -222,7 +222,7 @@ def _grouped(tables: Sequence[tuple[str, int, int]]) -> tuple[_Tables, ...]:
     return tuple(groups)
 
 
-def _table(ifd: Ifd, tag: int, count: int, watched: Segments) -> Any:
+def _table(ifd: Ifd, tag: int, count: int, watched: _Watched) -> Any:
     """Type and range of a table, the range that its tag takes, and of which directory that is a part."""
     entry = ifd.entries.get(tag)
     code = None if entry is None else _UNSIGNED.get(entry[0])
@@ -230,7 +230,7 @@ def _table(ifd: Ifd, tag: int, count: int, watched: Segments) -> Any:
         return None
     width, size, inline = (8, 20, 8) if ifd.form.big else (2, 12, 4)
     directory = (ifd.offset + width, ifd.offset + width + len(ifd.entries) * size)
-    if directory not in watched.seen:  # type: ignore[attr-defined]
+    if directory not in watched.seen:
         return None  # a tag that is there twice
     span, within = ifd.outside.get(tag), None
     if span is None:

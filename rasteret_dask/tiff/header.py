@@ -111,19 +111,19 @@ def _byte_form(segments: Segments) -> tuple[ByteForm, int] | NeedBytes:
     if order is None:
         _refuse_by_magic(bytes(start[:12]))
     assert order is not None
-    name = "little" if order == "<" else "big"
-    version = int.from_bytes(start[2:4], name)  # type: ignore[arg-type]
+    name = ByteForm(order, False).endian
+    version = int.from_bytes(start[2:4], name)
     if version == 42:
-        return ByteForm(order, False), int.from_bytes(start[4:8], name)  # type: ignore[arg-type]
+        return ByteForm(order, False), int.from_bytes(start[4:8], name)
     if version != 43:
         raise HeaderError(f"version {version} is neither TIFF (42) nor BigTIFF (43)", tag="magic")
     if len(start) < 16:
         if size is None:
             return NeedBytes(((0, 16),))
         raise HeaderError("a BigTIFF of fewer than 16 bytes", tag="magic")
-    if int.from_bytes(start[4:6], name) != 8:  # type: ignore[arg-type]
+    if int.from_bytes(start[4:6], name) != 8:
         raise HeaderError("a BigTIFF whose offsets are not 8 bytes wide", tag="magic")
-    return ByteForm(order, True), int.from_bytes(start[8:16], name)  # type: ignore[arg-type]
+    return ByteForm(order, True), int.from_bytes(start[8:16], name)
 
 
 def _refuse_by_magic(start: bytes) -> None:

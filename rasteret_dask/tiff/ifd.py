@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,11 @@ class ByteForm:
 
     order: str
     big: bool
+
+    @property
+    def endian(self) -> Literal["little", "big"]:
+        """The order of bytes, in `int.from_bytes`'s word."""
+        return "little" if self.order == "<" else "big"
 
     @property
     def entry(self) -> str:
@@ -214,7 +219,7 @@ def read_ifd(segments: Segments, form: ByteForm, offset: int) -> Ifd | tuple[int
     head = segments.get(offset, offset + width)
     if head is None:
         return offset, ahead
-    count = int.from_bytes(head, "little" if form.order == "<" else "big")
+    count = int.from_bytes(head, form.endian)
     if not 0 < count <= MAX_TAGS:
         raise HeaderError(f"a directory has {count} entries", tag="IFD")
     stop = offset + width + count * entry_size
@@ -227,16 +232,16 @@ def read_ifd(segments: Segments, form: ByteForm, offset: int) -> Ifd | tuple[int
         )
     entries: dict[int, tuple[int, int, bytes]] = {}
     outside: dict[int, tuple[int, int]] = {}
-    order, inline = ("little" if form.order == "<" else "big"), next_size
+    order, inline = form.endian, next_size
     for tag, kind, number, raw in struct.iter_unpack(form.entry, table):
         entries[tag] = (kind, number, raw)
         nbytes = _SIZES.get(kind, 0) * number
         if nbytes > inline:
-            start = int.from_bytes(raw, order)  # type: ignore[arg-type]
+            start = int.from_bytes(raw, order)
             outside[tag] = (start, start + nbytes)
     tail = segments.get(stop, stop + next_size)
     if tail is None and (size is None or stop + next_size <= size):
         return offset, stop + next_size
     # Some writers end the file without a link; nothing follows then.
-    follow = 0 if tail is None else int.from_bytes(tail, order)  # type: ignore[arg-type]
+    follow = 0 if tail is None else int.from_bytes(tail, order)
     return Ifd(form, offset, follow, entries, outside)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import pyproj
-from pyproj.crs import CoordinateOperation, Datum, Ellipsoid, ProjectedCRS  # type: ignore[attr-defined]
+from pyproj.crs import CoordinateOperation, Datum, Ellipsoid, ProjectedCRS  # type: ignore[attr-defined]  # not in pyproj's __all__
 from pyproj.exceptions import CRSError
 
 Value = int | str | tuple[float, ...]

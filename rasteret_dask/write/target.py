@@ -44,9 +44,8 @@ def put_file(source: Path, url: str | os.PathLike[str]) -> str:
             # mkstemp's files are for the owner alone; a result has the mode a new file would have.
             os.chmod(partial, 0o666 & ~_umask())
             os.replace(partial, target)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        finally:
+            Path(partial).unlink(missing_ok=True)  # it has its place by now, or never will
     else:
         fs.put_file(str(source), path)
     return os.fspath(url)

@@ -87,7 +87,7 @@ def test_runs_and_builds_reach_their_files_by_a_profile(
         # Credentials are no part of what was built: the same again with others, or without, is there.
         again = CliRunner().invoke(app, command)
         assert again.exit_code == 0, again.output
-        assert json.loads(again.output)["headers"] == 0
+        assert json.loads(again.stdout)["headers"] == 0
         sets = {
             "collection.build": json.dumps(
                 {
