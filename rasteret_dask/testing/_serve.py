@@ -19,26 +19,13 @@ import zlib
 from collections import Counter
 from email.utils import formatdate
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
 
 _PIECE = 1 << 18  # bytes handed to the socket at once
-_REASONS = {
-    200: "OK",
-    206: "Partial Content",
-    304: "Not Modified",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    412: "Precondition Failed",
-    416: "Range Not Satisfiable",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 class File:
@@ -207,7 +194,8 @@ class Connection(asyncio.Protocol):
             self.answer("GET", "", 400, "", started)
             return
         method, target, version = words
-        headers = dict(_header_lines(rest))
+        lines = (line.partition(":") for line in rest.split("\r\n"))
+        headers = {name.strip().lower(): value.strip() for name, colon, value in lines if colon}
         asked_to = headers.get("connection", "").lower()
         self.close_after = asked_to == "close" or (
             version == "HTTP/1.0" and asked_to != "keep-alive"
@@ -334,15 +322,6 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif self.buffer:
             self.next_request()
-
-
-def _header_lines(text: str) -> list[tuple[str, str]]:
-    pairs = []
-    for line in text.split("\r\n"):
-        name, colon, value = line.partition(":")
-        if colon:
-            pairs.append((name.strip().lower(), value.strip()))
-    return pairs
 
 
 def _parse_range(text: str, size: int) -> tuple[int, int] | None:
