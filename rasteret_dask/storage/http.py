@@ -24,7 +24,7 @@ from yarl import URL
 
 from rasteret_dask.errors import TransientError
 from rasteret_dask.model import RetryPolicy
-from rasteret_dask.storage import wire
+from rasteret_dask.storage import trust, wire
 from rasteret_dask.storage.loop import get_loop
 from rasteret_dask.storage.ranges import RangeResponse
 from rasteret_dask.storage.retry import Refusal, parse_retry_after, range_ignored
@@ -43,7 +43,7 @@ def _session() -> aiohttp.ClientSession:
     if session is None:
         # The limits are ours, and a body is taken as it comes. Not trust_env: it would send what netrc holds on its own.
         session = _sessions[pid] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=50.0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=50.0, ssl=trust.context()),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -147,6 +147,14 @@ async def get_document(
     url: str, *, headers: Mapping[str, str], policy: RetryPolicy, method: str = "GET"
 ) -> RangeResponse:
     """Ask once for a whole small document.
+
+    Parameters
+    ----------
+    url : str
+    headers : mapping
+    policy : RetryPolicy
+        For its timeouts; nothing is tried twice here.
+    method : str
 
     Raises
     ------

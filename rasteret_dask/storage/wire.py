@@ -5,15 +5,13 @@ several times the CPU of the request itself, and a build is mostly small request
 30 ms this way. So this client reads plain answers alone. Whatever else a server says is :class:`Unusual`, and another client
 asks again.
 
-State: ``_pools`` holds the idle connections of each process, server and patience, ``_context`` each process's TLS settings; both
-belong to the event loop's thread.
+State: ``_pools`` holds the idle connections of each process, server and patience; it belongs to the event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +19,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import numpy as np
+
+from rasteret_dask.storage import trust
 
 _HEAD: Final = 16384
 """Bytes of room for the head of an answer."""
@@ -70,7 +70,6 @@ class _Host:
 
 
 _pools: dict[tuple[int, str, float], list[_Connection]] = {}
-_context: dict[int, ssl.SSLContext] = {}
 
 
 async def get_range(
@@ -135,20 +134,10 @@ async def _connect(host: _Host, stall: float) -> _Connection:
         lambda: _Connection(loop, stall),
         host.name,
         host.port or (443 if host.tls else 80),
-        ssl=_tls() if host.tls else None,
+        ssl=trust.context() if host.tls else None,
         happy_eyeballs_delay=0.25,
     )
     return connection
-
-
-def _tls() -> ssl.SSLContext:
-    """This process's trust, as OpenSSL and ``SSL_CERT_FILE`` have it; reading it takes some 20 ms."""
-    pid = os.getpid()
-    found = _context.get(pid)
-    if found is None:
-        found = _context[pid] = ssl.create_default_context()
-        found.set_alpn_protocols(["http/1.1"])
-    return found
 
 
 class _Stale(Exception):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import os
+import socket
+import socketserver
 import ssl
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -194,6 +199,86 @@ def test_workers_trust_the_profile_s_authority(tmp_path: Path) -> None:
         url = f"https://127.0.0.1:{server.server_port}/a.tif"
         for size in (100, 300_000):
             assert client.submit(read_there, url, 0, size).result() == CONTENT[:size]
+
+
+class Tunnel(socketserver.ThreadingTCPServer):
+    """A proxy for https: it connects, and passes on what it cannot read."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Passage)
+        self.asked: list[str] = []
+
+
+class Passage(socketserver.StreamRequestHandler):
+    """One tunnel; every name leads to this machine."""
+
+    def handle(self) -> None:
+        method, target, _ = self.rfile.readline().decode().split(" ")
+        while self.rfile.readline().strip():
+            pass
+        assert method == "CONNECT"
+        self.server.asked.append(target)  # type: ignore[attr-defined]
+        port = int(target.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as other:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=pour, args=(other, self.connection))
+            back.start()
+            pour(self.connection, other)
+            back.join()
+
+
+def pour(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+THROUGH = """
+import hashlib, sys
+from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.source import read_range
+for size in (100, 300_000):
+    print(hashlib.sha256(run(read_range(sys.argv[1], 0, size)).data).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_https_goes_through_a_tunnel(direct: bool, tmp_path: Path) -> None:
+    """Small and large ranges; but not to hosts that are reached directly."""
+    authority, chain = certificate(tmp_path)
+    tunnel = Tunnel()
+    thread = threading.Thread(target=tunnel.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        with answering(chain) as server:
+            said = Network(
+                proxy=f"http://127.0.0.1:{tunnel.server_address[1]}", ca_file=str(authority)
+            ).variables()
+            said |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1" if direct else "elsewhere")
+            url = f"https://127.0.0.1:{server.server_port}/a.tif"
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", THROUGH, url],
+                env={**os.environ, **said},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    finally:
+        tunnel.shutdown()
+        thread.join()
+        tunnel.server_close()
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert done.stdout.split() == [
+        hashlib.sha256(CONTENT[:size]).hexdigest() for size in (100, 300_000)
+    ]
+    assert set(tunnel.asked) == (set() if direct else {f"127.0.0.1:{server.server_port}"})
+    assert len(tunnel.asked) == (0 if direct else 2)  # each has a client of its own
 
 
 # --- regions --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scripted import Answer, Asked, Scripted, part
 
 from rasteret_dask.errors import TransientError
 from rasteret_dask.model import RatePolicy, RetryPolicy, StorageOptions
-from rasteret_dask.storage import counters, wire
+from rasteret_dask.storage import counters, trust, wire
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import read_range
 from rasteret_dask.testing.server import RangeServer
@@ -263,7 +263,7 @@ def test_a_whole_file_is_not_received() -> None:
 def trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
     with RangeServer(folder, tls=True) as server:
         monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
-        monkeypatch.setattr(wire, "_context", {})
+        monkeypatch.setattr(trust, "_contexts", {})
         yield server
 
 
@@ -276,7 +276,7 @@ def test_tls(trusted: RangeServer) -> None:
 
 
 def test_a_certificate_of_nobody_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_context", {})
+    monkeypatch.setattr(trust, "_contexts", {})
     with (
         RangeServer(folder, tls=True) as server,
         pytest.raises(TransientError, match="SSLCertVerificationError"),
