@@ -133,7 +133,8 @@ class Arrays:
         bands : sequence of str, optional
             Canonical names or aliases; all by default.
         geometry_column : str, optional
-            The column of the table that holds the geometries. Its other columns come back beside the pixels.
+            The column of the table that holds the geometries. Its other columns, and properties of GeoJSON features, come back beside
+            the pixels.
         geometry_crs : optional
             What the coordinates are in, if the data does not say; a table that does not say must be told, all else is in lon/lat.
         all_touched : bool

@@ -60,7 +60,7 @@ class Samples:
         bands : sequence of str, optional
             Canonical names or aliases; all by default.
         geometry_column, x_column, y_column : str, optional
-            Columns of the table. Its other columns come back beside the values.
+            Columns of the table. Its other columns, and properties of GeoJSON features, come back beside the values.
         geometry_crs : optional
             What the coordinates are in, if the data does not say; a table that does not say must be told, all else is in lon/lat.
         match : {"all", "latest"}
@@ -84,8 +84,9 @@ class Samples:
         pyarrow.Table, or a Dask frame
             One row for each point, item and band, ordered by item (time, then id), band and point: ``point_index`` (row of the input),
             ``point_x``, ``point_y``, ``point_crs``, ``record_id``, ``datetime``, ``collection``, ``band``, ``value`` (float64; nodata as it
-            is stored), ``raster_crs``, perhaps ``neighbourhood_values``, and the caller's own columns. A point belongs to the pixel to its
-            right and below when it lies on an edge. Points that lie on no item have no row.
+            is stored, or NaN where only the file's own mask or alpha says that there is nothing), ``raster_crs``, perhaps
+            ``neighbourhood_values``, and the caller's own columns. A point belongs to the pixel to its right and below when it lies on an
+            edge. Points that lie on no item have no row.
 
         Raises
         ------

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.arrow import plain_table
+from rasteret_dask.grid.features import feature_columns, named_crs
 from rasteret_dask.grid.geobox import CRS84, crs_text, is_geographic
 from rasteret_dask.grid.single import checked, each, one
 
@@ -97,6 +98,15 @@ def understand_points(
     crs: Any = None,
 ) -> Points:
     """Understand points: what `understand` takes, an array of shape (n, 2), or a table with columns of coordinates.
+
+    Parameters
+    ----------
+    given
+        What the caller has.
+    geometry_column, x_column, y_column : str, optional
+        Columns of a table.
+    crs : optional
+        What the coordinates are in, where the data does not say.
 
     Raises
     ------
@@ -238,7 +248,8 @@ def _understand(given: Any, column: str | None) -> Given:
     listed = each(given)
     found = np.empty(len(listed), dtype=object)
     found[:] = listed
-    return Given(found)
+    said = named_crs(given)
+    return Given(found, None if said is None else plain_crs(said), feature_columns(given))
 
 
 def _table(given: Any) -> pa.Table | None:

@@ -79,9 +79,15 @@ def _text(value: str) -> BaseGeometry:
 def _geojson(given: Mapping[str, Any]) -> list[BaseGeometry]:
     kind = given.get("type")
     if kind == "FeatureCollection":
-        return [g for feature in given["features"] for g in _geojson(feature)]
+        features = given.get("features")
+        if not isinstance(features, (list, tuple)) or not all(
+            isinstance(f, Mapping) for f in features
+        ):
+            raise ArgumentError("a FeatureCollection has no list of features")
+        return [g for feature in features for g in _geojson(feature)]
     if kind == "Feature":
-        return [checked(lambda: given["geometry"] and shape(given["geometry"]))]
+        found = given.get("geometry")
+        return [checked(lambda: None if found is None else shape(found))]
     return [checked(lambda: shape(dict(given)))]
 
 

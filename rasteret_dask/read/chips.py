@@ -21,11 +21,14 @@ from rasteret_dask.grid.tiles import Window, pieces
 from rasteret_dask.index import schema
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
+from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.plan.table import RawSources
 from rasteret_dask.read.cut import Chip, plan_chips
 from rasteret_dask.read.engine import Load, run_loads
-from rasteret_dask.read.gather import items_by_id, raw_sources
+from rasteret_dask.read.gather import Items, items_by_id, raw_sources
+from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.read.values import meaning
+from rasteret_dask.read.values import Meaning, meaning
 
 Array = npt.NDArray[Any]
 
@@ -141,7 +144,7 @@ def _sharing(chips: Sequence[Chip]) -> npt.NDArray[np.int64]:
 
     first: dict[tuple[str, int], int] = {}
     for number, chip in enumerate(chips):
-        for read in chip.reads:
+        for read in (*chip.reads, *filter(None, chip.inner)):
             for offset in read.offsets.ravel().tolist():
                 parent[root(number)] = root(first.setdefault((read.url, offset), number))
     return np.array([root(k) for k in range(len(chips))], dtype=np.int64)
@@ -180,12 +183,69 @@ def _fill(
             if not meant.stored or read.layout.dtype != result.dtype.name:
                 target = np.empty(chip.shape, dtype=read.layout.dtype)
                 converted.append((read, meant, result, target))
-            found = pieces(chip.window, read.layout.height, read.layout.width)
-            loads.append(Load(read, found, target, band))
-    run_loads(loads, storage)
+            loads.append(_load(chip, read, target, band))
+    seen = _inner_loads(chips, bands)
+    run_loads([*loads, *seen.values()], storage)
     for read, meant, result, target in converted:
         result[...] = meant.apply(target, read.nodata, read.scale, read.add)
+    _hide(chips, bands, out, fill, seen)
     _mask(chips, bands, out, fill, all_touched)
+
+
+def _load(chip: Chip, read: SourceRead, target: Array, band: str) -> Load:
+    found = pieces(chip.window, read.layout.height, read.layout.width)
+    return Load(read, found, target, band)
+
+
+_Seen = dict[tuple[str, int, int, Window], Load]
+
+
+def _key(chip: Chip, read: SourceRead) -> tuple[str, int, int, Window]:
+    # The bands of one file have one mask, and so have equal windows of it.
+    return read.url, int(read.offsets.ravel()[0]), read.sample, chip.window
+
+
+def _inner_loads(chips: Sequence[Chip], bands: Sequence[str]) -> _Seen:
+    """Loads of what the files themselves say of which pixels hold anything, each once."""
+    seen: _Seen = {}
+    for chip in chips:
+        for read, band in zip(chip.inner, bands):
+            if read is not None and _key(chip, read) not in seen:
+                shown = np.empty(chip.shape, dtype=read.layout.dtype)
+                seen[_key(chip, read)] = _load(chip, read, shown, band)
+    return seen
+
+
+def _hide(
+    chips: Sequence[Chip],
+    bands: Sequence[str],
+    out: Sequence[Sequence[Array]],
+    fill: Number,
+    seen: _Seen,
+) -> None:
+    """Put nothing where the files themselves see nothing."""
+    for chip, targets in zip(chips, out):
+        each = zip(chip.inner, chip.reads, chip.meanings, targets, bands)
+        for inner, read, meant, result, band in each:
+            if inner is None:
+                continue
+            hidden = seen[_key(chip, inner)].out == 0
+            if hidden.any():
+                result[hidden] = _nothing(read, meant, fill, band, "pixels that the file masks")
+
+
+def _nothing(read: SourceRead, meant: Meaning, fill: Number, band: str, what: str) -> float | int:
+    """The value for what holds nothing."""
+    own = read.nodata if meant.stored else float("nan")
+    value = own if fill is None else fill
+    if value is None:
+        raise NodataError(
+            f"{what} need a value, and neither the file nor the caller names one",
+            item=read.item,
+            band=band,
+            hint="give fill_value=",
+        )
+    return value
 
 
 def _mask(
@@ -207,16 +267,7 @@ def _mask(
         if not hidden.any():
             continue
         for read, meant, result, band in zip(chip.reads, chip.meanings, targets, bands):
-            own = read.nodata if meant.stored else float("nan")
-            value = own if fill is None else fill
-            if value is None:
-                raise NodataError(
-                    "pixels outside the geometry need a value, and neither the file nor the caller names one",
-                    item=read.item,
-                    band=band,
-                    hint="give fill_value=",
-                )
-            result[hidden] = value
+            result[hidden] = _nothing(read, meant, fill, band, "pixels outside the geometry")
 
 
 def get_numpy(
@@ -226,7 +277,13 @@ def get_numpy(
     bounds: Bounds | None,
     crs: str,
 ) -> Array:
-    """Return windows of items; see :meth:`rasteret_dask.Collection.get_numpy`."""
+    """Return windows of items; see :meth:`rasteret_dask.Collection.get_numpy`.
+
+    Raises
+    ------
+    EmptySelectionError
+        No item is left.
+    """
     if not len(table):
         raise EmptySelectionError(
             "no item is left to read", hint="widen the area, the dates or the filters"
@@ -234,14 +291,21 @@ def get_numpy(
     items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
     meanings = [meaning(asked, raw, request) for (asked, _), raw in zip(request.bands, raws)]
+    inners = _inners(items, raws, request)
     found = read_chips(
-        plan_chips(raws, areas, bounds, crs, meanings),
+        plan_chips(raws, areas, bounds, crs, meanings, inners),
         [asked for asked, _ in request.bands],
         fill=request.fill_value,
         all_touched=request.all_touched,
         storage=request.storage,
     )
     return found[:, 0] if len(request.bands) == 1 else found
+
+
+def _inners(
+    items: Items, raws: Sequence[RawSources], request: CubeRequest
+) -> list[RawSources | None]:
+    return [inner_masks(items, band, raw, request) for (_, band), raw in zip(request.bands, raws)]
 
 
 _OWN = ("geometry_id", "geometry", "record_id", "datetime", "cloud_cover", "collection", "crs")
@@ -262,11 +326,12 @@ def get_gdf(
     items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
     meanings = [meaning(asked, raw, request) for asked, raw in zip(names, raws)]
+    inners = _inners(items, raws, request)
     # A box crops and does not mask.
     masks, bounds = (None, areas.bounds) if areas.boxes else (areas, None)
     how = (request.fill_value, request.all_touched, request.storage)
     if per == "item":
-        chips = plan_chips(raws, masks, bounds, areas.crs, meanings)
+        chips = plan_chips(raws, masks, bounds, areas.crs, meanings, inners)
         arrays = read_ragged(chips, names, *how)
         columns: dict[str, list[Any]] = {
             band: [found[b] for found in arrays] for b, band in enumerate(names)
@@ -274,8 +339,8 @@ def get_gdf(
     else:
         planned = [
             (band, chip)
-            for band, raw, meant in zip(names, raws, meanings)
-            for chip in plan_chips([raw], masks, bounds, areas.crs, [meant])
+            for band, raw, meant, inner in zip(names, raws, meanings, inners)
+            for chip in plan_chips([raw], masks, bounds, areas.crs, [meant], [inner])
         ]
         planned.sort(key=lambda p: (p[1].area, p[1].item, names.index(p[0])))
         chips = [chip for _, chip in planned]

@@ -54,6 +54,8 @@ class Chip:
         Of the window.
     shapes : bytes, optional
         The polygon in pixels of the item, to mask with.
+    inner : tuple of SourceRead or None
+        What each band's own file says of which pixels hold anything, where it does.
     """
 
     area: int
@@ -64,6 +66,7 @@ class Chip:
     crs: str
     transform: Affine
     shapes: bytes | None = None
+    inner: tuple[SourceRead | None, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -73,8 +76,8 @@ class Chip:
 
     @property
     def tiles(self) -> int:
-        """Tiles of all bands."""
-        return sum(len(read.offsets) for read in self.reads)
+        """Tiles of all bands, and of their files' own masks."""
+        return sum(len(read.offsets) for read in (*self.reads, *filter(None, self.inner)))
 
 
 def plan_chips(
@@ -83,6 +86,7 @@ def plan_chips(
     bounds: Bounds | None,
     crs: str,
     meanings: Sequence[Meaning] = (),
+    inners: Sequence[RawSources | None] = (),
 ) -> list[Chip]:
     """Plan one chip for each geometry and each item that it meets and that has every band.
 
@@ -98,6 +102,8 @@ def plan_chips(
         Of ``bounds``.
     meanings : sequence of Meaning
         What becomes of the numbers of each band; they stay as they are stored by default.
+    inners : sequence of RawSources or None
+        The masks in the files of each band, as `inner_masks` finds them.
 
     Raises
     ------
@@ -107,7 +113,8 @@ def plan_chips(
         If an item's grid is rotated, or its bands differ in resolution.
     """
     meant = tuple(meanings) or (STORED,) * len(raws)
-    rows = [{int(step): k for k, step in enumerate(raw.steps.tolist())} for raw in raws]
+    rows = [_by_item(raw) for raw in raws]
+    inside = [_by_item(raw) for raw in inners]
     moved: dict[str, tuple[npt.NDArray[np.object_] | None, npt.NDArray[np.float64]]] = {}
     chips = []
     for same in by_grid(raws[0]):
@@ -123,10 +130,21 @@ def plan_chips(
                 reads = tuple(_read(raw, known[item], window) for raw, known in zip(raws, rows))
                 a, b, c, d, e, f = same.affine
                 corner = Affine(a, b, c + a * window[2], d, e, f + e * window[0])
-                chips.append(Chip(number, item, reads, meant, window, same.crs, corner, shapes))
+                own = tuple(
+                    None if raw is None or item not in known else _read(raw, known[item], window)
+                    for raw, known in zip(inners, inside)
+                )
+                chips.append(
+                    Chip(number, item, reads, meant, window, same.crs, corner, shapes, own)
+                )
     if not chips:
         raise EmptySelectionError("the geometries meet none of the items")
     return sorted(chips, key=lambda chip: (chip.area, chip.item))
+
+
+def _by_item(raw: RawSources | None) -> dict[int, int]:
+    """Number of each item's source."""
+    return {} if raw is None else {int(step): k for k, step in enumerate(raw.steps.tolist())}
 
 
 def _check_grid(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.given import Points
-from rasteret_dask.grid.radiometry import Number
 from rasteret_dask.grid.tiles import TileRect, cut_rect
 from rasteret_dask.grid.warp import AxisMap
 from rasteret_dask.index import schema
@@ -21,11 +20,19 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources
+from rasteret_dask.read.around import around, is_nodata, nearest_valid
 from rasteret_dask.read.chips import active_client
 from rasteret_dask.read.engine import run_loads
 from rasteret_dask.read.gather import items_by_id, raw_sources
+from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.read.spots import Floats, Ints, Order, Spots, cut_spots, plan_points
+from rasteret_dask.read.spots import (
+    Floats,
+    Order,
+    Spots,
+    mask_order,
+    plan_points,
+)
 from rasteret_dask.read.values import Meaning, meaning
 
 NEIGHBOURHOODS = ("off", "always", "if_center_nodata")
@@ -94,14 +101,26 @@ def read_orders(
         How many values each has.
     storage : StorageOptions
     """
-    values = [np.empty(size) for size in sizes]
+    jobs = []
+    for order, size in zip(orders, sizes):
+        # The file's own mask beside the band: an alpha band lies in the same tiles.
+        pair = (order, mask_order(order))
+        jobs += [(_source(o), o.spots, size, o.band) for o in pair if o is not None]
     if active_client() is None:
-        run_loads([_sampling(o, out) for o, out in zip(orders, values)], storage)
-        return values
-    jobs = [(_source(o), o.spots, size, o.band) for o, size in zip(orders, sizes)]
-    task = dask.delayed(_read_jobs, pure=False)
-    lazy = [task(batch, storage) for batch in _batches(jobs)]
-    return [values for part in dask.compute(*lazy) for values in part]
+        found = iter(_read_jobs(jobs, storage))
+    else:
+        task = dask.delayed(_read_jobs, pure=False)
+        lazy = [task(batch, storage) for batch in _batches(jobs)]
+        found = iter([values for part in dask.compute(*lazy) for values in part])
+    return [_visible(order, found) for order in orders]
+
+
+def _visible(order: Order, found: Iterator[Floats]) -> Floats:
+    """The values of an order, and nothing where the file sees nothing."""
+    values = next(found)
+    if order.inner is not None:
+        values[next(found) == 0] = np.nan if order.nodata is None else float(order.nodata)
+    return values
 
 
 def _read_jobs(jobs: Sequence[tuple[Any, ...]], storage: StorageOptions) -> list[Floats]:
@@ -121,10 +140,6 @@ def _batches(jobs: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
         out[-1].append(job)
         tiles += len(job[1])
     return [batch for batch in out if batch]
-
-
-def _sampling(order: Order, out: Floats) -> Sampling:
-    return Sampling(_source(order), order.spots, out, order.band)
 
 
 def _source(order: Order) -> SourceRead:
@@ -154,81 +169,6 @@ def _source(order: Order) -> SourceRead:
     )
 
 
-# --- around a point ------------------------------------------------------------------------------
-def square(radius: int) -> tuple[Ints, Ints]:
-    """Rows and columns of a square around a pixel, row by row."""
-    axis = np.arange(-radius, radius + 1, dtype=np.int64)
-    return np.repeat(axis, len(axis)), np.tile(axis, len(axis))
-
-
-def around(order: Order, chosen: Ints, radius: int) -> tuple[Order, Ints]:
-    """Return an order for the squares around some of an order's points, and which of the squares' pixels lie on the file.
-
-    Parameters
-    ----------
-    order : Order
-    chosen : ndarray of int64, shape (n,)
-        Which of the order's points.
-    radius : int
-        Pixels.
-    """
-    dr, dc = square(radius)
-    place = order.place
-    rows = place.y[chosen].astype(np.int64)[:, None] + dr
-    cols = place.x[chosen].astype(np.int64)[:, None] + dc
-    same = place.same
-    on = (rows >= 0) & (cols >= 0) & (rows < same.height) & (cols < same.width)
-    inside = np.flatnonzero(on)
-    spots = cut_spots(same, rows.ravel()[inside], cols.ravel()[inside])
-    near = Order(order.band, order.item, order.k, order.raw, order.points[chosen], spots, place)
-    return near, inside
-
-
-def nearest_valid(
-    order: Order, chosen: Ints, windows: Floats, radius: int
-) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Find the valid pixel nearest to each point: in the first ring of pixels that holds one, the one whose edge is nearest in the file's
-    units (PostGIS' ST_NearestValue); ties go to the ring's top row, then bottom row, left and right column.
-
-    Parameters
-    ----------
-    order : Order
-    chosen : ndarray of int64, shape (n,)
-        Which of the order's points.
-    windows : ndarray of float64, shape (n, (2 * radius + 1)²)
-        Squares around them, NaN outside of the file.
-    radius : int
-
-    Returns
-    -------
-    (ndarray of bool, ndarray of float64), shape (n,)
-        Whether there is one, and its value.
-    """
-    dr, dc = square(radius)
-    ring = np.maximum(abs(dr), abs(dc))
-    # Within a ring: top row, bottom row, left column, right column.
-    side = np.select([dr == -ring, dr == ring, dc == -ring], [0, 1, 2], 3)
-    scan = np.lexsort((dc, dr, side, ring))[1:]
-    valid = ~is_nodata(windows[:, scan], order.nodata)
-    rings = np.where(valid, ring[scan], radius + 1)
-    first = rings.min(axis=1)
-    candidate = valid & (rings == first[:, None])
-    place = order.place
-    v, u = (p[chosen] - np.floor(p[chosen]) for p in (place.y, place.x))
-    a, b, _, d, e, _ = place.same.affine
-    dy = np.maximum(np.maximum(dr[scan] - v[:, None], v[:, None] - dr[scan] - 1), 0.0)
-    dx = np.maximum(np.maximum(dc[scan] - u[:, None], u[:, None] - dc[scan] - 1), 0.0)
-    distance = (dx * np.hypot(a, d)) ** 2 + (dy * np.hypot(b, e)) ** 2
-    best = np.argmin(np.where(candidate, distance, np.inf), axis=1)
-    return first <= radius, windows[np.arange(len(windows)), scan[best]]
-
-
-def is_nodata(values: Floats, nodata: Number) -> npt.NDArray[np.bool_]:
-    """Which values mean nothing: NaN, and nodata."""
-    nothing = np.isnan(values)
-    return nothing if nodata is None else nothing | (values == float(nodata))
-
-
 # --- the whole -----------------------------------------------------------------------------------
 def sample_points(
     table: pa.Table,
@@ -245,8 +185,11 @@ def sample_points(
     _check_columns(points, made)
     items = items_by_id(table, request)
     raws = [(asked, raw_sources(items, band, request)) for asked, band in request.bands]
+    inners = [
+        inner_masks(items, band, raw, request) for (_, band), (_, raw) in zip(request.bands, raws)
+    ]
     _check_types(raws)
-    orders = plan_points(raws, points, latest=latest)
+    orders = plan_points(raws, points, latest=latest, inners=inners)
     values = read_orders(orders, [len(o.points) for o in orders], request.storage)
     windows: list[Any] = [None] * len(orders)
     if max_distance:
@@ -325,18 +268,18 @@ def _apply(
         values[number] = _meant(order, values[number], meant)
         if windows[number] is not None:
             chosen, squares = windows[number]
-            off = np.isnan(squares)
-            # What lies off the file is NaN already, and no integer.
-            whole = np.where(off, 0.0, squares)
-            windows[number] = chosen, np.where(off, np.nan, _meant(order, whole, meant))
+            windows[number] = chosen, _meant(order, squares, meant)
 
 
 def _meant(order: Order, stored: Floats, meant: Meaning) -> Floats:
     raw, k = order.raw, order.k
     kind = raw.layouts[int(raw.layout_ids[k])].dtype
     scale, add = float(raw.scales[k]), float(raw.adds[k])
+    # What lies off the file, or is masked by it, is NaN already, and no integer.
+    off = np.isnan(stored)
     # From the file's own type, so that it is to the last bit what a cube holds.
-    return meant.apply(stored.astype(kind), order.nodata, scale, add).astype(np.float64)
+    found = meant.apply(np.where(off, 0.0, stored).astype(kind), order.nodata, scale, add)
+    return np.where(off, np.nan, found.astype(np.float64))
 
 
 def _window_column(windows: Sequence[Any], values: Sequence[Floats]) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,8 @@ class Order:
     spots : tuple of Spots
         The same for every source on one grid.
     place : Place
+    inner : (RawSources, int), optional
+        The masks in the files of the band, and which of them is this source's.
     """
 
     band: str
@@ -72,6 +74,7 @@ class Order:
     points: Ints
     spots: tuple[Spots, ...]
     place: Place
+    inner: tuple[RawSources, int] | None = None
 
     @property
     def nodata(self) -> Number:
@@ -154,8 +157,27 @@ def cut_spots(
     return tuple(out)
 
 
+def mask_order(order: Order) -> Order | None:
+    """The same pixels of the mask in the file, which may be tiled in another way; None where there is none."""
+    if order.inner is None:
+        return None
+    raw, k = order.inner
+    th, tw = order.place.same.layout.height, order.place.same.layout.width
+    spots = order.spots
+    rows = np.concatenate([s.row * th + s.rows[0] + s.at[0] for s in spots])
+    cols = np.concatenate([s.col * tw + s.cols[0] + s.at[1] for s in spots])
+    same = replace(order.place.same, layout=raw.layouts[int(raw.layout_ids[k])])
+    cut = cut_spots(same, rows, cols, np.concatenate([s.into for s in spots]))
+    place = replace(order.place, same=same)
+    return Order(order.band, order.item, k, raw, order.points, cut, place)
+
+
 def plan_points(
-    raws: Sequence[tuple[str, RawSources]], points: Points, *, latest: bool
+    raws: Sequence[tuple[str, RawSources]],
+    points: Points,
+    *,
+    latest: bool,
+    inners: Sequence[RawSources | None] = (),
 ) -> list[Order]:
     """Say which pixels of which sources the points want, by item and band; a point is on an item when it lies on the file's grid.
 
@@ -166,11 +188,15 @@ def plan_points(
     points : Points
     latest : bool
         Only the last item that each point lies on, band by band.
+    inners : sequence of RawSources or None
+        The masks in the files of each band, as `inner_masks` finds them.
     """
     numbers = np.arange(len(points), dtype=np.int64)
     moved: dict[str, tuple[Floats, Floats]] = {}
     orders: list[tuple[int, int, Order]] = []
     for position, (band, raw) in enumerate(raws):
+        inner = inners[position] if inners else None
+        masks = {} if inner is None else {int(s): (inner, k) for k, s in enumerate(inner.steps)}
         places = []
         for same in by_grid(raw):
             if same.crs not in moved:
@@ -184,7 +210,7 @@ def plan_points(
             spots = cut_spots(same, place.y.astype(np.int64), place.x.astype(np.int64))
             for k in members.tolist():
                 item = int(raw.steps[k])
-                order = Order(band, item, k, raw, place.points, spots, place)
+                order = Order(band, item, k, raw, place.points, spots, place, masks.get(item))
                 orders.append((item, position, order))
     return [order for _, _, order in sorted(orders, key=lambda o: o[:2])]
 
