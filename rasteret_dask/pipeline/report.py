@@ -22,6 +22,7 @@ from rasteret_dask.pipeline.markup import escape as _e
 from rasteret_dask.pipeline.reading import explain, open_collection
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.runs import record as runs
+from rasteret_dask.runs.alive import BROKEN, standing
 from rasteret_dask.write.preview import write_png
 from rasteret_dask.write.target import resolve, scratch_file
 
@@ -70,9 +71,10 @@ def page(url: str) -> str:
     if "pipeline" not in said:
         raise PipelineError(f"{url} is the record of a cube; a page is made of a pipeline's run")
     name = str(said["pipeline"].get("name", "pipeline"))
+    state, note = standing(said)
     parts = [
         f"<h1>{_e(name)}</h1>",
-        f"<p class='said {_e(said['state'])}'><b>{_e(said['state'])}</b> {_e(said.get('error', ''))}</p>",
+        f"<p class='said {'interrupted' if state == BROKEN else _e(state)}'><b>{_e(state)}</b> {_e(note)}</p>",
         rows([(key, said[key]) for key in ("started", "ended", "digest") if key in said]),
         *(_work(found) if found.begun else ()),
         "<h2>Pipeline</h2>",

@@ -31,6 +31,7 @@ from rasteret_dask.pipeline.reading import explain as read_cost
 from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
 from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs import record as runs
+from rasteret_dask.runs.alive import standing
 from rasteret_dask.runs.record import Record
 
 # A result of at most so many bytes is held in memory while its outputs are written.
@@ -92,6 +93,8 @@ def run(
         listener.stage("collection")
         before = runs.load(record_url(pipeline))
         known = before if resume and before is not None and before.begun else None
+        if known is not None and not known.finished:
+            listener.stage("goes on with a run that is {}: {}".format(*standing(known.document)))
         try:
             collection, headers = _collection(pipeline, vectors, known)
             noted, finished = _record(pipeline, collection, vectors, known)

@@ -26,6 +26,7 @@ from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.markup import document, escape, figure
 from rasteret_dask.pipeline.run import record_url
 from rasteret_dask.runs import record as runs
+from rasteret_dask.runs.alive import standing
 from rasteret_dask.write.target import put_bytes, resolve
 
 UNBEGUN = "unbegun"
@@ -55,7 +56,7 @@ class _Told:
 
     @property
     def state(self) -> str:
-        return str(self.said.get("state", UNBEGUN))
+        return standing(self.said)[0] if self.said else UNBEGUN
 
     @property
     def pictures(self) -> list[str]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import platform
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from rasteret_dask.errors import (
     SchemaVersionError,
 )
 from rasteret_dask.model import Ledger
+from rasteret_dask.runs.alive import RUNNING, Pulse, sign
 from rasteret_dask.write.target import put_bytes, resolve
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Record:
 
     url: str
     document: dict[str, Any] = field(default_factory=dict)
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def finished(self) -> bool:
@@ -84,9 +87,10 @@ class Record:
 
     def save(self, **changes: Any) -> None:
         """Change some keys, and write it."""
-        self.document |= changes
-        text = json.dumps(self.document, indent=1, sort_keys=True, default=str)
-        put_bytes(text.encode(), self.url)
+        with self._writing:  # signs of life come from a thread of their own
+            self.document |= changes
+            text = json.dumps(self.document, indent=1, sort_keys=True, default=str)
+            put_bytes(text.encode(), self.url)
 
 
 def begin(
@@ -111,8 +115,9 @@ def begin(
         format=FORMAT,
         version=VERSION,
         kind=kind,
-        state="running" if kind == PIPELINE else "open",
+        state=RUNNING if kind == PIPELINE else "open",
         started=now(),
+        **({"alive": sign()} if kind == PIPELINE else {}),
         versions=_versions(),
         collection={
             "name": collection.name,
@@ -149,10 +154,10 @@ def end(record: Record, state: str, **more: Any) -> None:
     record.save(state=state, ended=now(), **more)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
-    """A block that writes down how it ended, whatever it ended with; `done` is for the caller to
-    say.
+    """A block that gives signs of life, and writes down how it ended, whatever it ended with; `done`
+    is for the caller to say.
 
     Parameters
     ----------
@@ -160,9 +165,13 @@ class Ending:
     """
 
     record: Record
+    _pulse: Pulse = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._pulse = Pulse(lambda sign: self.record.save(alive=sign))
 
     def __enter__(self) -> None:
-        return None
+        self._pulse.start()
 
     def __exit__(
         self,
@@ -170,6 +179,7 @@ class Ending:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._pulse.stop()
         if error is None:
             return
         try:

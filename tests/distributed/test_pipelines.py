@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +23,9 @@ from rasterio.features import geometry_mask
 
 from rasteret_dask import resources
 from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline.report import page
 from rasteret_dask.pipeline.run import run
+from rasteret_dask.runs.alive import standing
 from rasteret_dask.testing.catalog import write_demo_catalog
 
 DATES = ("2023-07-03", "2023-07-08", "2023-07-13")
@@ -92,7 +95,11 @@ def test_a_run_that_was_broken_off_goes_on(sets, tmp_path, sign):
     _, stderr = process.communicate()
     record = json.loads(Path(f"{store}.run.json").read_text())
     if sign == signal.SIGKILL:
-        assert record["state"] == "running"
+        assert record["state"] == "running"  # nobody was left to write an end, so it is looked at
+        state, note = standing(record)
+        assert state == "broken off"
+        assert f"process {process.pid} of {socket.gethostname()} is gone" in note
+        assert note in page(f"{store}.run.json")
     else:
         assert process.returncode == 75
         assert "--resume" in stderr
@@ -102,6 +109,8 @@ def test_a_run_that_was_broken_off_goes_on(sets, tmp_path, sign):
     with pytest.raises(FileNotFoundError):
         xr.open_zarr(store)
     again = subprocess.run([*command, "--resume"], **options, capture_output=True, check=True)
+    if sign == signal.SIGKILL:
+        assert "goes on with a run that is broken off" in again.stderr
     account = json.loads(again.stdout)
     assert account["regions"] > there
     assert account["computed"] == account["regions"] - there
