@@ -229,7 +229,13 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         return self.subset(split=split, split_column=column)
 
     def head(self, n: int = 5) -> Collection:
-        """The first `n` items in the order (datetime, id)."""
+        """The first `n` items in the order (datetime, id).
+
+        Raises
+        ------
+        ArgumentError
+            `n` is negative.
+        """
         if n < 0:
             raise ArgumentError(f"head({n}): a number of items is not negative")
         return replace(self, view=in_memory(self.view.head(n)), commit=None)

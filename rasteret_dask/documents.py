@@ -94,7 +94,13 @@ def read(source: Path) -> dict[str, Any]:
 
 
 def parse(text: str, *, name: str = "the document") -> dict[str, Any]:
-    """As `read`, from text; `name` is used in errors."""
+    """As `read`, from text; `name` is used in errors.
+
+    Raises
+    ------
+    ConfigError
+        The text is no YAML, or no mapping.
+    """
     data = _load(text, name)
     if not isinstance(data, dict):
         raise ConfigError(f"{name} holds {_kind(data)}; a mapping of keys was expected")
@@ -116,7 +122,13 @@ def _load(text: str, name: str) -> Any:
 # --- --set ---------------------------------------------------------------------------------------
 def split_path(text: str) -> tuple[Step, ...]:
     """``cube.bands[1]`` or ``cube.bands.1`` → ``("cube", "bands", 1)``; quotes keep dots within a
-    key."""
+    key.
+
+    Raises
+    ------
+    ConfigError
+        The text is no path of keys.
+    """
     steps: list[Step] = []
     position = 0
     while position < len(text):
@@ -151,6 +163,11 @@ def assign(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
 
     Values are YAML (``[1, 2]``, ``true``, ``null``); lists are indexed, and one past the end
     appends.
+
+    Raises
+    ------
+    ConfigError
+        An assignment has no ``=``, or its path leads nowhere.
     """
     result: dict[str, Any] = _copy(data)
     for assignment in assignments:
@@ -234,7 +251,13 @@ def _walk(node: Any, steps: tuple[Step, ...], variables: Mapping[str, str]) -> A
 
 # --- typed values --------------------------------------------------------------------------------
 def validate(model: type[M], data: Mapping[str, Any]) -> M:
-    """Make `model` from `data`; the first thing wrong becomes the error, the others its hint."""
+    """Make `model` from `data`; the first thing wrong becomes the error, the others its hint.
+
+    Raises
+    ------
+    ConfigError
+        The data does not fit the model; the path of the key is said.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:

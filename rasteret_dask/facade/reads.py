@@ -196,10 +196,20 @@ class Reads:
     ) -> Explanation:
         """Say what ``get_xarray`` with the same arguments would fetch, before anything is fetched.
 
+        Parameters
+        ----------
+        geometries, bands, bbox, geometry_crs, **options
+            As in :meth:`get_xarray`.
+
         Returns
         -------
         Explanation
             Requests and bytes exactly (retries apart), tiles, tasks, memory; seconds and money on demand.
+
+        Raises
+        ------
+        RasteretError
+            As from :meth:`get_xarray`.
         """
         table, request = prepare_cube(self, geometries, bands, bbox, geometry_crs, options)
         return explain_plans(plan_cube(table, request).bands)
@@ -232,7 +242,16 @@ def prepare_cube(
     geometry_crs: Any,
     options: Mapping[str, Any],
 ) -> tuple[pa.Table, CubeRequest]:
-    """Return the rows and the request of a cube; options that ``get_xarray`` does not name are filters."""
+    """Return the rows and the request of a cube; options that ``get_xarray`` does not name are filters.
+
+    Parameters
+    ----------
+    collection : Collection
+    geometries, bands, bbox, geometry_crs
+        As in ``get_xarray``.
+    options : mapping
+        By name; see `CUBE_OPTIONS`.
+    """
     known = {name: value for name, value in options.items() if name in CUBE_OPTIONS}
     filters = {name: value for name, value in options.items() if name not in CUBE_OPTIONS}
     column = known.pop("geometry_column", None)

@@ -34,6 +34,11 @@ class Tables:
         ----------
         keep : {"latest"}
             The highest processing baseline, then the latest time of generation, then the highest id.
+
+        Raises
+        ------
+        ArgumentError
+            `keep` is another word.
         """
         if keep != "latest":
             raise ArgumentError(f"keep={keep!r} is unknown; there is 'latest'")

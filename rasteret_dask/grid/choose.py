@@ -274,7 +274,13 @@ def _extent(sources: Sequence[SourceGrid], crs: str, request: GridRequest) -> Bo
 
 
 def parse_resolution(resolution: float | tuple[float, float] | None) -> tuple[float, float] | None:
-    """Understand one number for both axes, or ``(x, y)``; signs are dropped, as y's often comes negative."""
+    """Understand one number for both axes, or ``(x, y)``; signs are dropped, as y's often comes negative.
+
+    Raises
+    ------
+    ArgumentError
+        It is neither.
+    """
     if resolution is None:
         return None
     pair = resolution if isinstance(resolution, (tuple, list)) else (resolution, resolution)

@@ -149,7 +149,16 @@ def period(crs: str) -> float | None:
 
 
 def turns(left: float, right: float, low: float, high: float, crs: str) -> tuple[float, ...]:
-    """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns where there are any."""
+    """Return by how much x must be shifted for ``[left, right]`` to meet ``[low, high]``: whole turns where there are any.
+
+    Parameters
+    ----------
+    left, right : float
+        What is shifted, in units of the CRS.
+    low, high : float
+        What it is to meet.
+    crs : str
+    """
     whole = period(crs)
     if whole is None:
         return (0.0,)

@@ -136,6 +136,17 @@ def sentinel2_offset(
 
     The date never decides: old acquisitions are reprocessed.
 
+    Parameters
+    ----------
+    collection : str, optional
+        The item's, in the words of who published it.
+    offset_applied : bool, optional
+        ``earthsearch:boa_offset_applied``.
+    baseline : str, optional
+        ``s2:processing_baseline``, as ``"05.09"``.
+    declared_scale, declared_add : float, optional
+        Of ``raster:bands``, in reflectance.
+
     Raises
     ------
     ArgumentError

@@ -83,7 +83,17 @@ def nearest_index(coordinate: Floats, flipped: bool = False) -> Ints:
 
 
 def axis_indices(start: int, stop: int, scale: float, shift: float) -> Ints:
-    """Return the source index of each output index in ``[start, stop)`` along one axis."""
+    """Return the source index of each output index in ``[start, stop)`` along one axis.
+
+    Parameters
+    ----------
+    start, stop : int
+        Output pixels.
+    scale : float
+        Source pixels to an output pixel.
+    shift : float
+        Source coordinate of the output's origin, in source pixels.
+    """
     return nearest_index(
         scale * (np.arange(start, stop, dtype=np.float64) + 0.5) + shift, scale < 0
     )
@@ -258,6 +268,11 @@ def choose_step(crs_map: CrsMap, window: Window) -> int:
     The error is measured in up to 16 × 16 cells, at their middles and at the middles of their edges. The middles alone would not do:
     between two conformal CRSs (UTM and Mercator) coordinates are harmonic, and the errors along rows and columns cancel there. The choice
     is made once for a cube, never for a chunk.
+
+    Raises
+    ------
+    GridError
+        The window is empty.
     """
     r0, r1, c0, c1 = window
     if r1 <= r0 or c1 <= c0:

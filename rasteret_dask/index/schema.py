@@ -216,6 +216,11 @@ def make_schema(bands: Iterable[str], document: Mapping[str, Any] | None = None)
     document : mapping, optional
         Further entries of our JSON document (name, bands, dataset …); must be the same for the same
         input. Its ``columns`` are those that the collection has beside ours.
+
+    Raises
+    ------
+    ArgumentError
+        There are no bands.
     """
     names = list(bands)
     if not names:
@@ -267,6 +272,17 @@ def band_infos(document: Mapping[str, Any]) -> tuple[BandInfo, ...]:
 
 def check_version(found: Any, known: int, what: str, url: str | None = None) -> None:
     """Refuse a version that is newer than ours.
+
+    Parameters
+    ----------
+    found
+        What the document says.
+    known : int
+        The newest that is understood.
+    what : str
+        Of which the version is, for the error.
+    url : str, optional
+        Where it lies.
 
     Raises
     ------

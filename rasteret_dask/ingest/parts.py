@@ -100,6 +100,15 @@ def write_part(place: Place, key: str, table: pa.Table, told: Mapping[str, Any])
     """Write rows as the part of a slice; one that is there already must be the same, as its name
     says.
 
+    Parameters
+    ----------
+    place : Place
+    key : str
+        Of the slice; the part's name is made of it.
+    table : pyarrow.Table
+    told : mapping
+        What the part says of itself besides, as JSON.
+
     Raises
     ------
     CollectionError

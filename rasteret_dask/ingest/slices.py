@@ -230,6 +230,16 @@ def index_records(
 ) -> Outcome:
     """Fetch the headers of records and write them as the part of a slice.
 
+    Parameters
+    ----------
+    key : str
+        Of the slice.
+    records : sequence of Record
+    recipe : Recipe
+        How headers are read, and where parts go.
+    warnings : sequence of str
+        On the search that found the records.
+
     Raises
     ------
     CollectionError

@@ -80,6 +80,16 @@ def append_found(
     A large search is cut into cells that workers search, each by itself; one that finds nothing new
     writes nothing.
 
+    Parameters
+    ----------
+    place : Place
+        Of the collection.
+    bands : sequence of BandInfo
+        Those that the collection was built of.
+    storage : StorageOptions
+    first_read : int
+        Bytes of a header's first request.
+
     Returns
     -------
     Commit, BuildReport
@@ -138,6 +148,18 @@ def append_items(
     first_read: int = FIRST_READ,
 ) -> tuple[Commit, BuildReport]:
     """Index the items that the newest snapshot lacks, and commit them beside what is there.
+
+    Parameters
+    ----------
+    place : Place
+        Of the collection.
+    items : iterable of mapping
+        STAC items.
+    bands : sequence of BandInfo
+        Those that the collection was built of.
+    storage : StorageOptions
+    first_read : int
+        Bytes of a header's first request.
 
     Returns
     -------

@@ -106,6 +106,25 @@ def make_source(
 ) -> Source:
     """Choose rows and check that they fit together.
 
+    Parameters
+    ----------
+    collection : Collection
+    bands : sequence of str, optional
+    areas : Areas, optional
+        Where chips are drawn from.
+    one_area : bool
+        Whether those are one area in several pieces.
+    crs, resolution : optional
+        Of the chips.
+    allow_resample : bool
+        Whether bands may be brought to one resolution.
+    series : bool
+        Whether a chip has a time axis.
+    label : str, optional
+        The column of labels.
+    options : mapping
+        The rest, as ``get_xarray`` takes it.
+
     Raises
     ------
     ArgumentError

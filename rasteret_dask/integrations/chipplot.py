@@ -34,6 +34,11 @@ def draw(
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ArgumentError
+        matplotlib is not installed.
     """
     try:
         from matplotlib import pyplot

@@ -72,6 +72,11 @@ class RasteretAccessor:
         Returns
         -------
         ndarray of uint8, shape (rows, columns, 3)
+
+        Raises
+        ------
+        ArgumentError
+            `rgb` does not name three bands.
         """
         bands = list(rgb) if rgb is not None else [str(next(iter(self._dataset.data_vars)))] * 3
         if len(bands) != 3:

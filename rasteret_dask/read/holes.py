@@ -28,6 +28,11 @@ def note_failures(
     jobs : sequence of Job
         Their pixels and holes are changed in place.
     failures : sequence of (TileUse, RasteretError)
+
+    Raises
+    ------
+    RasteretError
+        A tile failed that the read cannot do without: one of neither pixels nor a mask.
     """
     assert plan.ledger is not None
     by_array = {id(job.pixels): (job, job.holes) for job in jobs}

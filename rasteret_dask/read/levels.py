@@ -20,6 +20,22 @@ def at_levels(
     """Return a band's sources at the level that the output grid asks for, and which levels those are.
 
     Class bands are read from overviews only where those were made by nearest or mode, or where the caller names the level.
+
+    Parameters
+    ----------
+    items : Items
+    band : str
+        Canonical name.
+    full : RawSources
+        At full resolution.
+    grid : Grid
+        Of the output.
+    request : CubeRequest
+
+    Raises
+    ------
+    GridError
+        A level was named that some file does not have.
     """
     wanted = request.overviews
     if wanted == "off" or wanted == 0 or not len(full):

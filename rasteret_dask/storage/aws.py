@@ -12,7 +12,13 @@ from rasteret_dask.model import StorageOptions
 
 
 def flags(options: StorageOptions) -> tuple[str | None, bool, bool]:
-    """Return profile, unsigned, requester pays."""
+    """Return profile, unsigned, requester pays.
+
+    Raises
+    ------
+    ArgumentError
+        An option is unknown, or two exclude each other.
+    """
     given = dict(options.auth_options) if options.auth == "aws" else {}
     known = ("profile", "unsigned", "requester_pays")
     if unknown := set(given) - set(known):

@@ -173,7 +173,13 @@ class PlanetaryComputer:
         return f"{account}/{parts.path.lstrip('/').partition('/')[0]}"
 
     async def mint(self, url: str, scope: str) -> Grant:
-        """Ask the endpoint for the container's token."""
+        """Ask the endpoint for the container's token.
+
+        Raises
+        ------
+        AccessError
+            The endpoint gives none.
+        """
         key = os.environ.get("PC_SDK_SUBSCRIPTION_KEY")
         headers = {"Ocp-Apim-Subscription-Key": key} if key else {}
         answer = await _ask(f"{self.endpoint.rstrip('/')}/{scope}", self.storage, headers)
@@ -197,7 +203,13 @@ class Earthdata:
         return "earthdata" if _matches(url, self.hosts) else None
 
     async def mint(self, url: str, scope: str) -> Grant:
-        """Take the environment's token, or ask for one in the name of netrc's user."""
+        """Take the environment's token, or ask for one in the name of netrc's user.
+
+        Raises
+        ------
+        AccessError
+            The login gives none, or it would be asked over plain http.
+        """
         token = os.environ.get("EARTHDATA_TOKEN")
         if token:
             return _bearer(token, url)

@@ -61,7 +61,18 @@ async def read_range(
 async def read_remote(
     url: str, location: Location, start: int, stop: int, options: StorageOptions, limits: Limiter
 ) -> RangeResponse:
-    """Read bytes ``[start, stop)`` of a remote file, with retries, within limits."""
+    """Read bytes ``[start, stop)`` of a remote file, with retries, within limits.
+
+    Parameters
+    ----------
+    url : str
+        As it was given, for errors.
+    location : Location
+    start, stop : int
+    options : StorageOptions
+    limits : Limiter
+        Of this process.
+    """
     read = reader_of(url, location, options, start, stop)
     renew = read.renew if isinstance(read, HttpRead) and read.keeper is not None else None
     gate = limits.host(location.host)
@@ -69,7 +80,13 @@ async def read_remote(
 
 
 def read_local(path: str, start: int, stop: int) -> RangeResponse:
-    """Read bytes ``[start, stop)`` of a local file."""
+    """Read bytes ``[start, stop)`` of a local file.
+
+    Raises
+    ------
+    RasteretError
+        As `classify` has it.
+    """
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError as error:

@@ -136,6 +136,11 @@ def write_demo_catalog(
     -------
     Path
         ``catalog.json``. The same arguments give the same bytes.
+
+    Raises
+    ------
+    ArgumentError
+        `size` is odd, or too small.
     """
     if size % 2 or size < 32:
         raise ArgumentError(f"size is {size}; it must be even and at least 32")

@@ -86,6 +86,11 @@ def make_cog(
     -------
     Path
         The file.
+
+    Raises
+    ------
+    ArgumentError
+        `array` is no image, or the driver another one.
     """
     pixels = array[np.newaxis] if array.ndim == 2 else array
     if pixels.ndim != 3:

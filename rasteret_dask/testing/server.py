@@ -221,14 +221,26 @@ class RangeServer:
     # --- addresses -------------------------------------------------------------------------------
     @property
     def url(self) -> str:
-        """The root, without a slash at its end."""
+        """The root, without a slash at its end.
+
+        Raises
+        ------
+        ServerError
+            The server is not running.
+        """
         if self._process is None:
             raise ServerError("the server is not running")
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
-        """Of the serving process."""
+        """Of the serving process.
+
+        Raises
+        ------
+        ServerError
+            The server is not running.
+        """
         if self._process is None:
             raise ServerError("the server is not running")
         return self._process.pid
@@ -250,7 +262,18 @@ class RangeServer:
         faults: Sequence[Fault] | None = None,
         log: bool | None = None,
     ) -> None:
-        """Change what is given; `aliases` are added to those there are, `faults` replace them."""
+        """Change what is given; `aliases` are added to those there are, `faults` replace them.
+
+        Parameters
+        ----------
+        latency, connect_latency : float, optional
+            Seconds before an answer, and before the first answer of a connection.
+        aliases : mapping of str to str, optional
+            Further names of files below the directory.
+        faults : sequence of Fault, optional
+        log : bool, optional
+            Whether each request is kept for `log`.
+        """
         given: dict[str, Any] = {
             "latency": latency,
             "connect_latency": connect_latency,

@@ -128,7 +128,13 @@ class Ifd:
         self.outside.pop(tag, None)
 
     def raw(self, tag: int, segments: Segments) -> tuple[int, int, memoryview] | None:
-        """Return type, count and bytes of a tag; its span must be among ``segments``."""
+        """Return type, count and bytes of a tag; its span must be among ``segments``.
+
+        Raises
+        ------
+        HeaderError
+            The tag lies outside of the file.
+        """
         entry = self.entries.get(tag)
         if entry is None:
             return None
@@ -143,7 +149,13 @@ class Ifd:
         return kind, count, data
 
     def numbers(self, tag: int, segments: Segments) -> tuple[Any, ...]:
-        """Return the values of a short numeric tag; empty when it is absent."""
+        """Return the values of a short numeric tag; empty when it is absent.
+
+        Raises
+        ------
+        HeaderError
+            The tag has another type.
+        """
         found = self.raw(tag, segments)
         if found is None:
             return ()
@@ -153,7 +165,13 @@ class Ifd:
         return struct.unpack(f"{self.form.order}{count}{_CODES[kind]}", data)
 
     def integer(self, tag: int, segments: Segments, default: int) -> int:
-        """Return the first value of an integer tag."""
+        """Return the first value of an integer tag.
+
+        Raises
+        ------
+        HeaderError
+            The tag is not a whole number.
+        """
         entry = self.entries.get(tag)
         if entry is None:
             return default
@@ -169,7 +187,13 @@ class Ifd:
         return int(values[0])
 
     def array(self, tag: int, segments: Segments) -> npt.NDArray[np.uint64] | None:
-        """Return a tag of offsets or counts as ``uint64``; None when it is absent."""
+        """Return a tag of offsets or counts as ``uint64``; None when it is absent.
+
+        Raises
+        ------
+        HeaderError
+            The tag has another type, or holds negative numbers.
+        """
         found = self.raw(tag, segments)
         if found is None:
             return None
