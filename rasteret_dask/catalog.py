@@ -15,7 +15,6 @@ from typing import Any
 
 import platformdirs
 import yaml
-from pydantic import TypeAdapter
 
 from rasteret_dask import documents, resources
 from rasteret_dask.errors import ConfigError, UnknownDatasetError
@@ -165,11 +164,6 @@ def default() -> Catalog:
             raise ConfigError(f"{ENVIRONMENT} names {path}, which is not there")
         return built_in()
     return Catalog({**built_in().descriptors, **read(path).descriptors})
-
-
-def band_from_mapping(name: str, value: Mapping[str, Any]) -> BandInfo:
-    """A band from its plain form."""
-    return _band(name, TypeAdapter(_Band).validate_python(dict(value)))
 
 
 def _band(name: str, band: _Band) -> BandInfo:

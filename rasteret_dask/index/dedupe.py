@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rasteret_dask.index import schema
 
-WRS_PATH, WRS_ROW, SCENE = "landsat:wrs_path", "landsat:wrs_row", "landsat:scene_id"
+WRS_PATH, WRS_ROW = "landsat:wrs_path", "landsat:wrs_row"
 COLUMNS = (
     schema.ID,
     schema.COLLECTION,

@@ -120,11 +120,6 @@ class Reading:
         self._loading.close()
 
 
-def read_block(plan: ReadPlan, index: tuple[Any, ...]) -> Array:
-    """Read a window of a chunk, at once; see :class:`Reading`."""
-    return Reading(plan, index).finish()
-
-
 def cover(
     index: tuple[Any, ...], shape: tuple[int, int, int]
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[Any, ...]]:
