@@ -1,5 +1,5 @@
-"""The facade of a collection: a table to query, and the door to its pixels. Methods are short and
-delegate."""
+"""A collection: a table to query. Methods are short and delegate; those that lead to pixels, to other
+tables and to training are in `facade`."""
 
 from __future__ import annotations
 

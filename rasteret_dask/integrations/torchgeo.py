@@ -20,6 +20,7 @@ from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import crs_text
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.integrations import chipindex
+from rasteret_dask.integrations.chipplot import draw
 from rasteret_dask.integrations.labels import PolygonLabels
 from rasteret_dask.integrations.pairs import Intersection, Union
 from rasteret_dask.integrations.tilecache import TileCache
@@ -290,8 +291,6 @@ class CollectionDataset(GeoDataset):
         -------
         matplotlib.figure.Figure
         """
-        from rasteret_dask.integrations.chipplot import draw
-
         rgb = chipindex.rgb(self._source)
         gaps = [plan.output.fill for plan in self.windows.bands]
         return draw(sample, rgb, gaps, show_titles, suptitle)
