@@ -26,7 +26,7 @@ from rasteret_dask.runs import cube as cubes
 from rasteret_dask.runs import record as runs
 from rasteret_dask.runs import regions
 from rasteret_dask.runs.record import Record
-from rasteret_dask.runs.regions import Repaired
+from rasteret_dask.runs.regions import Repaired, RepairPlan
 
 
 def repair(
@@ -80,9 +80,7 @@ def repair(
     RunInterruptedError
         The cluster was lost: call it again.
     """
-    noted = runs.load(os.fspath(run))
-    if noted is None:
-        raise PipelineError(f"no record of a run at {os.fspath(run)}")
+    noted = _noted(run)
     _check_version(noted)
     listener: Progress = Silence() if progress is None else progress
     where = current_client() if client is None else client
@@ -90,18 +88,74 @@ def repair(
         meter = Meter(where)
         with watch(where, listener):
             if noted.document["kind"] == runs.PIPELINE:
-                if target is not None or compute is not None or arguments:
-                    raise ArgumentError(
-                        "the record of a pipeline says all that is needed; it takes no target, "
-                        "compute or arguments"
-                    )
+                _check_alone(target, compute, arguments)
                 done = pipelines.mend(
                     noted, client=where, progress=listener, allow_custom=allow_custom
                 )
             else:
-                done = _mend_cube(noted, target, compute, collection, arguments)
+                store = _store(target)
+                make = _cube_again(noted, compute, collection, arguments)
+                done = regions.mend(noted, store, make)
         spent = meter.read()
     return replace(done, requests=spent.requests, bytes=spent.bytes, retries=spent.retries)
+
+
+def forecast(
+    run: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None = None,
+    *,
+    compute: Callable[[xr.Dataset], xr.Dataset] | None = None,
+    collection: Collection | None = None,
+    allow_custom: bool = False,
+    **arguments: Any,
+) -> RepairPlan:
+    """Say what `repair` would do and read; nothing is written, and no pixel read.
+
+    Parameters
+    ----------
+    run, target, compute, collection, allow_custom, **arguments
+        As in `repair`.
+
+    Returns
+    -------
+    RepairPlan
+        Holes, regions, requests and bytes.
+
+    Raises
+    ------
+    PipelineError, ArgumentError
+        As `repair` raises them.
+    """
+    noted = _noted(run)
+    if noted.document["kind"] == runs.PIPELINE:
+        _check_alone(target, compute, arguments)
+        return pipelines.forecast(noted, allow_custom=allow_custom)
+    store = _store(target)
+    make = _cube_again(noted, compute, collection, arguments)
+    return regions.forecast(noted, store, make)
+
+
+def _noted(run: str | os.PathLike[str]) -> Record:
+    noted = runs.load(os.fspath(run))
+    if noted is None:
+        raise PipelineError(f"no record of a run at {os.fspath(run)}")
+    return noted
+
+
+def _check_alone(target: Any, compute: Any, arguments: Any) -> None:
+    if target is not None or compute is not None or arguments:
+        raise ArgumentError(
+            "the record of a pipeline says all that is needed; it takes no target, compute or "
+            "arguments"
+        )
+
+
+def _store(target: str | os.PathLike[str] | None) -> str:
+    if target is None:
+        raise ArgumentError(
+            "target= names the store: a cube's record does not know where it was written"
+        )
+    return os.fspath(target)
 
 
 def _check_version(noted: Record) -> None:
@@ -116,17 +170,13 @@ def _check_version(noted: Record) -> None:
         )
 
 
-def _mend_cube(
+def _cube_again(
     noted: Record,
-    target: str | os.PathLike[str] | None,
     compute: Callable[[xr.Dataset], xr.Dataset] | None,
     collection: Collection | None,
     more: dict[str, Any],
-) -> Repaired:
-    if target is None:
-        raise ArgumentError(
-            "target= names the store: a cube's record does not know where it was written"
-        )
+) -> regions.Make:
+    """How the cube of a record is opened again, and what was made of it."""
     whole = _pinned(noted, collection)
     arguments = cubes.arguments_of(noted, more)
     # A cube that was computed at once was written from memory, in chunks of its own.
@@ -137,7 +187,7 @@ def _mend_cube(
             cube = whole.get_xarray(**arguments, on_error="record", ledger=ledger)
         return cube, cube if compute is None else compute(cube)
 
-    return regions.mend(noted, os.fspath(target), make)
+    return make
 
 
 def _pinned(noted: Record, given: Collection | None) -> Collection:

@@ -15,11 +15,13 @@ from distributed import Client
 from rasteret_dask import api, repairs, resources
 from rasteret_dask.cli import catalogs, clusters
 from rasteret_dask.cli import demo as demo_run
-from rasteret_dask.cli.catalogs import facts
+from rasteret_dask.cli.catalogs import Workspace, facts
 from rasteret_dask.cli.console import (
     Custom,
     Debug,
+    DryRun,
     Json,
+    Known,
     Sets,
     completed,
     known_datasets,
@@ -34,9 +36,8 @@ from rasteret_dask.cli.console import (
 from rasteret_dask.cluster import profiles
 from rasteret_dask.documents import validate as validated
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.pipeline import config, foreach, unitpage
+from rasteret_dask.pipeline import config, foreach, forecast, unitpage
 from rasteret_dask.pipeline.check import check
-from rasteret_dask.pipeline.forecast import forecast
 from rasteret_dask.pipeline.inputs import build as build_collection
 from rasteret_dask.pipeline.inputs import read_vector
 from rasteret_dask.pipeline.progress import progress_shown
@@ -54,6 +55,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # they print local variables, and those may be secrets
 )
+app.command("info")(catalogs.collections_info)
 app.add_typer(catalogs.datasets, name="datasets")
 app.add_typer(catalogs.collections, name="collections")
 app.add_typer(clusters.cluster, name="cluster")
@@ -114,7 +116,7 @@ def run(
     resume: Annotated[
         bool, typer.Option(help="Go on with the same run that was broken off.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what it would do and cost.")] = False,
+    dry_run: DryRun = False,
     allow_custom: Custom = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -192,6 +194,7 @@ def repair(
     target: Annotated[
         str | None, typer.Option(help="The Zarr store that a cube was written to.")
     ] = None,
+    dry_run: DryRun = False,
     cluster: Cluster = None,
     allow_custom: Custom = False,
     as_json: Json = False,
@@ -199,6 +202,13 @@ def repair(
 ) -> None:
     """Read again what a run could not read, and mend its store where that was missing."""
     with reported(debug):
+        if dry_run:
+            plans = [
+                repairs.forecast(one, target, allow_custom=allow_custom).as_dict() for one in record
+            ]
+            for plan in [{"repairs": plans}] if as_json and len(plans) > 1 else plans:
+                show_plan(plan, as_json=as_json)
+            return
         with _computing(cluster) as client, progress_shown() as progress:
             options: dict[str, Any] = {"client": client, "progress": progress}
             done = [
@@ -282,9 +292,9 @@ def build(
     band: Annotated[
         list[str] | None, typer.Option(metavar="NAME=ASSET", help="Which asset holds a band.")
     ] = None,
-    workspace_dir: Annotated[str | None, typer.Option(help="Where collections live.")] = None,
+    workspace_dir: Workspace = None,
     force: Annotated[bool, typer.Option(help="Replace a collection of that name.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what it would read.")] = False,
+    dry_run: DryRun = False,
     cluster: Cluster = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -306,7 +316,7 @@ def build(
         }
         what = validated(Build, values)
         if dry_run:
-            show_plan(forecast(what), as_json=as_json)
+            show_plan(forecast.of_build(what), as_json=as_json)
             return
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
@@ -324,13 +334,14 @@ def _split(text: str, by: str, count: int, option: str) -> list[str]:
 
 @app.command()
 def append(
-    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    path: Known,
     items: Annotated[
         str | None, typer.Option(help="A file of STAC items; by default its search made again.")
     ] = None,
     refresh: Annotated[
         bool, typer.Option(help="Read headers again where files changed or could not be read.")
     ] = False,
+    dry_run: DryRun = False,
     cluster: Cluster = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -338,6 +349,10 @@ def append(
 ) -> None:
     """Add what is new since a collection was built."""
     with reported(debug):
+        if dry_run:
+            standing = api.load(path, storage=named(storage))
+            show_plan(forecast.of_append(standing, items, refresh=refresh), as_json=as_json)
+            return
         with _computing(cluster), progress_shown() as progress:
             progress.stage("collection")
             before = api.load(path, storage=named(storage))
@@ -350,17 +365,21 @@ def append(
 
 @app.command()
 def export(
-    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    path: Known,
     target: Annotated[str, typer.Argument(help="A folder, or URL of one, that holds nothing yet.")],
     partition_by: Annotated[
         list[str] | None, typer.Option(help="A column that becomes folders, as year.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a collection as plain GeoParquet that every reader opens."""
     with reported(debug):
         collection = api.load(path)
+        if dry_run:
+            show_plan(forecast.of_export(collection, target), as_json=as_json)
+            return
         written = collection.export(target, partition_by=partition_by or ())
         said = {"target": written, "items": len(collection)}
         show_line(written, said, as_json=as_json)
@@ -368,10 +387,11 @@ def export(
 
 @app.command()
 def sample(
-    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
+    path: Known,
     points: Annotated[str, typer.Argument(help="A vector file of points, or GeoParquet.")],
     output: Annotated[str, typer.Argument(help="A Parquet file.")],
     band: Annotated[list[str] | None, typer.Option(help="A band; all by default.")] = None,
+    dry_run: DryRun = False,
     cluster: Cluster = None,
     storage: Storage = None,
     as_json: Json = False,
@@ -380,6 +400,10 @@ def sample(
     """Read the pixels under points, of every item."""
     with reported(debug):
         frame = read_vector(points, "points")
+        if dry_run:
+            plan = forecast.of_samples(api.load(path, storage=named(storage)), frame, band)
+            show_plan({**plan, "output": output}, as_json=as_json)
+            return
         with _computing(cluster), progress_shown() as progress:
             progress.stage("points")
             table = api.load(path, storage=named(storage)).sample_points(frame, band)
@@ -387,14 +411,3 @@ def sample(
             pyarrow.parquet.write_table(table, scratch, compression="zstd")
             put_file(scratch, output)
         show_line(output, {"output": output, "rows": table.num_rows}, as_json=as_json)
-
-
-@app.command()
-def info(
-    path: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Say what a collection holds; no raster is touched."""
-    with reported(debug):
-        show(facts(api.load(path), as_json), as_json=as_json)

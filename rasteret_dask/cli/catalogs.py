@@ -11,7 +11,7 @@ import typer
 from fsspec.core import url_to_fs
 
 from rasteret_dask import api, catalog
-from rasteret_dask.cli.console import Debug, Json, known_datasets, reported, show, show_line
+from rasteret_dask.cli.console import Debug, Json, Known, known_datasets, reported, show, show_line
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError, CollectionError
 
@@ -117,14 +117,10 @@ def _line(collection: Collection) -> str:
 
 
 @collections.command("info")
-def collections_info(
-    name: Annotated[str, typer.Argument(help="A collection: folder, URL or name.")],
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def collections_info(path: Known, as_json: Json = False, debug: Debug = False) -> None:
     """Say what a collection holds; no raster is touched."""
     with reported(debug):
-        show(facts(api.load(name), as_json), as_json=as_json)
+        show(facts(api.load(path), as_json), as_json=as_json)
 
 
 @collections.command("delete")

@@ -21,6 +21,10 @@ from rasteret_dask.runs.regions import Repaired
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Known = Annotated[str, typer.Argument(help="A collection: folder, URL or name.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would do and read, and do nothing.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a key; VALUE is YAML."),
@@ -148,13 +152,20 @@ def _regions(account: RunAccount) -> str:
     return f"{account.computed:,}" + (f", and {there:,} that were there" if there else "")
 
 
+# Of plans, in the order of their keys.
+_COUNTS = (
+    *("points", "rows", "items", "found", "new", "columns", "files", "looked_at", "headers"),
+    *("holes", "regions", "tiles", "requests", "tasks"),
+)
+
+
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what a run would do and cost."""
     if as_json:
         show(plan, as_json=True)
         return
     shown = {key: value for key, value in plan.items() if key != "bands"}
-    for key in ("items", "files", "headers", "requests", "tasks"):
+    for key in _COUNTS:
         if key in shown:
             shown[key] = f"{shown[key]:,}"
     if "bytes" in shown:
@@ -162,10 +173,10 @@ def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
     if "used_share" in shown:
         shown["used_share"] = f"{shown['used_share']:.0%} of the pixels fetched"
         shown |= {key: ", ".join(shown[key]) or "-" for key in ("steps", "variables")}
-    if "files" in plan:  # of a build
-        shown["bands"] = ", ".join(plan["bands"])
-        return show(shown, as_json=False)
     for row in plan.get("bands", ()):
+        if isinstance(row, str):  # of a build
+            shown["bands"] = ", ".join(plan["bands"])
+            break
         cost = f"{row['requests']:,} requests, {human(row['bytes'])}, {row['tasks']:,} tasks"
         shown[f"  {row['band']}"] = cost
     show(shown, as_json=False)

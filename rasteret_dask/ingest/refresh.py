@@ -38,7 +38,7 @@ from rasteret_dask.storage.counters import snapshot
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import RangeResponse, read_range
 
-_GLANCE: Final = 16
+GLANCE: Final = 16
 """Bytes that are asked for: some stores answer no request for none."""
 _TOGETHER: Final = 64
 
@@ -147,7 +147,7 @@ async def _glance(urls: Sequence[str], options: StorageOptions) -> dict[str, _An
     async def one(url: str) -> _Answer:
         async with gate:
             try:
-                return await read_range(url, 0, _GLANCE, options=options)
+                return await read_range(url, 0, GLANCE, options=options)
             except RasteretError as error:
                 return error
 

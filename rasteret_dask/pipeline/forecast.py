@@ -1,19 +1,33 @@
-"""What a build would do, before it does it: the search is made, no header is read."""
+"""What builds, appends, exports and samples would do, before they do it: no header and no pixel is read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import geopandas
+
 from rasteret_dask import catalog
-from rasteret_dask.errors import ArgumentError
+from rasteret_dask.collection import Collection
+from rasteret_dask.errors import ArgumentError, CollectionError
+from rasteret_dask.grid.given import understand_points
+from rasteret_dask.index import schema
+from rasteret_dask.index.place import Place
 from rasteret_dask.ingest.choice import BandChoice
 from rasteret_dask.ingest.headers import FIRST_READ
-from rasteret_dask.ingest.stac import Search, overview, search_api, search_static
+from rasteret_dask.ingest.records import Links, make_record
+from rasteret_dask.ingest.refresh import GLANCE
+from rasteret_dask.ingest.report import BuildReport
+from rasteret_dask.ingest.stac import Search, overview, read_items, search_api, search_static
+from rasteret_dask.ingest.update import newest, search_again
 from rasteret_dask.pipeline.sources import Build
+from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.request import make_request
+from rasteret_dask.read.spotcost import cost_of, orders_of
 
 
-def forecast(what: Build) -> dict[str, Any]:
+def of_build(what: Build) -> dict[str, Any]:
     """Items, files, and the requests and bytes of their headers.
 
     Parameters
@@ -68,3 +82,123 @@ def _file(text: str) -> str:
         return text
     path = Path(text).expanduser().absolute()
     return str(path / "catalog.json" if path.is_dir() else path)
+
+
+# --- of collections that are there ---------------------------------------------------------------
+def of_append(
+    collection: Collection, items: str | None = None, *, refresh: bool = False
+) -> dict[str, Any]:
+    """What `Collection.append` would read: the search is made again, no header is read.
+
+    Parameters
+    ----------
+    collection : Collection
+        A whole one, in a workspace.
+    items : str, optional
+        As `Collection.append` takes them.
+    refresh : bool
+        Whether `Collection.refresh` would follow: it asks every file for a few bytes.
+
+    Returns
+    -------
+    dict
+        ``items`` there now, ``found`` and ``new``; ``requests`` and ``bytes`` as in `of_build`. What
+        of a refresh has changed, and must be read again, nobody knows before.
+
+    Raises
+    ------
+    ArgumentError
+        It is no whole collection in a workspace, or has no search of its own.
+    """
+    if collection.place is None or collection.commit is None:
+        raise ArgumentError(
+            "only a whole collection can be updated", hint="load() it from its workspace"
+        )
+    commit = newest(collection.place)
+    found = search_again(commit) if items is None else list(read_items(items))
+    there = set(collection.to_table([schema.ID]).column(schema.ID).to_pylist())
+    fresh = {item["id"]: item for item in found if item["id"] not in there}
+    bands = schema.band_infos(commit.document)
+    links = Links(
+        commit.arguments.get("prefer"), commit.arguments.get("url_rewrite_patterns") or {}
+    )
+    files = {ref.url for one in fresh.values() for ref in make_record(one, bands, links).assets}
+    looked = BuildReport.from_lasting(commit.report).assets if refresh else 0
+    return {
+        "name": collection.name,
+        "items": len(there),
+        "found": len(found),
+        "new": len(fresh),
+        "files": len(files),
+        **({"looked_at": looked} if refresh else {}),
+        "requests": len(files) + looked,
+        "bytes": len(files) * FIRST_READ + looked * GLANCE,
+    }
+
+
+def of_export(collection: Collection, target: str) -> dict[str, Any]:
+    """What `Collection.export` would write.
+
+    Returns
+    -------
+    dict
+        ``items``, ``columns``, and ``bytes`` of the collection's own parts, which the copy has about.
+
+    Raises
+    ------
+    CollectionError
+        There is something already.
+    """
+    place = Place(target if "://" in target else str(Path(target).expanduser().absolute()))
+    if place.list("") or place.folders():
+        raise CollectionError(
+            "there is something already", url=place.url, hint="choose another path"
+        )
+    parts = () if collection.commit is None else collection.commit.parts
+    return {
+        "name": collection.name,
+        "target": place.url,
+        "items": len(collection),
+        "columns": len(collection.schema.names),
+        **({"bytes": sum(part.size for part in parts)} if parts else {}),
+    }
+
+
+def of_samples(
+    collection: Collection, points: geopandas.GeoDataFrame, bands: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """What `Collection.sample_points` would read.
+
+    Parameters
+    ----------
+    collection : Collection
+    points : GeoDataFrame
+        With a CRS.
+    bands : sequence of str, optional
+        All by default.
+
+    Returns
+    -------
+    dict
+        ``points``, ``items`` that hold one, ``rows`` of the result; ``tiles``, ``requests`` and
+        ``bytes`` as one process reads them: tasks of a cluster merge their own ranges, which makes a
+        few requests more.
+    """
+    names = tuple(collection.resolve_bands(bands))
+    infos = {canonical: collection.band_info(canonical) for _, canonical in names}
+    request = make_request(names, options={"storage": collection.storage}, infos=infos)
+    bounds = points.geometry.to_crs("OGC:CRS84").total_bounds
+    columns = [name for name in COLUMNS if name in collection.schema.names]
+    columns += dict.fromkeys(schema.band_column(band) for _, band in names)
+    rows = collection.subset(bbox=tuple(map(float, bounds))).to_table(columns)
+    orders = orders_of(rows, request, understand_points(points))
+    cost = cost_of(orders)
+    return {
+        "name": collection.name,
+        "points": len(points),
+        "items": len({order.item for order in orders}),
+        "rows": sum(len(order.points) for order in orders),
+        "tiles": cost.tiles,
+        "requests": cost.requests,
+        "bytes": cost.bytes,
+    }

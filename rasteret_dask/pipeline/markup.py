@@ -17,7 +17,8 @@ _STYLE = (
     "white-space:nowrap}pre{background:var(--box);padding:.8rem;overflow:auto}figure{margin:.8rem 0}"
     "figcaption{color:var(--faint);font-size:.85em}h2{margin-top:2rem}"
     "img{min-width:16rem;max-width:100%;max-height:48rem;border:1px solid var(--line)}"
-    ".wide{overflow-x:auto}.wide td{overflow-wrap:break-word}.said{white-space:pre-line}.looks{display:flex;flex-wrap:wrap;gap:1rem}.looks figure{margin:0}"
+    ".wide{overflow-x:auto}.wide td{overflow-wrap:break-word}.said{white-space:pre-line}"
+    ".looks{display:flex;flex-wrap:wrap;gap:1rem}.looks figure{margin:0}"
     ".looks img{min-width:0;width:9rem;height:9rem;object-fit:contain}"
     ".failed,.interrupted{color:var(--bad)}.done{color:var(--good)}.empty,.unbegun{color:var(--faint)}"
 )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, product
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pyarrow as pa
+from dask._task_spec import DataNode, Task, _execute_subgraph
+from dask.array.optimization import optimize
 from dask.core import get_deps
 from dask.highlevelgraph import HighLevelGraph
+from dask.optimization import cull
+
+from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.plan.count import Box as Box3
+from rasteret_dask.read.graph import BlockRead
+from rasteret_dask.read.tasks import cover
 
 Index = tuple[int, ...]
 Box = tuple[tuple[int, int], ...]
@@ -83,3 +91,37 @@ def depending(
         name: frozenset(i for i in np.ndindex(*array.numblocks) if (array.name, *i) in seen)
         for name, array in results.items()
     }
+
+
+def reads_of(
+    results: Mapping[str, da.Array], wanted: Mapping[str, frozenset[Index]]
+) -> Iterator[tuple[ReadPlan, Box3]]:
+    """Reads that some chunks of results are computed from, with the box that is left of each after slices.
+
+    Parameters
+    ----------
+    results : mapping of str to dask.array.Array
+    wanted : mapping of str to frozenset of tuple of int
+    """
+    keys = [(results[name].name, *index) for name, chosen in wanted.items() for index in chosen]
+    if not keys:
+        return
+    merged = HighLevelGraph.merge(*(results[name].dask for name in wanted))
+    # The optimiser culls layers, and may leave whole ones that nothing wanted depends on.
+    needed, _ = cull(dict(optimize(merged, keys)), keys)
+    for task in tasks_of(needed.values()):
+        arguments = task.args if isinstance(task, Task) else ()
+        block, *rest = (a.value if isinstance(a, DataNode) else a for a in arguments[:2] or [None])
+        if isinstance(block, BlockRead):
+            index = rest[0] if rest and isinstance(rest[0], tuple) else (slice(None),) * 3
+            (steps, rows, cols, _) = cover(index, block.shape)
+            yield block.plan, (slice(*steps), slice(*rows), slice(*cols))
+
+
+def tasks_of(values: Iterable[Any]) -> Iterator[Any]:
+    """The tasks of a graph, those that the optimiser has put into one among them."""
+    for value in values:
+        if isinstance(value, Task) and value.func is _execute_subgraph:
+            yield from tasks_of(value.args[0].values())
+        else:
+            yield value

@@ -16,7 +16,8 @@ import xarray as xr
 
 from rasteret_dask.errors import PipelineError
 from rasteret_dask.model import Ledger
-from rasteret_dask.read.concerned import Index, boxes_of, depending, touched
+from rasteret_dask.plan.count import count_reads
+from rasteret_dask.read.concerned import Index, boxes_of, depending, reads_of, touched
 from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs.record import Record, now, placed
 from rasteret_dask.write.patch import Target, beside, open_target, patch
@@ -63,6 +64,72 @@ class Repaired:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """What a repair would do.
+
+    Parameters
+    ----------
+    record, target : str
+        The run's record, and the store.
+    holes : int
+        Rows of the ledger that it would start from.
+    regions : int
+        Regions that have to do with them.
+    requests, bytes : int
+        Of rasters, for all of these regions; what an earlier attempt has put already is not taken off.
+    """
+
+    record: str
+    target: str
+    holes: int = 0
+    regions: int = 0
+    requests: int = 0
+    bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Values for JSON."""
+        return asdict(self)
+
+
+def forecast(record: Record, target: str, make: Make) -> RepairPlan:
+    """What `mend` would do: nothing is written, and no pixel read.
+
+    Parameters
+    ----------
+    record, target, make
+        As in `mend`.
+
+    Raises
+    ------
+    PipelineError, ArgumentError
+        As `mend` raises them.
+    """
+    first, source, _ = _start(record, target)
+    rows = read_ledger(first.url, source)
+    if not len(rows):
+        return RepairPlan(record.url, target)
+    cube, dataset = make(new_run(first.url))
+    found = open_target(target, dataset)
+    wanted = concerned(rows, cube, dataset, found)
+    cost = count_reads(reads_of(found.arrays, wanted))
+    count = len(frozenset().union(*wanted.values()))
+    return RepairPlan(record.url, target, len(rows), count, cost.requests, cost.bytes)
+
+
+def _start(record: Record, target: str) -> tuple[Ledger, str, dict[str, Any]]:
+    """The run's ledger, the ledger run that a repair starts from, and what was noted of the last one."""
+    first = record.ledger
+    if first is None:
+        raise PipelineError(
+            f"the run of {record.url} kept no ledger: it has no holes",
+            hint="on_error='record' and ledger= keep one",
+        )
+    before = record.document.get("repairs", {}).get(placed(target), {})
+    source = before.get("run" if before.get("state") == "done" else "source", first.run)
+    return first, str(source), before
+
+
 def mend(record: Record, target: str, make: Make) -> Repaired:
     """Compute the regions of a store that have holes, and put them in place of those.
 
@@ -85,15 +152,8 @@ def mend(record: Record, target: str, make: Make) -> Repaired:
     ArgumentError
         The store does not hold what the run makes.
     """
-    first = record.ledger
-    if first is None:
-        raise PipelineError(
-            f"the run of {record.url} kept no ledger: it has no holes",
-            hint="on_error='record' and ledger= keep one",
-        )
+    first, source, before = _start(record, target)
     key = placed(target)
-    before = record.document.get("repairs", {}).get(key, {})
-    source = before.get("run" if before.get("state") == "done" else "source", first.run)
     journal = Journal(beside(target))
     rows = read_ledger(first.url, source)
     if not len(rows):
