@@ -112,6 +112,10 @@ class Offset:
     rule: str
 
 
+OTHER_SENSOR = Offset(float("nan"), "")
+"""Of an item that is not Sentinel-2's, in a cube beside some that are: what it declares holds."""
+
+
 def sentinel2_offset(
     *,
     collection: str | None,

@@ -27,6 +27,8 @@ _SORTED_CHUNK = 16 * 2**20
 _PLAIN = (
     "groupby",
     "mosaic",
+    "mosaic_mask",
+    "early_exit",
     "sortby",
     "overviews",
     "missing",
@@ -36,6 +38,9 @@ _PLAIN = (
     "bbox",
     "crs",
     "resolution",
+    "anchor",
+    "dtype",
+    "offsets",
     "on_error",
     "ledger",
 )

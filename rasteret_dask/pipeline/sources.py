@@ -148,6 +148,12 @@ Overviews = Annotated[
     Annotated[Literal["auto", "off"], Tag(TEXT)] | Annotated[int, Field(ge=0), Tag(NUMBER)],
     by_type("must be auto, off, or a level: 0, 1, …"),
 ]
+Length = Annotated[float, Field(gt=0)]
+Resolution = Annotated[
+    Annotated[Length, Tag(NUMBER)] | Annotated[tuple[Length, Length], Tag(LIST)],
+    # Text may be a number that came from the environment.
+    Discriminator(lambda value: LIST if isinstance(value, list | tuple) else NUMBER),
+]
 
 
 class Cube(Strict):
@@ -160,13 +166,26 @@ class Cube(Strict):
     )
     all_touched: bool = False
     crs: Crs | None = None
-    resolution: Annotated[float, Field(gt=0)] | None = None
+    resolution: Resolution | None = Field(
+        default=None, description="Of a pixel, in units of the CRS: one number, or x and y."
+    )
+    anchor: tuple[float, float] | None = Field(
+        default=None, description="x and y of any pixel corner of the grid."
+    )
     chunks: ChunkSpec = "auto"
     groupby: GroupBy = Field(
         default="time",
         description="What becomes one time step: time, solar_day, id, a period as 1MS, or columns.",
     )
     mosaic: Mosaic = Field(default="first", description="How items of one step become one.")
+    mosaic_mask: Literal["band", "all"] = Field(
+        default="band",
+        description="all: all bands of a pixel come from one item, the first valid in every band.",
+    )
+    early_exit: bool = Field(
+        default=False,
+        description="Read the items of a step one by one, and stop once every pixel is filled.",
+    )
     sortby: Name | None = Field(
         default=None, description="A column that ranks the items of a step; -column turns it round."
     )
@@ -184,6 +203,7 @@ class Cube(Strict):
     fill_value: float | None = Field(
         default=None, description="What the cube holds where there is nothing."
     )
+    dtype: Name | None = Field(default=None, description="Of the pixels, as NumPy names it.")
     masked: bool | None = Field(
         default=None,
         description="NaN for nothing. By default true when there are steps to compute.",
@@ -194,8 +214,11 @@ class Cube(Strict):
         description="Stored numbers to values where that is no straight line (AlphaEarth).",
     )
     harmonize: Literal["sentinel-2"] | None = None
+    offsets: dict[Name, float] | None = Field(
+        default=None,
+        description="Sentinel-2 offsets (0 or -1000) by item, over what the rules would say.",
+    )
     mask: Mask | None = None
-
     on_error: Literal["raise", "record"] = Field(
         default="raise",
         description="What to do about tiles that cannot be had: record makes nodata and a row of "

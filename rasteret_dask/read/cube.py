@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import dask.array as da
 import dask.config
@@ -18,7 +17,7 @@ from dask.utils import parse_bytes
 from rasteret_dask.errors import ArgumentError, EmptySelectionError, NodataError
 from rasteret_dask.grid.choose import SourceGrid, choose_grid
 from rasteret_dask.grid.geobox import Grid
-from rasteret_dask.grid.radiometry import DECODERS, Number, masked_dtype
+from rasteret_dask.grid.radiometry import Number
 from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.plan.chunks import BandPlan, Chunks, Output
 from rasteret_dask.plan.cover import has_gaps
@@ -33,18 +32,15 @@ from rasteret_dask.read.assemble import assemble
 from rasteret_dask.read.gather import (
     Items,
     arrange,
-    is_reflectance,
     raw_sources,
     source_grids,
 )
 from rasteret_dask.read.graph import to_dask
 from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.levels import at_levels
+from rasteret_dask.read.output import choose_output
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.storage.regions import warn_elsewhere
-
-S2_NODATA = -32768
-"""Of harmonised integers: 0 would be a reflectance once 1000 has been taken off."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -198,77 +194,6 @@ def _dilate(request: CubeRequest) -> float:
     return request.mask.dilate if request.mask is not None else 0.0
 
 
-def choose_output(
-    asked: str, band: str, raw: RawSources, items: Items, request: CubeRequest
-) -> tuple[Output, Number]:
-    """Decide type, fill and nodata of a band's output.
-
-    Returns
-    -------
-    Output
-    number or None
-        The nodata value of the output; None when it has none.
-    """
-    native = np.result_type(*{np.dtype(layout.dtype) for layout in raw.layouts})
-    if request.mosaic == "count":
-        return Output(asked, np.dtype(request.dtype or np.uint16).name, 0), None
-    if request.mosaic not in ("first", "last", "min", "max") and not request.masked:
-        # A mean or a median of integers is none.
-        native = masked_dtype(native) if request.dtype is None else np.dtype(request.dtype)
-        if native.kind == "f" and request.fill_value is None:
-            scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
-            return Output(asked, native.name, float("nan"), scaled), float("nan")
-    decoder = request.decoders.get(asked)
-    if decoder is not None:
-        if decoder not in DECODERS:
-            raise ArgumentError(
-                f"no decoder {decoder!r}; there is {', '.join(DECODERS)}", band=asked
-            )
-        fill = float("nan") if request.fill_value is None else request.fill_value
-        dtype = np.dtype(request.dtype or np.float32)
-        return Output(asked, dtype.name, fill, decode=decoder), fill
-    nodata = next((n for n in raw.nodata if n is not None), None)
-    harmonised = items.offsets is not None and is_reflectance(band)
-    scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
-    if request.masked:
-        dtype = np.dtype(request.dtype) if request.dtype else masked_dtype(native)
-        if request.scale and request.dtype is None and native.kind in "iu":
-            dtype = np.dtype(np.float32)
-        if dtype.kind not in "fc":
-            raise NodataError(
-                f"masked=True needs a floating type for NaN, not {dtype.name}", band=asked
-            )
-        return Output(asked, dtype.name, float("nan"), scaled), None
-    if request.scale and scaled:
-        dtype = np.dtype(request.dtype or np.float32)
-    elif harmonised and not request.scale:
-        dtype = np.dtype(request.dtype or np.int16)
-        nodata = S2_NODATA if request.fill_value is None else request.fill_value
-        _check_fits(nodata, dtype, asked)
-        return Output(asked, dtype.name, nodata, True), nodata
-    else:
-        dtype = np.dtype(request.dtype) if request.dtype else native
-    if request.fill_value is not None:
-        nodata = request.fill_value
-    if scaled and dtype.kind == "f" and request.fill_value is None:
-        # A scaled value may equal the stored nodata (0 · 0.0001 + 0); NaN cannot be mistaken.
-        nodata = float("nan")
-    _check_fits(nodata, dtype, asked)
-    return Output(asked, dtype.name, nodata, scaled), nodata
-
-
-def _check_fits(nodata: Number, dtype: np.dtype[Any], band: str) -> None:
-    if nodata is None or dtype.kind not in "iu":
-        return
-    info = np.iinfo(dtype)
-    if nodata != nodata or nodata != int(nodata) or not info.min <= nodata <= info.max:
-        raise NodataError(
-            f"the nodata value {nodata} does not fit {dtype.name}",
-            band=band,
-            hint="give fill_value= or masked=True",
-        )
-
-
 def _chunks(
     raw: RawSources, grid: Grid, steps: int, output: Output, request: CubeRequest
 ) -> Chunks:
@@ -344,7 +269,13 @@ def _check_gaps(placed: SourceTable, band: Placing, steps: int) -> None:
 
 
 def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
-    """Return the lazy cube; see :meth:`rasteret_dask.Collection.get_xarray`."""
+    """Return the lazy cube; see :meth:`rasteret_dask.Collection.get_xarray`.
+
+    Raises
+    ------
+    ArgumentError
+        Dask's query planning of arrays is on.
+    """
     if dask.config.get("array.query-planning", False):
         raise ArgumentError(
             "cubes do not work with Dask's array.query-planning, which is on",

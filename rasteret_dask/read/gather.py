@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rasteret_dask.errors import ArgumentError, GridError, MissingBandError
 from rasteret_dask.grid.choose import SourceGrid
 from rasteret_dask.grid.geobox import crs_text
-from rasteret_dask.grid.radiometry import Offset, sentinel2_offset
+from rasteret_dask.grid.radiometry import OTHER_SENSOR, Offset, sentinel2_offset
 from rasteret_dask.index import schema
 from rasteret_dask.index.rows import band_sources
 from rasteret_dask.index.sources import BandSources
@@ -25,6 +25,7 @@ from rasteret_dask.read.request import CubeRequest
 S2_SCALE = 1e-4
 """Reflectance per digital number, where an item does not declare it (ESA's QUANTIFICATION_VALUE is 10000)."""
 
+_OTHERS = re.compile(r"(scl|aot|wvp|cloud|snow|visual|tci|preview|thumbnail).*", re.IGNORECASE)
 _REFLECTANCE = re.compile(
     r"B(0[1-9]|1[0-2]|8A)|coastal|blue|green|red|rededge[123]?|nir(08|09)?|swir(16|22)",
     re.IGNORECASE,
@@ -102,7 +103,16 @@ def items_by_id(table: pa.Table, request: CubeRequest) -> Items:
 def _offsets(table: pa.Table, request: CubeRequest) -> tuple[Offset, ...] | None:
     if request.harmonize != "sentinel-2" and not (request.scale and _is_sentinel2(table)):
         return None
-    reflectances = [band for _, band in request.bands if is_reflectance(band)]
+    reflectances = []
+    for _, band in request.bands:
+        if is_reflectance(band, request):
+            reflectances.append(band)
+        elif request.harmonize and band not in request.classes and not _OTHERS.fullmatch(band):
+            raise ArgumentError(
+                "nothing says whether the band is a reflectance of Sentinel-2, from which the offset is to be taken",
+                band=band,
+                hint="call it B04 or red, as Sentinel-2 and STAC do, or read it without harmonize=",
+            )
     return _sentinel2(table, reflectances[0], request) if reflectances else None
 
 
@@ -131,9 +141,14 @@ def _is_sentinel2(table: pa.Table) -> bool:
     return named or any(v is not None for v in column_of(table, schema.BOA_OFFSET_APPLIED))
 
 
-def is_reflectance(band: str) -> bool:
-    """Whether a Sentinel-2 band is a reflectance, to which the offset applies; SCL, AOT and WVP are not."""
-    return _REFLECTANCE.fullmatch(band) is not None
+def is_reflectance(band: str, request: CubeRequest) -> bool:
+    """Whether a Sentinel-2 band is a reflectance, to which the offset applies; SCL, AOT and WVP are not.
+
+    A band that somebody gave a name of his own is known by its asset's.
+    """
+    info = request.infos.get(band)
+    names = (band,) if info is None else (band, info.asset, info.common_name or "")
+    return any(_REFLECTANCE.fullmatch(name) is not None for name in names)
 
 
 def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset, ...]:
@@ -146,6 +161,10 @@ def _sentinel2(table: pa.Table, band: str, request: CubeRequest) -> tuple[Offset
     ):
         if item in request.offsets:
             found.append(Offset(request.offsets[item], "given"))
+            continue
+        elsewhere = collection is not None and not collection.startswith("sentinel-2")
+        if elsewhere and applied is None and baseline is None:
+            found.append(OTHER_SENSOR)
             continue
         scale, add = declared.get(row, (None, None))
         try:
@@ -184,6 +203,19 @@ def raw_sources(
     """Return one band's sources at one level, in the order of the items; those without that level are left out.
 
     ``inner`` asks for the files' internal masks instead of their pixels, as far as they have any; ``mask`` for a mask band.
+
+    Parameters
+    ----------
+    items : Items
+    band : str
+        Canonical name.
+    request : CubeRequest
+    mask : bool
+        Whether it is a mask band.
+    level : int
+        0 for full resolution.
+    inner : bool
+        Whether the files' internal masks are wanted instead of their pixels.
 
     Raises
     ------
@@ -285,11 +317,13 @@ def _scaling(
             silent, 1.0 if scale is None else scale, np.nan_to_num(found.scales, nan=1.0)
         )
         adds = np.where(silent, 0.0 if add is None else add, np.nan_to_num(found.adds, nan=0.0))
-    if items.offsets is not None and is_reflectance(band):
+    if items.offsets is not None and is_reflectance(band, request):
+        rules = np.array([items.offsets[k] is not OTHER_SENSOR for k in found.rows.tolist()])
         if request.scale:
-            scales = np.where(np.isnan(found.scales), S2_SCALE, found.scales)
+            scales = np.where(rules & np.isnan(found.scales), S2_SCALE, scales)
         # The rule overrides what is declared; an offset in digital numbers is scaled like them.
-        adds = np.array([items.offsets[k].dn for k in found.rows.tolist()]) * scales
+        dn = np.array([items.offsets[k].dn for k in found.rows.tolist()])
+        adds = np.where(rules, dn * scales, adds)
     return scales, adds
 
 

@@ -192,7 +192,7 @@ def make_request(
         classes=classes,
         offsets={str(k): float(v) for k, v in (given.pop("offsets", None) or {}).items()},
         areas=areas,
-        dtype=None if dtype is None else np.dtype(dtype).name,
+        dtype=_dtype(dtype),
         mask=None if mask is None else mask_rule(mask),
         missing=missing,
         ledger=ledger,
@@ -202,6 +202,18 @@ def make_request(
         storage=given.pop("storage", None) or StorageOptions(),
         **given,
     )
+
+
+def _dtype(given: Any) -> str | None:
+    if given is None:
+        return None
+    try:
+        dtype = np.dtype(given)
+    except TypeError as error:
+        raise ArgumentError(f"dtype={given!r} is no type that NumPy knows") from error
+    if dtype.kind not in "iufc":
+        raise ArgumentError(f"dtype={given!r} does not hold numbers")
+    return str(dtype.name)
 
 
 def _decoders(bands: tuple[tuple[str, str], ...], infos: Mapping[str, BandInfo]) -> dict[str, str]:

@@ -298,6 +298,10 @@ def test_embeddings_are_decoded_before_they_are_warped(tmp_path: Path) -> None:
     coarse = embeddings.get_xarray(bands=["v"], decode=True, resolution=20, resampling="average")
     blocks = expected.reshape(100, 2, 100, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(coarse.v.values[0], blocks, atol=1e-6, equal_nan=True)
+    # A mean of stored numbers would be none of the values.
+    for mosaic in ("mean", "median"):
+        fused = embeddings.get_xarray(bands=["v"], decode=True, mosaic=mosaic)
+        assert np.array_equal(fused.v.values, cube.v.values, equal_nan=True)
     with pytest.raises(rd.RasteretError, match="decode"):
         plain.get_xarray(bands=["v"], decode=True)
 
