@@ -1,25 +1,34 @@
-"""What opening, planning and building cost as collections grow: ``python -m benchmarks.scaling --page``.
+"""What building, opening and planning cost as collections grow: ``python -m benchmarks.scaling [ROWS ...] --page``.
 
-Rows of generated headers (four bands of 121 tiles), no server and no pixels. Each number of rows is measured in a
-process of its own, through the public interface alone:
+Rows of generated headers (four bands of 121 tiles), no server and no pixels. Each number of rows is measured in a process of its own,
+which holds no more of them than a part does unless a step says so:
 
-- *build*: that many assets' headers (of one small local file) read into a collection (`build_from_table`); up to 10⁴
-- *write*: a table of rows that have headers already onto disk (`Collection.export`)
+- *build*: that many items, each one small local file, into a collection (`build_from_table`)
+- *write*: parts of rows that have headers already, encoded and written, and their commit
 - *load*: `rasteret_dask.load` and the number of rows
-- *subset*: one week of it and its rows, headers included
-- *one chunk*: a cube of that week's first 256² pixels, planned whole (its first chunk's task included)
-- *open all*: a lazy cube of all rows × 4 bands and its graph; up to 10⁵ rows
-- peak memory of the process after all of it
+- *a week*: one week of it (336 rows) as a table, headers included
+- *one chunk*: a cube of that week, planned whole, and the task of its first chunk
+- *a box*: a month of the whole by place and time, as a table without headers
+- *open all*: a lazy cube of all rows × 4 bands, whose headers are all in memory; up to 10⁵ rows
+
+Seconds are CPU seconds of the process with all its threads, which other work on the machine does not change; walls stand beside them.
+Memory is the peak of each step. The last line tells how each step grew over the last tenfold of rows: 10 is a straight line, 1 is
+independent. A million rows take some 4 GB of disk while they are measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,163 +36,207 @@ import pyarrow as pa
 from benchmarks.run import PAGE, machine
 
 PICTURE = PAGE.parent / "images" / "scaling.png"
-STEPS = ("build", "write", "load", "subset", "one chunk", "open all")
+STEPS = ("build", "write", "load", "a week", "one chunk", "a box", "open all")
 BOX = (600_000.0, 5_397_440.0, 602_560.0, 5_400_000.0)
+DOCUMENT = {
+    "name": "rows",
+    "bands": [{"name": b, "asset": b} for b in ("B02", "B03", "B04", "B08")],
+}
+START = dt.datetime(2015, 7, 1)
 AT_ONCE = 1000
+MOST_OPENED = 100_000
+
+Took = dict[str, dict[str, float]]
 
 
-def table(count: int) -> pa.Table:
-    """`count` rows; their headers repeat every thousand, their ids and dates do not."""
-    import datetime as dt
+def blocks(count: int, size: int) -> Iterator[pa.Table]:
+    """`count` rows in pieces; their headers repeat every thousand, their ids and dates do not."""
+    import numpy as np
 
     from benchmarks.graph import rows
 
-    block = rows(min(count, AT_ONCE))
-    parts = []
-    for first in range(0, count, AT_ONCE):
-        part = block.slice(0, min(AT_ONCE, count - first))
-        stamps = [
-            dt.datetime(2015, 7, 1) + dt.timedelta(minutes=30 * (first + k))
-            for k in range(part.num_rows)
-        ]
-        names = [f"S2A_33UXP_{first + k:07d}_0_L2A" for k in range(part.num_rows)]
-        for name, values in (("id", names), ("datetime", stamps)):
+    base = rows(min(count, AT_ONCE))
+    for first in range(0, count, size):
+        numbers = np.arange(first, min(first + size, count))
+        part = base.take(pa.array(numbers % AT_ONCE))
+        stamps = np.datetime64(START, "us") + numbers * np.timedelta64(30, "m")
+        names = [f"S2A_33UXP_{k:07d}_0_L2A" for k in numbers.tolist()]
+        for name, values in (("id", pa.array(names)), ("datetime", pa.array(stamps))):
             place = part.schema.get_field_index(name)
-            field = part.schema.field(name)
-            part = part.set_column(place, field, pa.array(values, field.type))
-        parts.append(part)
-    return pa.concat_tables(parts)
+            part = part.set_column(place, part.schema.field(place), values)
+        yield part
 
 
-def assets(count: int, where: str) -> pa.Table:
-    """`count` records whose asset is always the same small file."""
+def write(count: int, where: str) -> None:
+    """A collection of generated rows, as a build would write it."""
+    from rasteret_dask.index.commit import Commit, write_commit
+    from rasteret_dask.index.place import Place
+    from rasteret_dask.index.schema import VERSION, make_schema
+    from rasteret_dask.ingest.cut import slice_rows
+    from rasteret_dask.ingest.parts import write_part
+
+    bands = [band["name"] for band in DOCUMENT["bands"]]  # type: ignore[index]
+    place, made = Place(where), make_schema(bands, DOCUMENT)
+    pieces = enumerate(blocks(count, slice_rows(count, len(bands))))
+    parts = tuple(
+        write_part(place, f"{k:06d}-rows", part.replace_schema_metadata(made.metadata), {})
+        for k, part in pieces
+    )
+    document = {**DOCUMENT, "schema_version": VERSION}
+    write_commit(place, Commit(1, "rows", "benchmark", {}, "data/00000001", document, parts))
+
+
+def records(count: int, where: str) -> pa.Table:
+    """`count` items whose asset is always the same small file."""
     import numpy as np
 
     from rasteret_dask.testing.cog import make_cog
 
     path = f"{where}/small.tif"
     make_cog(path, np.arange(512 * 512, dtype="uint16").reshape(512, 512))
+    stamps = np.datetime64(START, "us") + np.arange(count) * np.timedelta64(30, "m")
     return pa.table(
         {
             "id": [f"record-{k:07d}" for k in range(count)],
-            "datetime": pa.array(
-                [1_435_708_800_000_000 + 60_000_000 * k for k in range(count)],
-                pa.timestamp("us", "UTC"),
-            ),
-            "href": [path] * count,
+            "datetime": pa.array(stamps).cast(pa.timestamp("us", "UTC")),
+            "href": pa.repeat(path, count),
         }
     )
 
 
-def build(records: pa.Table, name: str, where: str) -> Any:
+def build(items: pa.Table, name: str, where: str) -> Any:
     import rasteret_dask as rd
 
-    return rd.build_from_table(
-        records, name=name, workspace_dir=where, href_column="href", band_index_map={"B04": 0}
-    )
+    how: dict[str, Any] = {"href_column": "href", "band_index_map": {"B04": 0}}
+    return rd.build_from_table(items, name=name, workspace_dir=where, **how)
 
 
-def one(count: int, where: str) -> dict[str, float]:
-    """All steps once; seconds by step, and bytes of peak memory."""
-    import rasteret_dask as rd
+@contextmanager
+def step(took: Took, name: str) -> Iterator[None]:
+    """Measure what is done inside."""
     from benchmarks.child import peak_memory
 
-    took: dict[str, float] = {}
-
-    def clock(step: str, began: float) -> None:
-        took[step] = time.perf_counter() - began
-
-    # Imports and first calls are nobody's.
-    rd.as_collection(table(2)).get_xarray(BOX, ["B04"], geometry_crs=32633)
-    if count <= 10_000:
-        records = assets(count, where)
-        build(records.slice(0, 2), "warm", where)
-        began = time.perf_counter()
-        assert len(build(records, "built", where)) == count
-        clock("build", began)
-    made = rd.as_collection(table(count), name="rows")
-    began = time.perf_counter()
-    made.export(f"{where}/rows")
-    clock("write", began)
-    del made
-    began = time.perf_counter()
-    collection = rd.load(f"{where}/rows")
-    assert len(collection) == count
-    clock("load", began)
-    began = time.perf_counter()
-    week = collection.subset(date_range=("2015-07-05", "2015-07-12"))
-    held = week.to_table()
-    clock("subset", began)
-    assert held.num_rows
-    began = time.perf_counter()
-    cube = week.get_xarray(BOX, ["B04"], geometry_crs=32633)
-    dict(cube.B04.isel(time=slice(0, 1)).data.__dask_graph__())
-    clock("one chunk", began)
-    if count <= 100_000:
-        began = time.perf_counter()
-        whole = collection.get_xarray(bands=["B02", "B03", "B04", "B08"])
-        assert whole.sizes["time"] == count
-        clock("open all", began)
-    return took | {"memory": float(peak_memory())}
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    took[name] = {
+        "cpu": time.process_time() - cpu,
+        "wall": time.perf_counter() - wall,
+        "memory": float(peak_memory()),
+    }
 
 
-def draw(results: dict[int, dict[str, float]]) -> None:
-    """Seconds and memory over rows, both logarithmic, and a straight line to hold against them."""
+def one(count: int, where: str) -> Took:
+    """All steps once."""
+    import rasteret_dask as rd
+
+    took: Took = {}
+    rd.as_collection(next(blocks(2, 2))).get_xarray(BOX, ["B04"], geometry_crs=32633)
+    items = records(count, where)
+    build(items.slice(0, 2), "warm", where)  # imports and first calls are nobody's
+    with step(took, "build"):
+        assert len(build(items, "built", where)) == count
+    del items
+    with step(took, "write"):
+        write(count, f"{where}/rows")
+    with step(took, "load"):
+        collection = rd.load(f"{where}/rows")
+        assert len(collection) == count
+    week = collection.subset(date_range=(START + dt.timedelta(4), START + dt.timedelta(11)))
+    with step(took, "a week"):
+        assert 336 <= week.to_table().num_rows <= 337
+    with step(took, "one chunk"):
+        cube = week.get_xarray(BOX, ["B04"], geometry_crs=32633)
+        dict(cube.B04.isel(time=slice(0, 1)).data.__dask_graph__())
+    month = {"bbox": (16.5, 48.0, 17.0, 48.5), "date_range": "2015-07"}
+    with step(took, "a box"):
+        assert len(collection.subset(**month).to_table(["id", "datetime"])) == min(count, 31 * 48)
+    if count <= MOST_OPENED:
+        with step(took, "open all"):
+            whole = collection.get_xarray(bands=["B02", "B03", "B04", "B08"])
+            assert whole.sizes["time"] == count
+    return took
+
+
+def draw(results: dict[int, Took]) -> None:
+    """Seconds and memory over rows, all logarithmic, and a straight line to hold against them."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     counts = sorted(results)
-    for step in STEPS:
-        have = [n for n in counts if step in results[n]]
-        left.loglog(have, [results[n][step] for n in have], marker="o", label=step)
-    last = results[counts[-1]]["write"]
-    left.loglog(counts, [last * n / counts[-1] for n in counts], "k:", label="in proportion")
-    left.set(xlabel="rows", ylabel="seconds")
-    left.legend(fontsize=8)
-    right.semilogx(counts, [results[n]["memory"] / 1e6 for n in counts], marker="o")
-    right.set(xlabel="rows", ylabel="peak memory, MB", ylim=(0, None))
+    for axis, what, unit in ((axes[0], "cpu", 1.0), (axes[1], "memory", 1e6)):
+        for name in STEPS:
+            have = [n for n in counts if name in results[n]]
+            values = [results[n][name][what] / unit for n in have]
+            axis.loglog(have, values, marker="o", label=name)
+    last = results[counts[-1]]["write"]["cpu"]
+    axes[0].loglog(counts, [last * n / counts[-1] for n in counts], "k:", label="in proportion")
+    axes[0].set(xlabel="rows", ylabel="CPU seconds")
+    axes[1].set(xlabel="rows", ylabel="peak memory, MB")
+    axes[0].legend(fontsize=8)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
     pyplot.close(figure)
 
 
-def page(results: dict[int, dict[str, float]]) -> str:
-    """A table in Markdown."""
-    lines = ["| rows | " + " | ".join(STEPS) + " | peak MB |", "|---" * (len(STEPS) + 2) + "|"]
-    for count, got in sorted(results.items()):
-        cells = [f"{got[step]:.2f} s" if step in got else "–" for step in STEPS]
-        lines.append(f"| {count:,} | " + " | ".join(cells) + f" | {got['memory'] / 1e6:.0f} |")
+def page(results: dict[int, Took]) -> str:
+    """A table in Markdown: CPU seconds (wall); peak memory."""
+    counts = sorted(results)
+    lines = ["| rows | " + " | ".join(STEPS) + " |", "|---" * (len(STEPS) + 1) + "|"]
+    for count in counts:
+        got = results[count]
+        cells = [
+            f"{got[n]['cpu']:.2f} s ({got[n]['wall']:.2f}); {got[n]['memory'] / 1e6:.0f} MB"
+            if n in got
+            else "–"
+            for n in STEPS
+        ]
+        lines.append(f"| {count:,} | " + " | ".join(cells) + " |")
+    if len(counts) > 1:
+        lines.append("| over the last tenfold | " + " | ".join(_growth(results)) + " |")
     return "\n".join(lines)
+
+
+def _growth(results: dict[int, Took]) -> Iterator[str]:
+    for name in STEPS:
+        have = [n for n in sorted(results) if name in results[n]][-2:]
+        seconds = [results[n][name]["cpu"] for n in have]
+        tenfold = len(have) == 2 and have[1] == 10 * have[0]
+        yield f"× {seconds[1] / seconds[0]:.1f}" if tenfold else "–"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", type=int, nargs="*", default=[1000, 10_000, 100_000])
+    counts = [10**k for k in (3, 4, 5, 6)]
+    parser.add_argument("rows", type=int, nargs="*", default=counts, help="10³ to 10⁶ by default")
+    parser.add_argument("--folder", help="where rows are laid down; a temporary one by default")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--page", action="store_true", help=f"write {PAGE.name} and {PICTURE.name}")
     options = parser.parse_args()
     if options.child:
-        with tempfile.TemporaryDirectory(prefix="scaling-") as where:
+        # One acquisition in half an hour is no day of a satellite, and the reads say so.
+        warnings.simplefilter("ignore")
+        with tempfile.TemporaryDirectory(prefix="scaling-", dir=options.folder) as where:
             print(json.dumps(one(options.rows[0], where)))
         return
-    results: dict[int, dict[str, Any]] = {}
+    results: dict[int, Took] = {}
     for count in options.rows:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.scaling", str(count), "--child"],
-            stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.scaling", str(count), "--child"]
+        command += ["--folder", options.folder] if options.folder else []
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results[count] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{count:9,d}", {k: round(v, 3) for k, v in results[count].items()}, flush=True)
+        told = {name: round(got["cpu"], 3) for name, got in results[count].items()}
+        print(f"{count:9,d} rows, CPU seconds: {told}", flush=True)
     print(page(results))
     if options.page:
         begin, end = "<!-- scaling -->", "<!-- /scaling -->"
         text = PAGE.read_text(encoding="utf-8")
         head, _, rest = text.partition(begin)
         body = f"\n{machine()}; `python -m benchmarks.scaling`\n\n{page(results)}\n\n"
-        body += "![Seconds and memory over rows](images/scaling.png)\n"
+        body += "![CPU seconds and memory over rows](images/scaling.png)\n"
         PAGE.write_text(head + begin + body + end + rest.partition(end)[2], encoding="utf-8")
         draw(results)
 
