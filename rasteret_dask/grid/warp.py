@@ -55,6 +55,10 @@ class AxisMap:
         )
 
 
+IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
+"""Of a source that is read on its own grid."""
+
+
 def axis_map(grid: Affine6, source: Affine6) -> AxisMap:
     """Compose the output grid's affine with the inverse of the source's, both axis-aligned and in one CRS.
 

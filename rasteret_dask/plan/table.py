@@ -12,6 +12,7 @@ from rasteret_dask.errors import GridError
 from rasteret_dask.grid.geobox import Grid, period, transform_bounds, turns
 from rasteret_dask.grid.tiles import TileRect, Window, cut_rect
 from rasteret_dask.grid.warp import (
+    IDENTITY,
     AxisMap,
     CrsMap,
     axis_indices,
@@ -20,7 +21,7 @@ from rasteret_dask.grid.warp import (
     measure_ratio,
 )
 from rasteret_dask.plan.chunks import Chunks, axis_extent, method_halo
-from rasteret_dask.plan.sources import Ints, Number, SourceTable
+from rasteret_dask.plan.sources import Ints, Number, SourceRead, SourceTable
 from rasteret_dask.tiff.model import TileLayout
 
 Affine6 = tuple[float, float, float, float, float, float]
@@ -69,6 +70,42 @@ class RawSources:
 
     def __len__(self) -> int:
         return len(self.urls)
+
+
+def own_read(raw: RawSources, k: int, window: Window, rect: TileRect) -> SourceRead:
+    """Cut one source down to some of its tiles, to be read on its own grid.
+
+    Parameters
+    ----------
+    raw : RawSources
+    k : int
+        Which source.
+    window : tuple of int
+        Of its pixels.
+    rect : TileRect
+        The tiles.
+    """
+    layout = raw.layouts[int(raw.layout_ids[k])]
+    height, width = (int(v) for v in raw.sizes[k])
+    flat = cut_rect(int(raw.tile_ptr[k]), -(-width // layout.width), rect)
+    return SourceRead(
+        url=raw.urls[k],
+        etag=raw.etags[k],
+        item=raw.items[k],
+        step=0,
+        window=window,
+        height=height,
+        width=width,
+        map=IDENTITY,
+        layout=layout,
+        rect=rect,
+        offsets=raw.offsets[flat],
+        counts=raw.counts[flat],
+        sample=int(raw.samples[k]),
+        nodata=raw.nodata[k],
+        scale=float(raw.scales[k]),
+        add=float(raw.adds[k]),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

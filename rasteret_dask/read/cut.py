@@ -22,14 +22,12 @@ from rasteret_dask.grid.geobox import (
     transform_bounds,
 )
 from rasteret_dask.grid.shapes import pixel_shapes
-from rasteret_dask.grid.tiles import TileRect, Window, cut_rect, tile_rect
-from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.grid.tiles import Window, tile_rect
 from rasteret_dask.plan.sources import SourceRead
-from rasteret_dask.plan.table import RawSources, SameGrid, by_grid
+from rasteret_dask.plan.table import RawSources, SameGrid, by_grid, own_read
 from rasteret_dask.read.values import STORED, Meaning
 
 Ints = npt.NDArray[np.int64]
-_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -256,27 +254,4 @@ def _shapes(geometry: shapely.Geometry, same: SameGrid) -> bytes:
 
 def _read(raw: RawSources, k: int, window: Window) -> SourceRead:
     layout = raw.layouts[int(raw.layout_ids[k])]
-    height, width = (int(v) for v in raw.sizes[k])
-    rect = tile_rect(window, layout.height, layout.width)
-    across = -(-width // layout.width)
-    flat = cut_rect(
-        int(raw.tile_ptr[k]), across, TileRect(rect.row0, rect.row1, rect.col0, rect.col1)
-    )
-    return SourceRead(
-        url=raw.urls[k],
-        etag=raw.etags[k],
-        item=raw.items[k],
-        step=0,
-        window=window,
-        height=height,
-        width=width,
-        map=_IDENTITY,
-        layout=layout,
-        rect=rect,
-        offsets=raw.offsets[flat],
-        counts=raw.counts[flat],
-        sample=int(raw.samples[k]),
-        nodata=raw.nodata[k],
-        scale=float(raw.scales[k]),
-        add=float(raw.adds[k]),
-    )
+    return own_read(raw, k, window, tile_rect(window, layout.height, layout.width))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rasteret_dask.errors import ArgumentError, NotFoundError, TileReadError
 from rasteret_dask.grid.tiles import TileRect, Window, pieces
-from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.grid.warp import IDENTITY
 from rasteret_dask.ingest.headers import fetch_header
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
@@ -20,7 +20,6 @@ from rasteret_dask.storage.loop import run
 from rasteret_dask.tiff.model import Level, TiffHeader
 
 Array = npt.NDArray[Any]
-_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,7 +237,7 @@ def _source(layer: Layer, band: int, nodata: float | int | None) -> SourceRead:
         window=(0, level.height, 0, level.width),
         height=level.height,
         width=level.width,
-        map=_IDENTITY,
+        map=IDENTITY,
         layout=level.layout,
         rect=TileRect(0, rows, 0, cols),
         offsets=level.offsets[tiles],

@@ -13,13 +13,12 @@ import pyarrow as pa
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.given import Points
-from rasteret_dask.grid.tiles import TileRect, cut_rect
-from rasteret_dask.grid.warp import AxisMap
+from rasteret_dask.grid.tiles import TileRect
 from rasteret_dask.index import schema
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
-from rasteret_dask.plan.table import RawSources
+from rasteret_dask.plan.table import RawSources, own_read
 from rasteret_dask.read.around import around, is_nodata, nearest_valid
 from rasteret_dask.read.chips import active_client
 from rasteret_dask.read.engine import run_loads
@@ -55,8 +54,6 @@ SCHEMA = pa.schema(
 
 WINDOW = pa.field("neighbourhood_values", pa.list_(pa.float64()))
 """The square around the pixel, row by row; NaN outside of the file."""
-
-_IDENTITY = AxisMap(1.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,26 +144,7 @@ def _source(order: Order) -> SourceRead:
     same = order.place.same
     rows, cols = [s.row for s in spots], [s.col for s in spots]
     rect = TileRect(min(rows), max(rows) + 1, min(cols), max(cols) + 1)
-    across = -(-same.width // same.layout.width)
-    flat = cut_rect(int(raw.tile_ptr[k]), across, rect)
-    return SourceRead(
-        url=raw.urls[k],
-        etag=raw.etags[k],
-        item=raw.items[k],
-        step=0,
-        window=(0, same.height, 0, same.width),
-        height=same.height,
-        width=same.width,
-        map=_IDENTITY,
-        layout=same.layout,
-        rect=rect,
-        offsets=raw.offsets[flat],
-        counts=raw.counts[flat],
-        sample=int(raw.samples[k]),
-        nodata=raw.nodata[k],
-        scale=1.0,
-        add=0.0,
-    )
+    return own_read(raw, k, (0, same.height, 0, same.width), rect)
 
 
 # --- the whole -----------------------------------------------------------------------------------
