@@ -83,6 +83,16 @@ def _timeout(policy: RetryPolicy) -> aiohttp.ClientTimeout:
     )
 
 
+def takes_large(url: str) -> bool:
+    """Whether large ranges of a URL, too, are read best by our own connections, and not by obstore's."""
+    return wire.takes_large(url) and _bare(url[: url.find("/", 8)])
+
+
+def _bare(root: str) -> bool:
+    """Whether a server is asked by our own connections."""
+    return _unusual[root] < _PATIENCE and _proxy(root) is None
+
+
 async def get_range(
     url: str, start: int, stop: int, *, headers: Mapping[str, str], policy: RetryPolicy
 ) -> RangeResponse:
@@ -103,7 +113,7 @@ async def get_range(
         If the answer is not what was asked for; the URL is left to the caller to add.
     """
     root = url[: url.find("/", 8)]
-    if _unusual[root] < _PATIENCE and _proxy(root) is None:
+    if _bare(root):
         try:
             found = await wire.get_range(url, start, stop, headers=headers, stall=policy.stall)
         except wire.Unusual:

@@ -2,8 +2,9 @@
 
 What every HTTP client that was tried does beside that (pools of several kinds, hooks, redirects, a body in pieces) costs
 several times the CPU of the request itself, and a build is mostly small requests: 480 headers took 105 ms by obstore and take
-30 ms this way. So this client reads plain answers alone. Whatever else a server says is :class:`Unusual`, and another client
-asks again.
+30 ms this way. Large ranges come this way as well, unless by TLS: the kernel wakes the loop for a quarter of a megabyte at a time,
+where obstore takes them in small pieces, copies these together and wakes three threads. So this client reads plain answers
+alone. Whatever else a server says is :class:`Unusual`, and another client asks again.
 
 State: ``_pools`` holds the idle connections of each process, server and patience; it belongs to the event loop's thread.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,10 +29,18 @@ _HEAD: Final = 16384
 """Bytes of room for the head of an answer."""
 _IDLE: Final = 50.0
 """Seconds after which an idle connection is closed."""
+_PIECE: Final = 256 * 1024
+"""Bytes that must have come before the loop is woken for more of a body. Each time costs a turn of the interpreter's lock, which threads
+that decode want as well; the kernel keeps twice as much room for each connection. A megabyte gained nothing more."""
 
 
 class Unusual(Exception):
     """A URL or an answer that this client does not deal with; another one does. Never leaves this room."""
+
+
+def takes_large(url: str) -> bool:
+    """Whether large ranges of a URL are best read here: TLS is undone a few kilobytes at a time, and only Linux wakes for pieces of TCP."""
+    return url.startswith("http:") and sys.platform == "linux"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._status = 0
         self._fields: dict[str, str] = {}
         self._keep = True
+        self._least = 1
+        self._socket: socket.socket | None = None
 
     async def ask(self, request: bytes, size: int, pool: list[_Connection]) -> Answer:
         """Send a request for ``size`` bytes and receive what is said; afterwards lie in the pool."""
@@ -182,6 +195,8 @@ class _Connection(asyncio.BufferedProtocol):
             answer = await self._answer
             reusable = self._keep and self.open
         finally:
+            # An idle connection would otherwise hold on to its last answer, body and all.
+            self._answer = None
             # Not when nobody waits any more: what still comes belongs to no other question.
             if reusable:
                 pool.append(self)
@@ -200,6 +215,8 @@ class _Connection(asyncio.BufferedProtocol):
         """Begin."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if takes_large("http:") and transport.get_extra_info("sslcontext") is None:
+            self._socket = transport.get_extra_info("socket")
         self.open = True
         self._watch = self._loop.call_later(self._stall, self._look)
 
@@ -228,12 +245,20 @@ class _Connection(asyncio.BufferedProtocol):
             self._fail(Unusual())
             return
         if self._filled < self._end:
+            self._wake_at(min(self._end - self._filled, _PIECE))
             return
+        self._wake_at(1)
         self._keep = self._keep and self._filled == self._end
         body = self._buffer[self._begin : self._end] if self._status == 206 else self._rest[:0]
         self._buffer = self._rest
         self._filled = 0
         self._answer.set_result(Answer(self._status, self._fields, body))
+
+    def _wake_at(self, size: int) -> None:
+        """Have the loop woken when so many bytes have come, or the connection has ended (``SO_RCVLOWAT``)."""
+        if size != self._least and self._socket is not None:
+            self._least = size
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def _head(self) -> bool:
         """Read the head, if it is all there."""
@@ -285,6 +310,10 @@ class _Connection(asyncio.BufferedProtocol):
         left = self._latest + allowed - self._loop.time()
         if left > 0:
             self._watch = self._loop.call_later(min(left, self._stall), self._look)
+        elif waiting and self._least > 1:
+            # Bytes may have come, though too few to be woken for; the loop sees them before it looks again.
+            self._wake_at(1)
+            self._watch = self._loop.call_later(0.01, self._look)
         elif waiting:
             self._fail(TimeoutError("no answer in time"))
         else:

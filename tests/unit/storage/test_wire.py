@@ -314,3 +314,60 @@ def test_idle_connections_are_closed(folder: Path, monkeypatch: pytest.MonkeyPat
         assert not any(connection.open for connection in pool)
         run(read_range(url, 0, 9, options=options(14, short)))
         assert server.counters().connections == 2
+
+
+LARGE = CONTENT * 90
+"""Most of a megabyte: the kernel wakes the loop for a part of it at a time."""
+_ENTIRE = f"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-{len(LARGE) - 1}/{len(LARGE)}\r\nContent-Length: {len(LARGE)}\r\n\r\n"
+
+
+def test_a_large_range_that_trickles_is_not_taken_for_silence() -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        asked(connection)
+        connection.sendall(_ENTIRE.encode() + LARGE[:1000])
+        # Too little to be woken for, over longer than silence is borne.
+        for start in range(1000, 11_000, 1000):
+            time.sleep(0.2)
+            connection.sendall(LARGE[start : start + 1000])
+        connection.sendall(LARGE[11_000:])
+        asked(connection)
+
+    short = RetryPolicy(attempts=1, stall=0.8)
+    with Bare(talk) as server:
+        found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(15, short)))
+    assert bytes(found.data) == LARGE
+
+
+@pytest.mark.parametrize("rude", ["silent", "gone"])
+def test_a_large_range_that_stays_away_is_asked_for_again(rude: str) -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        asked(connection)
+        if number == 0:
+            connection.sendall(_ENTIRE.encode() + LARGE[:300_000])
+            if rude == "gone":
+                return
+            asked(connection)  # until the other side hangs up
+        connection.sendall(_ENTIRE.encode() + LARGE)
+        asked(connection)
+
+    short = RetryPolicy(attempts=3, base=0.001, cap=0.002, stall=0.3)
+    with Bare(talk) as server:
+        before = counters.snapshot()
+        url = f"{server.url}/a"
+        found = run(read_range(url, 0, len(LARGE), options=options(16 + (rude == "gone"), short)))
+        spent = counters.snapshot() - before
+    assert bytes(found.data) == LARGE
+    assert (spent.requests, spent.retries, server.connections) == (2, 1, 2)
+
+
+def test_a_connection_serves_small_ranges_after_large_ones(folder: Path) -> None:
+    (folder / "large.bin").write_bytes(LARGE)
+
+    async def in_turn(url: str) -> None:
+        for start, stop in [(0, len(LARGE)), (5, 9), (100, 600_000), (7, 8)]:
+            found = await read_range(url, start, stop, options=options(18))
+            assert bytes(found.data) == LARGE[start:stop]
+
+    with RangeServer(folder) as server:
+        run(in_turn(server.url_of("large.bin")))
+        assert server.counters().connections == 1
