@@ -182,8 +182,8 @@ def odc_threads(work: Workload, root: str) -> Job:
         return reduce_median([cube[band].values for band in work.bands])
 
     def points() -> Any:
-        block = eager(_around(work))[work.bands[0]].values
-        return _picked(work, block)
+        block = eager(work.around())[work.bands[0]].values
+        return work.picked(block)
 
     def lazy() -> Any:
         cube = odc.stac.load(
@@ -214,17 +214,6 @@ def _by_kind(work: Workload, windows: Callable[[], Any], **others: Callable[[], 
 
 def _stack(work: Workload, cubes: Any) -> Any:
     return np.stack([np.stack([c[band].values for band in work.bands], axis=1) for c in cubes])
-
-
-def _around(work: Workload) -> Pixels:
-    """The box of all points."""
-    (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-    return int(r0), int(c0), int(r1 - r0), int(c1 - c0)
-
-
-def _picked(work: Workload, block: Any) -> Any:
-    r0, c0 = work.points.min(0)
-    return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
 
 
 # --- rioxarray -----------------------------------------------------------------------------------
@@ -311,7 +300,7 @@ def odc_cluster(work: Workload, root: str) -> Job:
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def points() -> Any:
-        r0, c0, *_ = window = _around(work)
+        r0, c0, *_ = window = work.around()
         block = cube(window, 1024)[work.bands[0]]
         # Only the points' pixels come to the client.
         rows, columns = work.points[:, 0] - r0, work.points[:, 1] - c0
@@ -374,8 +363,8 @@ def stackstac_threads(work: Workload, root: str) -> Job:
         return reduce_median(split(windows()[0]))
 
     def points() -> Any:
-        (block,) = computed(cube(_around(work))[:, 0].data)
-        return _picked(work, block)
+        (block,) = computed(cube(work.around())[:, 0].data)
+        return work.picked(block)
 
     def lazy() -> Any:
         whole = cube((0, 0, SIDE, SIDE))

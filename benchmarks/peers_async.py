@@ -33,17 +33,6 @@ def _by_kind(work: Workload, stacks: Callable[[], list[Any]], **others: Callable
     return Job(others[work.kind])
 
 
-def _around(work: Workload) -> Pixels:
-    """The box of all points."""
-    (r0, c0), (r1, c1) = work.points.min(0), work.points.max(0) + 1
-    return int(r0), int(c0), int(r1 - r0), int(c1 - c0)
-
-
-def _picked(work: Workload, block: Any) -> Any:
-    r0, c0 = work.points.min(0)
-    return block[:, work.points[:, 0] - r0, work.points[:, 1] - c0]
-
-
 # --- async-geotiff ---------------------------------------------------------------------------------
 def async_geotiff(work: Workload, root: str) -> Job:
     """Every file opened once, all reads awaited together; decoding goes on in its own threads."""
@@ -90,7 +79,7 @@ def async_geotiff(work: Workload, root: str) -> Job:
         return list(asyncio.run(pixels(work.windows)))
 
     def points() -> Any:
-        return _picked(work, asyncio.run(pixels((_around(work),)))[0, :, 0])
+        return work.picked(asyncio.run(pixels((work.around(),)))[0, :, 0])
 
     def headers() -> Any:
         return np.array(len(asyncio.run(every())))
@@ -240,7 +229,7 @@ def lazycogs(work: Workload, root: str) -> Job:
         return [cube(window) for window in work.windows]
 
     def points() -> Any:
-        return _picked(work, cube(_around(work))[:, 0])
+        return work.picked(cube(work.around())[:, 0])
 
     return _by_kind(work, windows, points=points)
 
@@ -297,7 +286,7 @@ def virtual_tiff(work: Workload, root: str) -> Job:
         return stacks
 
     def points() -> Any:
-        return _picked(work, pixels([_around(work)])[0][:, 0])
+        return work.picked(pixels([work.around()])[0][:, 0])
 
     return _by_kind(work, lambda: pixels(work.windows), points=points)
 

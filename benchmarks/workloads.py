@@ -73,6 +73,16 @@ class Workload:
     ] = ()  # number of the scene, first row, first column; 256² pixels
     chosen: int = 0  # number of the scene that is read in the end (lazy)
 
+    def around(self) -> Window:
+        """The box of all points."""
+        (r0, c0), (r1, c1) = self.points.min(0), self.points.max(0) + 1
+        return int(r0), int(c0), int(r1 - r0), int(c1 - c0)
+
+    def picked(self, block: Any) -> Any:
+        """The points' pixels of that box."""
+        r0, c0 = self.points.min(0)
+        return block[:, self.points[:, 0] - r0, self.points[:, 1] - c0]
+
     def warm(self) -> Workload:
         """The same on one scene that is not part of the work: loads code, opens no file of the work."""
         stem = {32633: self.variant, 32632: "s2w"}
