@@ -167,7 +167,9 @@ def main() -> None:
     if options.page:
         begin, end = "<!-- ranges -->", "<!-- /ranges -->"
         head, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
-        PAGE.write_text(f"{head}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+        PAGE.write_text(
+            f"{head}{begin}\n\n{table}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def one(count: int, where: str) -> Took:
     with step(took, "one chunk"):
         cube = week.get_xarray(BOX, ["B04"], geometry_crs=32633)
         dict(cube.B04.isel(time=slice(0, 1)).data.__dask_graph__())
-    month = {"bbox": (16.5, 48.0, 17.0, 48.5), "date_range": "2015-07"}
+    month: dict[str, Any] = {"bbox": (16.5, 48.0, 17.0, 48.5), "date_range": "2015-07"}
     with step(took, "a box"):
         assert len(collection.subset(**month).to_table(["id", "datetime"])) == min(count, 31 * 48)
     if count <= MOST_OPENED:
