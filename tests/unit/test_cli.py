@@ -8,6 +8,7 @@ import re
 import signal
 import warnings
 from functools import partial
+from importlib.metadata import version
 
 import geopandas
 import pyarrow.dataset
@@ -214,6 +215,10 @@ def test_cluster_check(call, tmp_path):
     (tmp_path / "c.yaml").write_text("{kind: local, workers: 2, threads: 1, processes: false}")
     found = json.loads(call("cluster", "check", "c.yaml", "--json").stdout)
     assert (found["workers"], found["threads"], found["differing"]) == (2, 2, [])
+
+
+def test_the_version(call):
+    assert call("--version").stdout.strip() == version("rasteret-dask")
 
 
 def test_debug_lets_the_error_through(call):
