@@ -13,7 +13,15 @@ from rasteret_dask.model import BandInfo
 _TIFF = ("image/tiff", "image/vnd.stac.geotiff")
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata"}
 _CLASSES = ("classification:classes", "file:values", "classification:bitfields")
-_CLASS_ROLES = {"data-mask", "snow-ice", "land-water", "water-mask", "cloud", "cloud-shadow"}
+_CLASS_ROLES = {
+    "classification",
+    "data-mask",
+    "snow-ice",
+    "land-water",
+    "water-mask",
+    "cloud",
+    "cloud-shadow",
+}
 
 Json = Mapping[str, Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,50 @@ def test_a_file_that_has_changed_is_refused(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(errors.StaleIndexError) as caught:
         c.get_xarray().compute()
     assert (caught.value.item, caught.value.band) == ("s1", "red")
+
+
+@pytest.mark.parametrize("dilate", [0, 45])
+@pytest.mark.parametrize("chunks", ["auto", {"time": -1, "y": 512, "x": 512}])
+def test_everything_that_can_be_asked_of_a_value_leaves_a_slice_as_cheap(
+    folder: Path, server: RangeServer, dilate: int, chunks: Any
+) -> None:
+    """Mask, dilation, scale, harmonisation, NaN: ``isel(time=0, x=slice(0, 256))`` fetches a column of tiles of each file."""
+    made = [
+        replace(s, columns={"collection": "sentinel-2-l2a", "s2:processing_baseline": "05.09"})
+        for s in scenes(server.url)
+    ]
+    cube = collect(*made).get_xarray(
+        bands=["red", "nir"],
+        scale=True,
+        harmonize="sentinel-2",
+        masked=True,
+        mask={"band": "m", "drop": [3], "dilate": dilate},
+        chunks=chunks,
+    )
+    server.reset()
+    part = cube.isel(time=0, x=slice(0, 256))
+    found = part.red.values
+    seen = server.counters()
+    column = [(row, 0) for row in range(4)]
+    costs = [expected_cost(folder / "red1.tif", column)]
+    # What lies up to 45 m (4 pixels of 10 m) beyond a chunk may be dilated into it.
+    halo = 1 if dilate else 0
+    for rows in [range(4)] if chunks == "auto" else [range(2 + halo), range(2 - halo, 4)]:
+        under = [(row, col) for row in rows for col in range(1 + halo)]
+        costs.append(expected_cost(folder / "m1.tif", under))
+    assert set(seen.paths) == {"red1.tif", "m1.tif"}
+    assert (seen.requests, seen.bytes) == tuple(map(sum, zip(*costs)))
+    red, classes = (rasterio.open(folder / f"{b}1.tif").read(1) for b in ("red", "m"))
+    hidden = classes == 3
+    if dilate:
+        grown = np.zeros_like(hidden)
+        for dy in range(-4, 5):
+            for dx in range(-4, 5):
+                if dy * dy + dx * dx <= 4.5**2:
+                    framed = np.pad(hidden, 4)
+                    grown |= framed[4 + dy : 4 + dy + SIDE, 4 + dx : 4 + dx + SIDE]
+        hidden = grown
+    # A class of 0 is nodata in the mask's own file.
+    hidden |= classes == 0
+    expected = np.where(hidden | (red == 0), np.nan, (red.astype(float) - 1000) * 1e-4)
+    np.testing.assert_allclose(found, expected[:, :256], atol=3e-7)
