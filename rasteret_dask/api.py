@@ -325,6 +325,8 @@ def build_from_table(
             "a collection needs the headers of its files",
             hint="as_collection wraps a table that has them",
         )
+    if isinstance(columns, str):
+        raise ArgumentError(f"columns={columns!r}; a list of names is needed")
     how = TableSource(dict(column_map or {}), href_column, columns, filter_expr, timezone)
     rows = open_rows(table, how, storage or StorageOptions())
     if href_column is not None and band_map is None:

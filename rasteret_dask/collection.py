@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import geopandas
@@ -236,8 +237,8 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         ArgumentError
             `n` is negative.
         """
-        if n < 0:
-            raise ArgumentError(f"head({n}): a number of items is not negative")
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 0:
+            raise ArgumentError(f"head({n!r}): a number of items is whole and not negative")
         return replace(self, view=in_memory(self.view.head(n)), commit=None)
 
     def _less_cloudy(self, limit: float) -> Collection:

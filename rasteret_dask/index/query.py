@@ -30,8 +30,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "_gt": lambda field, value: field > value,
     "_ge": lambda field, value: field >= value,
     "_ne": lambda field, value: field != value,
-    "_in": lambda field, value: field.isin(list(value)),
 }
+_MANY = (list, tuple, set, frozenset)
 
 
 def every(expressions: Iterable[Expression | None]) -> Expression | None:
@@ -165,15 +165,32 @@ def _column(key: str, value: Any, table: pa.Schema) -> Expression:
     if name is not None:
         if value is None:
             return pc.field(name).is_null()
-        many = isinstance(value, (list, tuple, set, frozenset))
-        return pc.field(name).isin(sorted(value)) if many else pc.field(name) == value
+        return _among(name, value) if isinstance(value, _MANY) else pc.field(name) == value
     for suffix, operator in _OPERATORS.items():
         name = _find(key.removesuffix(suffix), table) if key.endswith(suffix) else None
         if name is not None:
             expression: Expression = operator(pc.field(name), value)
             return expression
+    name = _find(key.removesuffix("_in"), table) if key.endswith("_in") else None
+    if name is not None:
+        listed = getattr(value, "to_pylist", getattr(value, "tolist", lambda: value))()
+        if not isinstance(listed, _MANY):
+            raise ArgumentError(f"{key} is {value!r}; a list of values is needed")
+        return _among(name, listed)
     plain = [f.name for f in table if not pa.types.is_nested(f.type)]
     raise ArgumentError(f"no column {key!r} to filter by", hint=f"columns: {', '.join(plain)}")
+
+
+def _among(name: str, values: Iterable[Any]) -> Expression:
+    """A column that holds one of some values; None among them is null."""
+    known = {value for value in values if value is not None}
+    try:
+        found = pc.field(name).isin(pa.array(sorted(known)))
+    except (TypeError, OverflowError, pa.ArrowException):
+        raise ArgumentError(
+            f"the values to look for in {name!r} are of several types, or of none that Arrow knows"
+        ) from None
+    return found | pc.field(name).is_null() if None in values else found
 
 
 def _find(key: str, table: pa.Schema) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.index import own
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
 from rasteret_dask.ingest.build import Gathered
@@ -36,6 +38,14 @@ class BandChoice:
     index_map: Mapping[str, int] | None = None
     descriptor: DatasetDescriptor | None = None
     links: Links = AS_THEY_ARE
+
+    def __post_init__(self) -> None:
+        for band, index in (self.index_map or {}).items():
+            if isinstance(index, bool) or not isinstance(index, Integral) or index < 0:
+                raise ArgumentError(
+                    f"band_index_map says {index!r}; the bands of a file are counted from 0",
+                    band=band,
+                )
 
     def describe(self) -> dict[str, Any]:
         """As JSON: part of a build's identity."""

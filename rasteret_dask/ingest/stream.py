@@ -25,6 +25,7 @@ import pyarrow.dataset as pads
 from rasteret_dask.errors import ArgumentError, CollectionError, DuplicateItemError
 from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.index.place import Place
+from rasteret_dask.index.query import checked
 from rasteret_dask.ingest.bands import bands_of_asset, is_raster
 from rasteret_dask.ingest.table import TableSource, check_names, own_columns, table_items
 from rasteret_dask.model import StorageOptions
@@ -70,6 +71,8 @@ class Rows:
         names = list(known.names if self.how.columns is None else self.how.columns)
         check_names(names, known.names)
         check_names(list(self.how.column_map), names)
+        if self.how.where is not None:
+            checked(self.how.where, pa.schema(list(known)))
         return own_columns(pa.schema([known.field(name) for name in names]), self.how)
 
     def items(self, skipped: npt.NDArray[np.int64] | None = None) -> Iterator[Item]:
@@ -127,13 +130,21 @@ def open_rows(source: Any, how: TableSource, storage: StorageOptions) -> Rows:
         return Rows(_open(os.fspath(source), storage), how)
     if isinstance(source, pads.Dataset):
         return Rows(source, how)
-    if isinstance(source, pa.RecordBatch):
-        source = pa.Table.from_batches([source])
-    if isinstance(source, pa.Table):
-        return Rows(pads.InMemoryDataset(source), how)
-    if hasattr(source, "__arrow_c_stream__"):
-        return _laid_down(pa.RecordBatchReader.from_stream(source), how)
-    raise ArgumentError(f"{type(source).__name__} is no table that Arrow can read")
+    try:
+        if hasattr(source, "__arrow_c_array__") and not hasattr(source, "__arrow_c_stream__"):
+            source = pa.record_batch(source)
+        if isinstance(source, pa.RecordBatch):
+            source = pa.Table.from_batches([source])
+        if isinstance(source, pa.Table):
+            return Rows(pads.InMemoryDataset(source), how)
+        if hasattr(source, "__arrow_c_stream__"):
+            return _laid_down(pa.RecordBatchReader.from_stream(source), how)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ArgumentError(f"Arrow cannot take the table over: {error}") from None
+    raise ArgumentError(
+        f"{type(source).__name__} is no table that Arrow can read",
+        hint="Polars' lazy frames are collect()ed, lists of rows go through pyarrow.Table.from_pylist",
+    )
 
 
 def _open(text: str, storage: StorageOptions) -> Any:

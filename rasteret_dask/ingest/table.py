@@ -16,7 +16,7 @@ from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.geobox import CRS84
-from rasteret_dask.grid.given import plain_crs, understand
+from rasteret_dask.grid.given import check_degrees, plain_crs, understand
 from rasteret_dask.index import own, schema
 from rasteret_dask.index.times import lacks_zone, parse_instant
 
@@ -182,6 +182,13 @@ def _footprints(table: pa.Table) -> list[Any]:
         geometries = shapely.transform(
             geometries, lambda xy: np.column_stack(there.transform(xy[:, 0], xy[:, 1]))
         )
+    try:
+        check_degrees(shapely.total_bounds(geometries).tolist(), CRS84)
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"footprints: {error.message}",
+            hint="GeoPandas, GeoArrow, and the metadata of GeoParquet say in which CRS they are",
+        ) from None
     for row, geometry in zip(np.flatnonzero(present).tolist(), geometries):
         out[row] = geometry
     return out
@@ -206,7 +213,7 @@ def _item(row: dict[str, Any], footprint: Any, box: Any, how: TableSource) -> di
         "assets": assets,
         "geometry": None if footprint is None else shapely.geometry.mapping(footprint),
     }
-    bounds = _bounds(box)
+    bounds = _bounds(box, name)
     if bounds is not None:
         item["bbox"] = bounds
     return item
@@ -241,6 +248,7 @@ def _check_row(row: Mapping[str, Any], name: str, how: TableSource) -> None:
     times = [row.get(column) for column in (schema.DATETIME, schema.START)]
     for value in (*times, row.get(schema.END)):
         if not how.timezone and lacks_zone(value):
+            parse_instant(value)  # what is no time at all needs no zone
             raise ArgumentError(
                 f"the time {value!r} has no time zone",
                 item=name,
@@ -287,9 +295,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _bounds(box: Any) -> list[float] | None:
-    if isinstance(box, Mapping) and all(box.get(name) is not None for name in _CORNERS):
-        return [float(box[name]) for name in _CORNERS]
-    if isinstance(box, (list, tuple)) and len(box) in (4, 6) and None not in box:
-        return [float(v) for v in box]
-    return None
+def _bounds(box: Any, item: str) -> list[float] | None:
+    """A box as STAC has it; one that lacks a corner is none."""
+    given = [box.get(name) for name in _CORNERS] if isinstance(box, Mapping) else box
+    if given is None or (isinstance(given, (list, tuple)) and None in given):
+        return None
+    if isinstance(given, (list, tuple)) and len(given) in (4, 6):
+        found = [float(v) for v in given]
+        half = len(found) // 2
+        check_degrees((found[0], found[1], found[half], found[half + 1]), CRS84)
+        return found
+    raise ArgumentError(
+        f"{str(box)[:60]!r} is no bbox", item=item, hint="a list of 4 or 6 numbers, or a struct"
+    )

@@ -316,3 +316,51 @@ def test_collections_of_the_version_before_open_and_grow(tif: str, tmp_path: Pat
     grown = old.append([item(tif, "new", crop="rye")])
     assert len(rd.load("fields", workspace_dir=tmp_path)) == len(grown) == 7
     assert "crop" not in grown.schema.names
+
+
+def footprint(shape: shapely.Geometry) -> Callable[[pa.Table], pa.Table]:
+    return lambda t: t.append_column("geometry", pa.array([shapely.to_wkb(shape)] * 6))
+
+
+WRONG: list[tuple[Any, dict[str, Any], str]] = [
+    (footprint(shapely.box(5e5, 5.2e6, 5.1e5, 5.3e6)), {}, "footprints: .* which are no degrees"),
+    (lambda t: t.append_column("bbox", pa.array([[5e5, 5.2e6, 5.1e5, 5.3e6]] * 6)), {}, "no degrees"),
+    (lambda t: t.append_column("bbox", pa.array(["here"] * 6)), {}, "'here' is no bbox"),
+    (lambda t: t.to_pandas().assign(x=[1, "a", None, 2, 3, 4]), {}, "Arrow cannot take the table over"),
+    (lambda t: t, {"filter_expr": "id = 'a'"}, "an Arrow expression, not a str"),
+    (lambda t: t, {"filter_expr": pc.field("zz") == 1}, "cannot be asked of this table"),
+    (lambda t: t, {"columns": "id"}, "a list of names is needed"),
+    (lambda t: t, {"band_index_map": {"B04": "1"}}, "counted from 0"),
+    (lambda t: t.set_column(1, "datetime", pa.array(["yesterday"] * 6)), {}, "is no date or time"),
+    (lambda t: t.set_column(1, "datetime", pa.array([1683000000] * 6)), {}, "is no date or time"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "how", "what"), WRONG)
+def test_what_means_nothing_is_refused(
+    tif: str, tmp_path: Path, change: Any, how: Any, what: str
+) -> None:
+    with pytest.raises(ArgumentError, match=what):
+        build(change(fields(tif)), tmp_path, **how)
+    assert not (tmp_path / "fields").exists()
+
+
+def test_lists_of_values(tif: str, tmp_path: Path) -> None:
+    found = build(fields(tif), tmp_path)
+    assert len(found.subset(split=["val", None])) == 2
+    for many in (np.array([2, 3]), pa.array([2, 3]), {2, 3}, (2, 3)):
+        assert len(found.subset(a_b_in=many)) == 2
+    for wrong in ("train", 3, ["a", 3]):
+        with pytest.raises(ArgumentError):
+            found.subset(split_in=wrong)
+    assert len(found.head(np.int64(2))) == 2
+    with pytest.raises(ArgumentError, match="whole"):
+        found.head("2")  # type: ignore[arg-type]
+
+
+def test_arrays_of_the_capsule_protocol_are_tables_too(tif: str, tmp_path: Path) -> None:
+    class Rows:
+        def __arrow_c_array__(self, schema: Any = None) -> Any:
+            return fields(tif).to_batches()[0].__arrow_c_array__(schema)
+
+    assert len(build(Rows(), tmp_path).subset(crop="wheat")) == 3
