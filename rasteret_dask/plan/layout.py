@@ -38,24 +38,30 @@ def auto_chunks(
     Returns
     -------
     tuple of tuple of int
-        Uniform along each dimension except for the last chunk, as Zarr wants them.
+        Uniform along each dimension except for the last chunk, as Zarr wants them; of 11 tiles that are cut by at most 5, it is 4, 4 and 3.
     """
     nt, ny, nx = shape
     th, tw = max(1, tile[0]), max(1, tile[1])
     side = 1
     while (side + 1) ** 2 * th * tw * itemsize <= target and (side * th < ny or side * tw < nx):
         side += 1
-    cy, cx = min(ny, side * th), min(nx, side * tw)
+    cy, cx = _even(ny, th, side), _even(nx, tw, side)
     # A long thin area: give what one axis leaves over to the other.
-    while cx == nx and cy < ny and (cy + th) * cx * itemsize <= target:
-        cy = min(ny, cy + th)
-    while cy == ny and cx < nx and (cx + tw) * cy * itemsize <= target:
-        cx = min(nx, cx + tw)
+    if cx == nx:
+        cy = _even(ny, th, max(1, target // (th * cx * itemsize)))
+    if cy == ny:
+        cx = _even(nx, tw, max(1, target // (tw * cy * itemsize)))
     ct = 1
     if cy == ny and cx == nx:
         tiles = _tiles(ny, th, offset[0]) * _tiles(nx, tw, offset[1])
         ct = min(nt, max(1, TILES // tiles), max(1, target // max(1, ny * nx * itemsize)))
     return _split(nt, ct), _split(ny, cy), _split(nx, cx)
+
+
+def _even(size: int, tile: int, most: int) -> int:
+    """Return a chunk of whole tiles, at most so many: no more chunks than those would make, and the last as large as it can be."""
+    tiles = -(-size // tile)
+    return min(size, -(-tiles // -(-tiles // most)) * tile)
 
 
 def _tiles(size: int, tile: int, offset: int) -> int:

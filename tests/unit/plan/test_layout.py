@@ -30,8 +30,19 @@ def test_auto_chunks(
         assert got == size or got % t == 0
     whole = min(tile[0], shape[1]) * min(tile[1], shape[2]) * itemsize
     assert depth * height * width * itemsize <= max(TARGET, whole)
+    # As balanced as whole tiles allow: the last lacks fewer tiles than there are chunks.
+    for sizes, t in zip(chunks[1:], tile):
+        assert sizes[0] - sizes[-1] < t * len(sizes)
     # Depth only when the area is one chunk.
     assert depth == 1 or (height, width) == shape[1:]
+
+
+def test_a_scene_of_sentinel2_is_cut_into_nine_alike() -> None:
+    scene = auto_chunks((3, 10980, 10980), (1024, 1024), (0, 0), 2, 2**26)
+    assert scene == ((1, 1, 1), (4096, 4096, 2788), (4096, 4096, 2788))
+    # A strip: as many rows as fit, in equal parts.
+    strip = auto_chunks((1, 40_000, 512), (512, 512), (0, 0), 4, 2**24)
+    assert strip == ((1,), (8192,) * 4 + (7232,), (512,))
 
 
 @given(st.integers(1, 5000), st.integers(1, 600), st.integers(0, 5000))
