@@ -2,7 +2,8 @@
 
 The first argument is the folder of the collection, the second a JSON file of questions, the third where the answers go (a pickle of
 plain values and arrays). The fourth is a static catalogue, and the fifth a folder for what rasteret builds of it; the sixth is a table of
-multi-band files, and a folder of that name with ``-built`` behind it takes what rasteret builds of that.
+multi-band files, and a folder of that name with ``-built`` behind it takes what rasteret builds of that; the seventh a collection that we
+built of that table, with its own columns.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ def answer(collection: Any, question: dict[str, Any]) -> Any:
     return [{k: tuple(v)[:6] if k == "transform" else v for k, v in row.items()} for row in rows]
 
 
-def main(folder: str, questions: str, answers: str, catalogue: str, built: str, files: str) -> None:
+def main(
+    folder: str, questions: str, answers: str, catalogue: str, built: str, files: str, owned: str
+) -> None:
     import rasteret  # noqa: PLC0415
 
     collection = rasteret.load(folder)
     asked = json.loads(Path(questions).read_text())
-    here = {name: question for name, question in asked.items() if name != "embeddings"}
+    elsewhere = ("embeddings", "train")
+    here = {name: question for name, question in asked.items() if name not in elsewhere}
     found = {name: answer(collection, question) for name, question in here.items()}
     rasteret.build_from_stac(
         name="theirs",
@@ -69,6 +73,7 @@ def main(folder: str, questions: str, answers: str, catalogue: str, built: str, 
         enrich_cog=True,
     )
     found["embeddings"] = answer(embeddings, asked["embeddings"])
+    found["train"] = answer(rasteret.load(owned).select_split("train"), asked["train"])
     Path(answers).write_bytes(pickle.dumps(found))
 
 

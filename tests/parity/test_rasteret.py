@@ -65,12 +65,30 @@ def multiband(folder: Path) -> Path:
         )  # fmt: skip
         box = shapely.box(15.0 + 0.0131 * k, 46.937, 15.0197 + 0.0131 * k, 46.9516)
         rows.append(
-            {"fid": f"e{k}", "when": start, "geometry": shapely.to_wkb(box), "path": str(path)}
+            {
+                "fid": f"e{k}",
+                "when": start,
+                "geometry": shapely.to_wkb(box),
+                "path": str(path),
+                "split": ("train", "val")[k],
+            }
         )
     table = pa.Table.from_pylist(rows)
     table = table.set_column(1, "when", table["when"].cast(pa.timestamp("us", "UTC")))
     pq.write_table(table, folder / "files.parquet")
     return folder / "files.parquet"
+
+
+def owned(table: Path, folder: Path) -> rd.Collection:
+    """What we build of that table; its split is a column of it."""
+    return rd.build_from_table(
+        table,
+        name="owned",
+        workspace_dir=folder / "workspace",
+        column_map={"fid": "id", "when": "datetime"},
+        href_column="path",
+        band_index_map={f"A{i:02d}": i for i in range(64)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +107,7 @@ def theirs(
         "points": {"method": "sample_points", "what": "points", "how": points},
         "latest": {"method": "sample_points", "what": "points", "how": {**points, "match": "latest"}},
         "embeddings": {"method": "sample_points", "what": "points", "how": labels},
+        "train": {"method": "sample_points", "what": "points", "how": labels},
         "nearest": {"method": "sample_points", "what": "points", "how": {**points, **AROUND}},
     }  # fmt: skip
     (folder / "questions.json").write_text(json.dumps(questions))
@@ -96,6 +115,8 @@ def theirs(
     ours.export(target)
     files = [HERE / "by_rasteret.py", target, folder / "questions.json", folder / "answers"]
     files += [austria / "catalog.json", folder / "built", multiband(folder / "embeddings")]
+    owned(files[-1], folder).export(folder / "owned")
+    files.append(folder / "owned")
     # -P: the script's folder, which holds a rasteret.py of its own, is not where rasteret is looked for.
     command = [str(INTERPRETER), "-P", *map(str, files)]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -104,8 +125,9 @@ def theirs(
     answers: dict[str, Any] = pickle.loads((folder / "answers").read_bytes())
     for name, found in answers.items():
         assert not (isinstance(found, dict) and "error" in found), (name, found)
-    published = next(Path(f"{files[-1]}-built").iterdir())
-    return {**answers, "folder": next((folder / "built").iterdir()), "published": published}
+    published = next(Path(f"{files[-2]}-built").iterdir())
+    built = {"folder": next((folder / "built").iterdir()), "published": published}
+    return {**answers, **built, "owned": folder / "owned"}
 
 
 def test_arrays(ours: rd.Collection, theirs: dict[str, Any]) -> None:
@@ -181,6 +203,16 @@ def test_what_rasteret_wrote_opens(ours: rd.Collection, theirs: dict[str, Any]) 
         ours.sample_points(POINTS, ["B04"])["value"]
     )
     assert len(found.subset(cloud_cover_lt=30)) == len(ours.subset(cloud_cover_lt=30))
+
+
+def test_a_tables_own_columns_are_rasterets_too(theirs: dict[str, Any]) -> None:
+    bands = ["A00", "A07", "A63"]
+    mine = rd.load(theirs["owned"]).select_split("train")
+    found = mine.sample_points(LABELS, bands, geometry_crs=32633).to_pylist()
+    values = {key(row): row["value"] for row in theirs["train"]}
+    assert {row["record_id"] for row in found} == {k[0] for k in values} == {"e0"}
+    assert len(found) >= len(values) > 0.8 * len(found) > 0
+    assert all(row["value"] == values.get(key(row), row["value"]) for row in found)
 
 
 def test_embeddings_that_rasteret_wrote_are_read_and_decoded(theirs: dict[str, Any]) -> None:
