@@ -51,7 +51,8 @@ parity: setup
 
 bench: setup
 	$(PIP) install -e ".[bench]"
-	$(BIN)/python -m benchmarks.quick --minutes 120 --json bench.json --page
+	PEERS="$$($(BIN)/python -m benchmarks.environments $(VENV)-peers)" && \
+	$(BIN)/python -m benchmarks.quick --minutes 120 --json bench.json --page --python "$$PEERS"
 
 bench-quick: setup
 	$(PIP) install -e ".[bench]"

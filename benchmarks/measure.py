@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from rasteret_dask.testing.server import RangeServer
 
 Got = dict[str, Any] | str
 """What was measured; a string says why there is no measurement."""
+
+PATIENCE = 180
+"""Seconds in which a process loads and does its spare work, beside others that do the same."""
 
 
 def start(
@@ -49,10 +54,18 @@ def start(
 def wait(child: subprocess.Popen[str]) -> str | None:
     """Until it is ready; a string says why it will never be."""
     assert child.stdout is not None
-    line = child.stdout.readline()
+    # One that hangs must not hold a whole campaign.
+    patience = threading.Timer(PATIENCE, child.kill)
+    patience.start()
+    try:
+        line = child.stdout.readline()
+    finally:
+        patience.cancel()
     if line.startswith("READY"):
         return None
     error = child.communicate()[1]
+    if child.returncode == -signal.SIGKILL:
+        return f"not ready after {PATIENCE} s"
     return line.strip() or _last(error)
 
 
