@@ -23,8 +23,14 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.grid.arrow import plain_table
 from rasteret_dask.index import schema
-from rasteret_dask.index.commit import Commit, read_commit
-from rasteret_dask.index.dataset import check_columns, in_memory, open_commit, open_parquet
+from rasteret_dask.index.commit import Commit, is_begun, read_commit
+from rasteret_dask.index.dataset import (
+    TableView,
+    check_columns,
+    in_memory,
+    open_commit,
+    open_parquet,
+)
 from rasteret_dask.index.foreign import as_rows
 from rasteret_dask.index.joined import join
 from rasteret_dask.index.place import Place
@@ -96,7 +102,9 @@ def load(
         raise CollectionError(f"no snapshot {snapshot} of {text!r}")
     place = Place(_candidates(text, workspace_dir)[0], options)
     if "://" in text or (place.is_local and os.path.exists(place.path())):
-        view = open_parquet(place)
+        view = _of_others(place)
+        if view is None:
+            return load(path, workspace_dir=workspace_dir, storage=storage, catalog=catalog)
         # Ours and rasteret both say of which dataset the rows are.
         source = (view.schema.metadata or {}).get(b"data_source", b"").decode()
         known = catalogs.default() if catalog is None else catalog
@@ -346,6 +354,33 @@ def _described(columns: pa.Schema, descriptor: DatasetDescriptor | None) -> tupl
             known = by_asset[0]
             found.append(replace(known, name=name, aliases=(known.name, *known.aliases)))
     return tuple(found)
+
+
+def _of_others(place: Place) -> TableView | None:
+    """The Parquet that lies in a place; None where a build of ours has committed meanwhile.
+
+    Raises
+    ------
+    CollectionError
+        It is no collection, or one whose build has not come to its end: parts appear one by one.
+    """
+    view, problem = None, None
+    if not is_begun(place):
+        try:
+            view = open_parquet(place)
+        except CollectionError as error:
+            problem = error
+    if is_begun(place):
+        if read_commit(place) is not None:
+            return None
+        raise CollectionError(
+            "no collection yet: its build has begun and not come to its end",
+            url=place.url,
+            hint="wait for it, or build it again: what is done is kept",
+        )
+    if problem is not None:
+        raise problem
+    return view
 
 
 def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:

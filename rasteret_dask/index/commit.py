@@ -172,6 +172,11 @@ def commit_numbers(place: Place) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+def is_begun(place: Place) -> bool:
+    """Whether somebody builds, or has built, a collection of ours here."""
+    return bool(place.below(PARTS).folders())
+
+
 def commit_file(number: int) -> str:
     """Where a commit lies below the collection."""
     return f"{COMMITS}/{number:08d}.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from dask.delayed import delayed
 
@@ -27,6 +28,10 @@ from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.ingest.stac import Json, Search, search_api, search_static
 from rasteret_dask.model import BandInfo, StorageOptions
+
+APPENDED: Final = 900_000
+"""Position of the first slice of an append: beyond those of builds, and the same however many parts there are, so that who was told
+of another append finds what he has fetched."""
 
 
 def newest(place: Place) -> Commit:
@@ -111,8 +116,8 @@ def append_found(
         return append_items(place, search_again(standing), bands, storage, first_read=first_read)
     known = frozenset(map(fingerprint, _ids(place, standing)))
     recipe = _recipe(place, standing, bands, storage, first_read)
-    first = len(standing.parts)
-    slices = [Slice(f"{number:06d}", cell=cell) for number, cell in enumerate(pieces.cells, first)]
+    cells = enumerate(pieces.cells, APPENDED)
+    slices = [Slice(f"{number:06d}", cell=cell) for number, cell in cells]
     shared = delayed(
         known, name=f"known-{digest(standing.identity)[:16]}-{standing.number}", traverse=False
     )
@@ -176,7 +181,7 @@ def append_items(
     known = set(_ids(place, standing))
     recipe = _recipe(place, standing, bands, storage, first_read)
     fresh = sort_records(recipe.record(item) for item in items if item["id"] not in known)
-    slices = cut(fresh, bands, recipe.document, first=len(standing.parts)) if fresh else []
+    slices = cut(fresh, bands, recipe.document, first=APPENDED) if fresh else []
     return _grown(place, standing, compute(slices, recipe), reprocessed(fresh))
 
 

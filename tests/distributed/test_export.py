@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from test_stores import Store, store  # noqa: F401 -- a fixture
+from test_stores import store  # noqa: F401 -- a fixture
 
 import rasteret_dask as rd
+from rasteret_dask.testing.stores import Store
 
 
 def test_what_is_exported_loads(austria: Path, tmp_path: Path, store: Store) -> None:  # noqa: F811

@@ -25,6 +25,7 @@ from rasteret_dask.errors import ArgumentError, PipelineError
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.testing.catalog import write_demo_catalog
 from rasteret_dask.testing.server import Fault, RangeServer
+from rasteret_dask.testing.stores import s3
 from rasteret_dask.write.zarr import write_zarr
 
 

@@ -5,111 +5,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import shutil
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import adlfs
 import pytest
-import s3fs
 
 import rasteret_dask as rd
 from rasteret_dask.errors import BuildMismatchError, CommitConflictError
 from rasteret_dask.index.commit import Commit, commit_numbers, read_commit, write_commit
 from rasteret_dask.index.place import Place
 from rasteret_dask.ingest import cut
+from rasteret_dask.testing.stores import Store, azure, has_azurite, s3
 
-# The account that every azurite knows; it is in its documentation.
-AZURE_KEY = (
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-)
-MOTO = Path(__file__).resolve().parents[1] / "atomic_moto.py"
 ROUNDS = 100
 NUMBERS = itertools.count()
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where a workspace is, and how it is reached."""
-
-    url: str
-    storage: rd.StorageOptions
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 60
-        while True:
-            assert process.poll() is None, f"{command[0]} ended"
-            assert time.monotonic() < end, f"{command[0]} does not answer"
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def s3() -> Iterator[Store]:
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
-    with (
-        running([sys.executable, str(MOTO), str(port)], port),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        options = {
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "virtual_hosted_style_request": "false",
-        }
-        fs = s3fs.S3FileSystem(endpoint_url=endpoint, client_kwargs={"region_name": "us-east-1"})
-        fs.call_s3("create_bucket", Bucket="bucket")
-        yield Store("s3://bucket/ws", rd.StorageOptions(options=options))
-
-
-@contextmanager
-def azure(folder: Path) -> Iterator[Store]:
-    program = shutil.which("azurite-blob")
-    if program is None:
-        pytest.skip("azurite-blob is not installed (npm install -g azurite)")
-    port = free_port()
-    endpoint = f"http://127.0.0.1:{port}/devstoreaccount1"
-    command = [program, "--silent", "--location", str(folder), "--blobHost", "127.0.0.1"]
-    command += ["--blobPort", str(port), "--skipApiVersionCheck"]
-    with running(command, port), pytest.MonkeyPatch.context() as patch:
-        connection = (
-            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURE_KEY};"
-            f"BlobEndpoint={endpoint};"
-        )
-        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
-        patch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1")
-        patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", AZURE_KEY)
-        adlfs.AzureBlobFileSystem(connection_string=connection).mkdir("container")
-        yield Store("az://container/ws", rd.StorageOptions(options={"endpoint": endpoint}))
 
 
 @pytest.fixture(scope="module", params=["disk", "s3", "azure"])
@@ -120,6 +32,8 @@ def store(
     if request.param == "disk":
         yield Store(str(folder), rd.StorageOptions())
         return
+    if request.param == "azure" and not has_azurite():
+        pytest.skip("azurite-blob is not installed (npm install -g azurite)")
     with s3() if request.param == "s3" else azure(folder) as found:
         yield found
 

@@ -306,3 +306,30 @@ def test_of_two_who_append_one_wins_and_the_other_loses_nothing(
         assert len(now.commit.parts if now.commit else ()) >= 3
         shutil.rmtree(tmp_path / name)
     assert conflicts > 0
+
+
+def commit_file(folder: Path, number: int) -> Path:
+    return folder / "_rasteret" / "commits" / f"{number:08d}.json"
+
+
+def test_who_is_told_of_another_append_has_fetched_for_good(files: Path, tmp_path: Path) -> None:
+    """However many parts the other one has added."""
+    every = at(str(files), [scene(files, number) for number in range(9)])
+    base = rd.build_from_items(every[:2], name="c", workspace_dir=tmp_path)
+    base.append(every[6:9])
+    commit_file(tmp_path / "c", 2).unlink()  # as if the other one had been first
+    base.append(every[2:6])
+    again = base.append(every[6:9])
+    assert (len(again), again.report.requests if again.report else None) == (9, 0)
+
+
+def test_a_build_that_has_not_come_to_its_end_is_no_collection(
+    items: list[dict[str, Any]], server: RangeServer, tmp_path: Path
+) -> None:
+    """Its parts are there, one after the other; the directory for other readers is no collection of theirs."""
+    built = rd.build_from_items(at(server.url, items), name="c", workspace_dir=tmp_path)
+    commit_file(tmp_path / "c", 1).unlink()
+    with pytest.raises(CollectionError, match="has begun and not come to its end"):
+        rd.load(tmp_path / "c")
+    # Other Parquet is opened as ever.
+    assert len(rd.load(tmp_path / "c" / "data" / "00000001")) == len(built)

@@ -1,5 +1,5 @@
 """moto's S3 server with writes one at a time: S3 promises that of many conditional puts one succeeds, moto looks first and puts later (in 4
-of 2,565 races on a loaded machine two of three writers won)."""
+of 2,565 races on a loaded machine two of three writers won). A program: ``python _moto.py PORT``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ lock = threading.Lock()
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer reads side by side, and all else in turn."""
     if environ["REQUEST_METHOD"] == "GET":
-        return moto(environ, start_response)
+        return list(moto(environ, start_response))
     with lock:
         return list(moto(environ, start_response))
 
