@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -20,7 +21,7 @@ import xarray as xr
 from rasteret_dask.errors import ConfigError, PipelineError
 from rasteret_dask.pipeline import expression as language
 from rasteret_dask.pipeline import indices, similarity, stack
-from rasteret_dask.pipeline.reductions import REDUCTIONS, extreme_index
+from rasteret_dask.pipeline.reductions import REDUCTIONS, by_rows, extreme_index
 from rasteret_dask.pipeline.shape import Shape, finish, like
 from rasteret_dask.pipeline.work import (
     ChipsStep,
@@ -170,14 +171,34 @@ def _reduce(along: Along, array: xr.DataArray) -> xr.DataArray:
     if array.chunks is None:
         data = along(array.data)
     else:
-        data = da.map_blocks(
-            along,
-            array.chunk({"time": -1}).data,
-            drop_axis=along.axis,
-            token=along.how,
-            **like(array.dtype, array.ndim - 1),
-        )
+        data = _over_whole_time(along, along.axis, array.chunk({"time": -1}))
     return finish(data, array.isel(time=0, drop=True), array)
+
+
+def _over_whole_time(function: Any, axis: int, *arrays: xr.DataArray) -> da.Array:
+    """Call a function with blocks that hold every time, and get one without that axis.
+
+    Told to drop an axis, `map_blocks` brings the blocks along it into one, which for one block is a
+    copy of it, held beside the block for as long as the function works.
+    """
+    inner = tuple(range(arrays[0].ndim))
+    outer = tuple(dim for dim in inner if dim != axis)
+    pairs = [part for array in arrays for part in (array.data, inner)]
+    kind = like(arrays[0].dtype, len(outer))
+    return da.blockwise(
+        Only(function), outer, *pairs, concatenate=False, token=function.how, **kind
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Calls a function with blocks, each of which Dask hands over as the only one of a list; picklable."""
+
+    function: Any
+
+    def __call__(self, *blocks: Any) -> Any:
+        """Unpack them."""
+        return self.function(*(only for [only] in blocks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +211,9 @@ class Along:
 
     def __call__(self, block: Any) -> Any:
         """Reduce one block."""
-        last = np.moveaxis(block, self.axis, -1)
         options = {} if self.q is None else {"q": self.q}
-        return REDUCTIONS[self.how](last, **options)
+        reduction = partial(REDUCTIONS[self.how], **options)
+        return by_rows(reduction, np.moveaxis(block, self.axis, -1))
 
 
 # --- composite -----------------------------------------------------------------------------------
@@ -212,10 +233,7 @@ def _apply_composite(step: CompositeStep, dataset: xr.Dataset) -> xr.Dataset:
         if array.chunks is None:
             data = pick(array.data, by.data)
         else:
-            kind = like(array.dtype, array.ndim - 1)
-            data = da.map_blocks(
-                pick, array.data, by.data, drop_axis=axis, token="composite", **kind
-            )
+            data = _over_whole_time(pick, axis, array, by)
         made[name] = finish(data, array.isel(time=0, drop=True), array)
     return xr.Dataset(made, attrs=dataset.attrs)
 
@@ -232,9 +250,11 @@ class Pick:
 
     def __call__(self, block: Any, by: Any) -> Any:
         """Pick from one block."""
-        index, known = extreme_index(np.moveaxis(by, self.axis, -1), self.how)
-        last = np.moveaxis(block, self.axis, -1)
-        picked = np.take_along_axis(last, index[..., None], axis=-1)[..., 0]
+        return by_rows(self._pick, *(np.moveaxis(b, self.axis, -1) for b in (block, by)))
+
+    def _pick(self, block: Any, by: Any) -> Any:
+        index, known = extreme_index(by, self.how)
+        picked = np.take_along_axis(block, index[..., None], axis=-1)[..., 0]
         return np.where(known, picked, block.dtype.type(np.nan))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from rasteret_dask.errors import RasteretError, SourceError, StaleIndexError
 from rasteret_dask.model import StorageOptions
@@ -22,9 +24,12 @@ from rasteret_dask.storage.source import (
 )
 from rasteret_dask.storage.urls import Location, locate, public
 
+ROOM: Final = 16 * 1024
+"""Bytes that a range takes beside its own: the room for an answer's head is one piece with the body's."""
+
 
 class Fetch:
-    """Many ranges under way at once; iterate to have each as it arrives.
+    """Many ranges under way at once; iterate to have each as it arrives, or let several threads take them.
 
     All remote ranges are handed to the event loop at construction. Whoever iterates calls :meth:`done` once a range has been used, so that
     the next ones may come: bytes fetched and not yet used stay under the process's budget. Whoever stops early calls :meth:`close`.
@@ -55,6 +60,8 @@ class Fetch:
         self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._local: list[tuple[int, str]] = []
         self._local_read = 0
+        self._claimed = 0  # remote ranges that somebody has, or waits for
+        self._taking = threading.Lock()
         remote: list[tuple[int, Location]] = []
         for number, request in enumerate(requests):
             location = locate(request.url)
@@ -123,8 +130,7 @@ class Fetch:
             self._release(number)
 
     def _size(self, number: int) -> int:
-        request = self._requests[number]
-        return request.stop - request.start
+        return _size(self._requests[number])
 
     def _release(self, number: int) -> None:
         held = self._held.pop(number, None)
@@ -132,25 +138,59 @@ class Fetch:
             held.release(self._size(number))
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
+        self.begin()
+        while (found := self.take()) is not None:
+            yield found
+
+    def begin(self) -> None:
+        """Say that somebody waits now: what was not fetched ahead is fetched."""
         if self._remote:
             self._loop.call_soon_threadsafe(self._launch_later)
-        for number, path in self._local:
-            request = self._requests[number]
-            self._local_read += 1
-            try:
-                response = read_local(path, request.start, request.stop)
-                check_response(request, response)
-            except RasteretError as error:
-                if self._raising:
-                    raise
-                yield number, error
+
+    def take(self, *, wait: bool = True) -> tuple[int, Any] | None:
+        """Return the number of a range that nobody else has taken, and its bytes, or its error unless those are raised.
+
+        Parameters
+        ----------
+        wait : bool
+            For one to arrive. False: None when there is none at the moment.
+
+        Returns
+        -------
+        (int, buffer or RasteretError), optional
+            None when all have been taken.
+        """
+        arrived: tuple[int, Any] | None = None
+        with self._taking:
+            local = self._local_read < len(self._local)
+            if local:
+                number, path = self._local[self._local_read]
+                self._local_read += 1
+            elif self._claimed == self._remote:
+                return None
             else:
-                yield number, response.data
-        for _ in range(self._remote):
-            number, found = self._arrived.get()
-            if isinstance(found, RasteretError) and self._raising:
-                raise found
-            yield number, found
+                # Who waits has a claim: nobody takes the last one away from them.
+                with suppress(queue.Empty):
+                    arrived = None if wait else self._arrived.get_nowait()
+                if arrived is None and not wait:
+                    return None
+                self._claimed += 1
+        if local:
+            found = self._read_local(number, path)
+        else:
+            number, found = arrived or self._arrived.get()
+        if isinstance(found, RasteretError) and self._raising:
+            raise found
+        return number, found
+
+    def _read_local(self, number: int, path: str) -> Any:
+        request = self._requests[number]
+        try:
+            response = read_local(path, request.start, request.stop)
+            check_response(request, response)
+        except RasteretError as error:
+            return error
+        return response.data
 
     def backlog(self) -> int:
         """Return how many ranges have arrived, or can be had at once, and wait to be used."""
@@ -186,7 +226,11 @@ def _close_held(
         task.cancel()
     for number, budget in list(held.items()):
         del held[number]
-        budget.release(requests[number].stop - requests[number].start)
+        budget.release(_size(requests[number]))
+
+
+def _size(request: RangeRequest) -> int:
+    return request.stop - request.start + ROOM
 
 
 def check_response(request: RangeRequest, response: RangeResponse) -> None:

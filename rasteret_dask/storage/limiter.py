@@ -230,14 +230,14 @@ class Limiter:
     budget : Budget
         For reads that somebody waits for.
     ahead : Budget
-        For reads that will be waited for later. It is a budget of its own: bytes that lie waiting must never keep those from coming
-        that a running task needs to finish.
+        For reads that will be waited for later: a quarter of the policy's bytes. It is a budget of its own: bytes that lie waiting must
+        never keep those from coming that a running task needs to finish.
     """
 
     def __init__(self, policy: RatePolicy, share: float = 1.0) -> None:
         self.policy = policy
-        self.budget = Budget(policy.budget)
-        self.ahead = Budget(policy.budget)
+        self.ahead = Budget(policy.budget // 4)
+        self.budget = Budget(policy.budget - self.ahead.size)
         self._limits = limits(policy, share)
         self._hosts: dict[str, Gate] = {}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,20 +58,21 @@ def server(running: RangeServer) -> RangeServer:
     return running
 
 
-def budget_of(options: StorageOptions) -> int:
-    async def free() -> int:
-        return limiter(options.rate).budget.free
+def owed(options: StorageOptions) -> int:
+    async def held() -> int:
+        limits = limiter(options.rate)
+        return sum(budget.size - budget.free for budget in (limits.budget, limits.ahead))
 
-    return run(free())
+    return run(held())
 
 
 def wait_for_budget(options: StorageOptions) -> None:
     """Closing goes through the loop; what is given up must be back soon."""
     for _ in range(500):
-        if budget_of(options) == options.rate.budget:
+        if not owed(options):
             return
         time.sleep(0.01)
-    raise AssertionError(f"{options.rate.budget - budget_of(options)} bytes of the budget are lost")
+    raise AssertionError(f"{owed(options)} bytes of the budget are lost")
 
 
 def collect(fetch: Fetch) -> dict[int, bytes]:
@@ -239,7 +242,7 @@ def test_a_budget_smaller_than_a_range_lets_them_through_one_by_one(server: Rang
 
 @pytest.mark.parametrize("bad", [0, 7, 19])
 def test_an_error_gives_up_the_rest_and_returns_the_budget(server: RangeServer, bad: int) -> None:
-    options = StorageOptions(rate=RatePolicy(budget=3000 + bad, in_flight=4), retry=QUICK)
+    options = StorageOptions(rate=RatePolicy(budget=70_000 + bad, in_flight=4), retry=QUICK)
     server.configure(latency=0.01)
     good = server.url_of("plain.bin")
     urls = [server.url_of("missing.bin") if k == bad else good for k in range(60)]
@@ -258,7 +261,7 @@ def test_an_error_gives_up_the_rest_and_returns_the_budget(server: RangeServer, 
 
 
 def test_whoever_stops_half_way_returns_the_budget(server: RangeServer) -> None:
-    options = StorageOptions(rate=RatePolicy(budget=2501))
+    options = StorageOptions(rate=RatePolicy(budget=70_101))
     for ahead in (False, True):
         for stop in (0, 1, 3):
             requests = [RangeRequest(server.url_of("plain.bin"), k, k + 1000) for k in range(30)]
@@ -275,7 +278,7 @@ def test_whoever_stops_half_way_returns_the_budget(server: RangeServer) -> None:
 
 
 def test_many_threads_share_one_small_budget(server: RangeServer) -> None:
-    options = StorageOptions(rate=RatePolicy(budget=5002))
+    options = StorageOptions(rate=RatePolicy(budget=80_002))
     url = server.url_of("plain.bin")
 
     def one(seed: int) -> bool:
@@ -308,3 +311,48 @@ def test_the_loop_serves_every_thread() -> None:
         t.join()
     assert len(seen) == 1
     assert threading.get_ident() not in seen
+
+
+def test_idle_connections_keep_nothing_of_what_they_brought(server: RangeServer) -> None:
+    url, count = server.url_of("plain.bin"), 12
+    server.configure(latency=0.02)  # so that each has a connection of its own
+    requests = [RangeRequest(url, k, k + SIZE - count) for k in range(count)]
+    collect(Fetch(requests))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        collect(Fetch(requests))
+        gc.collect()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak > count * (SIZE - count)
+    assert held < 2 * SIZE
+
+
+@pytest.mark.parametrize("kind", ["path", "http"])
+def test_several_threads_take_each_range_once(server: RangeServer, folder: Path, kind: str) -> None:
+    url = str(folder / "plain.bin") if kind == "path" else server.url_of("plain.bin")
+    fetch = Fetch([RangeRequest(url, k * 10, k * 10 + 10) for k in range(200)])
+    fetch.begin()
+    found: list[tuple[int, bytes]] = []
+
+    def take(wait: bool) -> None:
+        # Those that do not wait take what there is; the one that waits ends when nothing is left.
+        while len(found) < 200:
+            got = fetch.take(wait=wait)
+            if got is not None:
+                found.append((got[0], bytes(got[1])))
+            elif wait:
+                return
+
+    threads = [
+        threading.Thread(target=take, args=(wait,), daemon=True) for wait in (True, False, False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sorted(found) == [(k, BYTES[k * 10 : k * 10 + 10]) for k in range(200)]
+    assert fetch.take() is None
