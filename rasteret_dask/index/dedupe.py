@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +45,7 @@ def superseded(table: pa.Table) -> list[str]:
     columns = {name: _column(table, name) for name in COLUMNS}
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row in range(len(table)):
-        key = _acquisition({name: values[row] for name, values in columns.items()})
+        key = acquisition({name: values[row] for name, values in columns.items()})
         if key is not None:
             groups.setdefault(key, []).append(row)
     out = []
@@ -59,14 +60,21 @@ def _column(table: pa.Table, name: str) -> list[Any]:
     return table.column(name).to_pylist() if name in table.column_names else [None] * len(table)
 
 
-def _acquisition(row: dict[str, Any]) -> tuple[Any, ...] | None:
-    datatake, tile = row[schema.DATATAKE], row[schema.GRID_CODE] or row["s2:mgrs_tile"]
+def acquisition(row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """What versions of one acquisition have in common; None for an item that does not say.
+
+    Parameters
+    ----------
+    row : mapping
+        Of `COLUMNS`, as far as there are any.
+    """
+    datatake, tile = row.get(schema.DATATAKE), row.get(schema.GRID_CODE) or row.get("s2:mgrs_tile")
     if datatake and tile:
         # The datatake's own name ends with the baseline that processed it.
         return "sentinel-2", str(datatake).rpartition("_N")[0], tile
-    if row[WRS_PATH] and row[WRS_ROW] and row[schema.DATETIME] is not None:
-        day = row[schema.DATETIME].date()
-        return "landsat", row["platform"], row[WRS_PATH], row[WRS_ROW], day
+    moment = row.get(schema.DATETIME)
+    if row.get(WRS_PATH) and row.get(WRS_ROW) and moment is not None:
+        return "landsat", row.get("platform"), row[WRS_PATH], row[WRS_ROW], moment.date()
     return None
 
 

@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError, DuplicateItemError
 from rasteret_dask.index import own, schema
+from rasteret_dask.index.dedupe import acquisition
 from rasteret_dask.index.times import parse_instant
 from rasteret_dask.ingest.bands import bands_of_asset, find_asset
 from rasteret_dask.model import BandInfo
@@ -195,14 +196,12 @@ def sort_records(records: Iterable[Record]) -> list[Record]:
 
 
 def reprocessed(records: Iterable[Record]) -> list[str]:
-    """One line for each acquisition that is there more than once (same tile, same moment of
-    sensing)."""
+    """One line for each acquisition that is there more than once; `Collection.dedupe` keeps one."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for record in records:
-        datatake, tile = (record.columns.get(n) for n in (schema.DATATAKE, schema.GRID_CODE))
-        if datatake and tile:
-            # The datatake's own name ends with the baseline that processed it.
-            groups.setdefault((str(datatake).rpartition("_N")[0], tile), []).append(record.id)
+        key = acquisition(record.columns)
+        if key is not None:
+            groups.setdefault(key, []).append(record.id)
     return [
         f"the same acquisition {len(ids)} times: {', '.join(ids[:5])}{' …' * (len(ids) > 5)}"
         for ids in groups.values()

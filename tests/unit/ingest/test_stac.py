@@ -22,7 +22,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.index import schema
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
-from rasteret_dask.ingest.records import Links, make_record, unsigned
+from rasteret_dask.ingest.records import Links, make_record, reprocessed, unsigned
 from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api, search_static
 from rasteret_dask.model import BandInfo
 from rasteret_dask.testing.server import RangeServer
@@ -151,6 +151,15 @@ def test_projection_in_every_spelling() -> None:
     assert record(properties={**time, "proj:epsg": None}).crs is None
     sinusoidal = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
     assert "sinusoidal" in record(properties={**time, "proj:wkt2": sinusoidal}).crs.lower()
+
+
+def test_an_acquisition_that_was_processed_twice_is_reported() -> None:
+    """By what tells acquisitions apart in `dedupe`, Landsat's too."""
+    told = {"platform": "landsat-9", "landsat:wrs_path": "190", "landsat:wrs_row": "027"}
+    days = {"a_20230805": "2023-08-03T09:50:00Z", "a_20230811": "2023-08-03T09:50:01Z"}
+    days["next_day"] = "2023-08-04T09:50:00Z"
+    records = [record(id=k, properties={"datetime": t, **told}) for k, t in days.items()]
+    assert reprocessed(records) == ["the same acquisition 2 times: a_20230805, a_20230811"]
 
 
 def test_properties_are_typed_and_none_is_lost() -> None:
