@@ -27,12 +27,32 @@ class Crew:
     def __init__(self, size: int) -> None:
         self.size = size
         self._tokens = threading.BoundedSemaphore(size)
+        self._counting = threading.Lock()
+        self._waiting = 0
         self._pool = ThreadPoolExecutor(size, thread_name_prefix="rasteret-dask-decode")
 
     def here(self, work: Callable[[], None]) -> None:
         """Do the work in the calling thread, once there is a token."""
-        with self._tokens:
+        if not self._tokens.acquire(blocking=False):
+            self._wait()
+        try:
             work()
+        finally:
+            self._tokens.release()
+
+    def _wait(self) -> None:
+        with self._counting:
+            self._waiting += 1
+        try:
+            self._tokens.acquire()
+        finally:
+            with self._counting:
+                self._waiting -= 1
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a task waits for a token; helpers that have one give it back after the tile that they are at."""
+        return self._waiting > 0
 
     def elsewhere(self, work: Callable[[], None]) -> Future[None] | None:
         """Give the work to a helper if a token is free now; otherwise return None."""

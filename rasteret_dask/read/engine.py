@@ -6,7 +6,7 @@ State: ``_own`` holds the memory that each thread decodes into, 16 MiB at most f
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -115,6 +115,9 @@ class TileUse:
     users: list[tuple[Wanted, Part]] = field(default_factory=list)
 
 
+Work = tuple[TileUse, memoryview, "int | None"]
+"""A tile to decode, its bytes, and the number of the range that has been used when this is done."""
+
 Decode = Callable[[TileUse, memoryview], None]
 """Decodes one tile and gives each user its part; :func:`decode_use`, or something around it."""
 
@@ -190,6 +193,8 @@ class Loading:
             self._decode = partial(_try, self._decode, self.failures)
         self._requests, self._answers = requests_for(tile_uses(loads))
         self._fetch = Fetch(self._requests, storage, ahead=ahead, raising=not recording)
+        self._ready: deque[Work] = deque()
+        self._over = False
 
     def finish(self) -> None:
         """Decode everything as it arrives; return when every array is complete.
@@ -200,31 +205,76 @@ class Loading:
             The first failure, with item, band, URL and tile; what is still under way is given up.
         """
         team = crew()
-        pending: list[Future[None]] = []
+        helpers: list[Future[None]] = []
         try:
-            for number, data in self._fetch:
-                if isinstance(data, RasteretError):
-                    self.failures += [
-                        (use, data.located(**_whereabouts(use))) for use in self._answers[number]
-                    ]
-                    continue
-                start = self._requests[number].start
-                for use in self._answers[number]:
-                    part = memoryview(data)[use.start - start : use.stop - start]
-                    work = partial(self._decode, use, part)
-                    _give(team, work, pending, self._fetch.backlog())
-                self._fetch.done(number)
-            for future in pending:
-                future.result()
+            self._fetch.begin()
+            while True:
+                work = self._next(wait=True)
+                if work is not None:
+                    self._call(helpers, team)
+                    team.here(partial(self._do, work))
+                elif helpers:
+                    # They may have left something, because others wanted to decode.
+                    helpers.pop().result()
+                else:
+                    break
         except RasteretError as error:
             raise _located(error, self._answers) from None
         finally:
             # Helpers write into arrays of ours: none may outlive this call.
+            self._over = True
             self._fetch.close()
-            for future in pending:
+            for future in helpers:
                 future.cancel()
                 if not future.cancelled():
                     future.exception()
+
+    def _next(self, *, wait: bool) -> Work | None:
+        """Return the next tile to decode; None when there is none left, or none at the moment."""
+        while True:
+            try:
+                return self._ready.popleft()
+            except IndexError:
+                found = self._fetch.take(wait=wait)
+            if found is None:
+                return None
+            number, data = found
+            uses = self._answers[number]
+            if isinstance(data, RasteretError):
+                self.failures += [(use, data.located(**_whereabouts(use))) for use in uses]
+                continue
+            start = self._requests[number].start
+            parts = [memoryview(data)[use.start - start : use.stop - start] for use in uses]
+            numbers = [None] * (len(uses) - 1) + [number]
+            self._ready.extend(zip(uses, parts, numbers))
+
+    def _do(self, work: Work) -> None:
+        use, part, number = work
+        self._decode(use, part)
+        if number is not None:
+            self._fetch.done(number)
+
+    def _call(self, helpers: list[Future[None]], team: Crew) -> None:
+        """Have the cores' other threads take tiles as well, while there are more than the calling thread decodes at once.
+
+        They take them by themselves: one that had to be handed each tile would wait until the calling thread has done with its own.
+        """
+        if not (self._ready or self._fetch.backlog()):
+            return
+        for ended in [future for future in helpers if future.done()]:
+            helpers.remove(ended)
+            ended.result()
+        if len(helpers) < team.size - 1:
+            helper = team.elsewhere(partial(self._help, team))
+            if helper is not None:
+                helpers.append(helper)
+
+    def _help(self, team: Crew) -> None:
+        while not (self._over or team.crowded):
+            work = self._next(wait=False)
+            if work is None:
+                return
+            self._do(work)
 
     def close(self) -> None:
         """Give up what is still under way."""
@@ -234,15 +284,6 @@ class Loading:
 def run_loads(loads: Sequence[Wanted], storage: StorageOptions) -> None:
     """Read all loads; return when every array is complete."""
     Loading(loads, storage).finish()
-
-
-def _give(team: Crew, work: Callable[[], None], pending: list[Future[None]], backlog: int) -> None:
-    # Handing over costs some 30 µs, so only a queue is shared out.
-    future = team.elsewhere(work) if backlog else None
-    if future is None:
-        team.here(work)
-    else:
-        pending.append(future)
 
 
 def decode_use(use: TileUse, data: memoryview) -> None:

@@ -61,3 +61,27 @@ def test_cancelled_and_failed_work_gives_its_token_back() -> None:
             break
         time.sleep(0.001)
     assert crew._tokens._value == 2
+
+
+def test_who_waits_for_a_token_is_seen() -> None:
+    crew = Crew(1)
+    working, end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        working.set()
+        end.wait(20)
+
+    first = threading.Thread(target=crew.here, args=(work,), daemon=True)
+    first.start()
+    assert working.wait(20)
+    assert not crew.crowded
+    second = threading.Thread(target=crew.here, args=(lambda: None,), daemon=True)
+    second.start()
+    until = time.monotonic() + 20
+    while not crew.crowded and time.monotonic() < until:
+        time.sleep(0.001)
+    assert crew.crowded
+    end.set()
+    first.join(20)
+    second.join(20)
+    assert not crew.crowded
