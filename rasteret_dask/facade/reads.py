@@ -225,7 +225,8 @@ def _extra_columns(collection: Collection, request: CubeRequest) -> list[str]:
     if callable(request.groupby):
         headers = {schema.band_column(band) for band in collection.bands}
         return [name for name in known if name not in headers]
-    named = [request.groupby] if isinstance(request.groupby, str) else list(request.groupby)
+    groupby = request.groupby
+    named = list(groupby) if isinstance(groupby, (list, tuple)) else [groupby]
     named += [schema.GEOMETRY] if "solar_day" in named else []
     named += [request.sortby.removeprefix("-")] if request.sortby else []
     extra = [name for name in (*named, *request.properties) if name in known]

@@ -295,4 +295,13 @@ def parse_crs(crs: object) -> str | None:
     """Understand anything that pyproj takes, and ``"utm"``; ``"native"`` and None leave the choice to the sources."""
     if crs is None or crs == "native":
         return None
-    return UTM if crs == UTM else crs_text(crs)
+    if crs == UTM:
+        return UTM
+    text = crs_text(crs)
+    known = CRS.from_user_input(text)
+    if not (known.is_projected or known.is_geographic):
+        raise GridError(
+            f"{known.name} is no map: its coordinates are not those of a plane, nor longitude and latitude",
+            hint="give a projected or a geographic CRS",
+        )
+    return text

@@ -20,6 +20,9 @@ from rasteret_dask.grid.warp import transformer
 TOLERANCE = 1e-6
 """Of a pixel: what lies nearer than this to an edge lies on it."""
 
+MOST = 2**27
+"""Pixels along an axis: more than there are columns of 30 cm around the world, and their labels alone take a gigabyte."""
+
 CRS84 = "OGC:CRS84"
 """Longitude and latitude, in that order."""
 
@@ -50,6 +53,13 @@ class Grid:
     yres: float
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        if max(self.width, self.height) > MOST:
+            raise GridError(
+                f"a grid of {self.width} × {self.height} pixels is hardly meant",
+                hint="resolution= counts in units of the CRS",
+            )
 
     @property
     def affine(self) -> tuple[float, float, float, float, float, float]:

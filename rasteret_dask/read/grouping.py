@@ -49,14 +49,7 @@ def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
         If ``groupby`` is neither known nor a column.
     """
     times = item_times(table)
-    if groupby == "time":
-        keys: list[Any] = times.astype(np.int64).tolist()
-    elif groupby == "solar_day":
-        keys = _solar_days(table, times).tolist()
-    elif groupby == "id":
-        keys = column_of(table, schema.ID)
-    else:
-        keys = _other_keys(table, times, groupby)
+    keys = _keys(table, times, groupby)
     orbits = zip(column_of(table, schema.ORBIT_STATE), column_of(table, schema.RELATIVE_ORBIT))
     # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
     keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
@@ -111,26 +104,43 @@ def _centroids(table: pa.Table, middle: npt.NDArray[np.float64]) -> npt.NDArray[
         return np.where(np.isfinite(x) & (east - west < 180.0), x, middle)
 
 
-def _other_keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> list[Any]:
-    """Return the keys of a column, of several, of a period, or of a function of the rows."""
+def _keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> list[Any]:
+    """Return a key for each item: items of one key are one step."""
     if callable(groupby):
         keys = list(groupby(table))
         if len(keys) != len(table):
             raise ArgumentError(f"groupby gave {len(keys)} keys for {len(table)} items")
         return keys
     if isinstance(groupby, (list, tuple)) and groupby:
-        return list(zip(*(_other_keys(table, times, name) for name in groupby)))
-    if isinstance(groupby, str) and groupby in table.column_names:
-        return column_of(table, groupby)
-    if isinstance(groupby, str) and groupby[:1].isdigit():
-        try:
-            # By number: a bin's label is its end for weeks and for the ends of months.
-            rows = pd.Series(0, index=pd.DatetimeIndex(times))
-            found: list[Any] = rows.groupby(pd.Grouper(freq=groupby)).ngroup().tolist()
-        except ValueError as error:
-            raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
-        return found
-    raise ArgumentError(
+        return list(zip(*(_keys(table, times, name) for name in groupby)))
+    if not isinstance(groupby, str):
+        raise _unknown(groupby)
+    found: list[Any]
+    if groupby == "time":
+        found = times.astype(np.int64).tolist()
+    elif groupby == "solar_day":
+        found = _solar_days(table, times).tolist()
+    elif groupby in ("id", *table.column_names):
+        found = column_of(table, schema.ID if groupby == "id" else groupby)
+    elif groupby[:1].isdigit():
+        found = _periods(times, groupby)
+    else:
+        raise _unknown(groupby)
+    return found
+
+
+def _periods(times: npt.NDArray[np.datetime64], groupby: str) -> list[Any]:
+    # By number: a bin's label is its end for weeks and for the ends of months.
+    rows = pd.Series(0, index=pd.DatetimeIndex(times))
+    try:
+        found: list[Any] = rows.groupby(pd.Grouper(freq=groupby)).ngroup().tolist()
+    except (ValueError, ZeroDivisionError) as error:
+        raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
+    return found
+
+
+def _unknown(groupby: Any) -> ArgumentError:
+    return ArgumentError(
         f"groupby={groupby!r} is unknown",
         hint="use 'time', 'solar_day', 'id', the name of a column, a period like '1MS', or a function of the rows",
     )

@@ -16,6 +16,8 @@ from rasteret_dask.read.request import CubeRequest
 DType = np.dtype[Any]
 NAN = float("nan")
 
+_ORDERED = ("min", "max", "median", "mode", "q1", "med", "q3")
+
 S2_NODATA = -32768
 """Of harmonised integers: 0 would be a reflectance once 1000 has been taken off."""
 
@@ -48,6 +50,8 @@ def choose_output(
         The type cannot hold what stands for nothing.
     """
     native = np.result_type(*{np.dtype(layout.dtype) for layout in raw.layouts})
+    if native.kind == "c":
+        _check_complex(asked, request)
     scaled = bool((raw.scales != 1.0).any() or (raw.adds != 0.0).any())
     if request.mosaic == "count":
         return Output(asked, np.dtype(request.dtype or np.uint16).name, 0), None
@@ -73,6 +77,24 @@ def choose_output(
         nodata = NAN
     _check_fits(nodata, dtype, asked)
     return Output(asked, dtype.name, nodata, scaled), nodata
+
+
+def _check_complex(asked: str, request: CubeRequest) -> None:
+    """Refuse what complex numbers cannot do: they have no order, and a real type would hold half of them."""
+    method = request.resampling.get(asked, "nearest")
+    if request.mosaic in _ORDERED or method in _ORDERED:
+        what = request.mosaic if request.mosaic in _ORDERED else method
+        raise ArgumentError(
+            f"{what!r} needs an order, and complex numbers have none",
+            band=asked,
+            hint="use first, last, mean or count; nearest, bilinear, cubic or average",
+        )
+    if request.dtype is not None and np.dtype(request.dtype).kind != "c":
+        raise ArgumentError(
+            f"complex numbers do not fit {request.dtype}",
+            band=asked,
+            hint="take the absolute value of the cube, or its real part",
+        )
 
 
 def _decoded(asked: str, request: CubeRequest) -> tuple[Output, Number]:

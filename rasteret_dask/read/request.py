@@ -169,8 +169,11 @@ def make_request(
         parse_crs(given.pop("crs", None)),
         parse_resolution(given.pop("resolution", None)),
     )
-    if fixed is not None and (crs is not None or resolution is not None):
-        raise ArgumentError("a given grid fixes CRS and resolution; do not give them as well")
+    anchor = given.pop("anchor", None)
+    if fixed is not None and any(v is not None for v in (crs, resolution, anchor)):
+        raise ArgumentError(
+            "a given grid fixes CRS, resolution and anchor; do not give them as well"
+        )
     dtype = given.pop("dtype", None)
     mask = given.pop("mask", None)
     missing = given.pop("missing", "raise")
@@ -182,7 +185,7 @@ def make_request(
         raise ArgumentError(f"harmonize={harmonize!r} is unknown; there is 'sentinel-2'")
     return CubeRequest(
         bands=bands,
-        grid=GridRequest(crs, resolution, bounds, bounds_crs, given.pop("anchor", None), areas),
+        grid=GridRequest(crs, resolution, bounds, bounds_crs, anchor, areas),
         fixed=fixed,
         resampling=resampling,
         overviews=_overviews(given.pop("overviews", "auto")),
