@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rasteret_dask.api import build, build_from_items, build_from_stac, build_from_table
-    from rasteret_dask.catalog import Catalog
+    from rasteret_dask.catalog import Catalog, register
     from rasteret_dask.collection import Collection
     from rasteret_dask.errors import RasteretError
     from rasteret_dask.model import (
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         concat,
         list_collections,
         load,
-        register,
         register_local,
         workspace,
     )
@@ -41,7 +40,7 @@ _WHERE = {
     "concat": "rasteret_dask.opening",
     "list_collections": "rasteret_dask.opening",
     "load": "rasteret_dask.opening",
-    "register": "rasteret_dask.opening",
+    "register": "rasteret_dask.catalog",
     "register_local": "rasteret_dask.opening",
     "workspace": "rasteret_dask.opening",
     "open_tiff": "rasteret_dask.read.pixels",

@@ -11,7 +11,7 @@ from typing import Any
 
 from rasteret_dask import catalog as catalogs
 from rasteret_dask.building import Target, build_collection
-from rasteret_dask.catalog import Catalog
+from rasteret_dask.catalog import Catalog, register
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.index import own
@@ -31,7 +31,6 @@ from rasteret_dask.opening import (
     concat,
     list_collections,
     load,
-    register,
     register_local,
     workspace,
 )

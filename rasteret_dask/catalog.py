@@ -166,6 +166,27 @@ def default() -> Catalog:
     return Catalog({**built_in().descriptors, **read(path).descriptors})
 
 
+def register(descriptor: DatasetDescriptor, path: str | os.PathLike[str] | None = None) -> Catalog:
+    """Keep a descriptor in the user's own catalogue, in place of one with the same id.
+
+    Parameters
+    ----------
+    descriptor : DatasetDescriptor
+    path : str, optional
+        The file; `user_file` by default.
+
+    Returns
+    -------
+    Catalog
+        The built-in catalogue with the user's, as it is now.
+    """
+    file = user_file() if path is None else Path(path)
+    own = read(file) if file.exists() else Catalog({})
+    own = own.register(descriptor)
+    own.save(file)
+    return Catalog({**built_in().descriptors, **own.descriptors})
+
+
 def _band(name: str, band: _Band) -> BandInfo:
     return BandInfo(name=name, **{**dict(band), "asset": band.asset or name})
 

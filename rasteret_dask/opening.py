@@ -243,27 +243,6 @@ def list_collections(workspace_dir: str | os.PathLike[str] | None = None) -> lis
     return found
 
 
-def register(descriptor: DatasetDescriptor, path: str | os.PathLike[str] | None = None) -> Catalog:
-    """Keep a descriptor in the user's own catalogue, in place of one with the same id.
-
-    Parameters
-    ----------
-    descriptor : DatasetDescriptor
-    path : str, optional
-        The file; `rasteret_dask.catalog.user_file` by default.
-
-    Returns
-    -------
-    Catalog
-        The built-in catalogue with the user's, as it is now.
-    """
-    file = catalogs.user_file() if path is None else Path(path)
-    own = catalogs.read(file) if file.exists() else Catalog({})
-    own = own.register(descriptor)
-    own.save(file)
-    return Catalog({**catalogs.built_in().descriptors, **own.descriptors})
-
-
 def register_local(
     dataset: str,
     collection: str | os.PathLike[str],
@@ -309,7 +288,7 @@ def register_local(
         requires_auth=found.storage.auth,
         storage={**found.storage.options, **found.storage.auth_options},
     )
-    register(descriptor, path)
+    catalogs.register(descriptor, path)
     return descriptor
 
 
