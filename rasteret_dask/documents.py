@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 TAG = "kind:"
 _MAX_BYTES = 4 * 1024 * 1024
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{))")
+_QUOTED = re.compile(r"'([^']*)'")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_:-]+")
 _STEP = re.compile(r"""\[(\d+)\]|(?:^|\.)(?:"([^"]+)"|'([^']+)'|([^.\[\]"']+))""")
 
@@ -250,8 +251,9 @@ def _walk(node: Any, steps: tuple[Step, ...], variables: Mapping[str, str]) -> A
 
 
 # --- typed values --------------------------------------------------------------------------------
-def validate(model: type[M], data: Mapping[str, Any]) -> M:
-    """Make `model` from `data`; the first thing wrong becomes the error, the others its hint.
+def validate(model: type[M], data: Mapping[str, Any], where: Callable[[str], str] = str) -> M:
+    """Make `model` from `data`; the first thing wrong becomes the error, the others its hint,
+    where `where` says of a path where it stands (see `Lines`).
 
     Raises
     ------
@@ -263,7 +265,7 @@ def validate(model: type[M], data: Mapping[str, Any]) -> M:
     except ValidationError as error:
         problems = [_problem(dict(one)) for one in error.errors(include_url=False)]
     (path, message), *others = problems
-    hint = "; ".join(f"{p}: {m}" for p, m in others) or None
+    hint = "; ".join(f"{where(p)}: {m}" for p, m in others) or None
     raise ConfigError(message, path=path, hint=None if hint is None else f"also {hint}")
 
 
@@ -276,10 +278,80 @@ def _problem(one: Mapping[str, Any]) -> tuple[str, str]:
         message = "is missing"
     elif kind == "value_error":
         message = str(one["ctx"]["error"])
-    elif kind not in ("union_tag_not_found", "key_conflict"):
+    elif kind in ("union_tag_not_found", "key_conflict"):
+        keys = [str(key) for key in one["input"]] if isinstance(one["input"], Mapping) else []
+        message += _meant(keys, message.rpartition("the keys ")[2].split(", "))
+    else:
         message = f"{message[0].lower()}{message[1:]}, not {_show(one['input'])}"
         message = message.replace("input should be", "must be")
+        if kind == "literal_error":
+            message += _meant([str(one["input"])], _QUOTED.findall(one["ctx"]["expected"]))
     return join_path(steps) or "(document)", message
+
+
+def _meant(given: Iterable[str], known: Sequence[str]) -> str:
+    """What somebody meant who misspelt a word; empty text when it is like none."""
+    for word in given:
+        near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+        if near:
+            return f" (did you mean {near[0]!r}?)"
+    return ""
+
+
+# --- lines ---------------------------------------------------------------------------------------
+class Lines:
+    """On which lines of a YAML file its keys stand.
+
+    Parameters
+    ----------
+    source : Path
+        A file that `read` has taken.
+    sets : iterable of str
+        Assignments that were made over it: what they say stands on no line.
+    """
+
+    def __init__(self, source: Path, sets: Iterable[str] = ()) -> None:
+        self._name = source.name
+        self._root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        self._set = [split_path(one.partition("=")[0].strip()) for one in sets]
+
+    def of(self, path: str) -> int | None:
+        """The line of a key, or of what it should stand in; None when the file does not say it."""
+        steps = split_path(path) if path and not path.startswith("(") else ()
+        if any(steps[: len(one)] == one for one in self._set):
+            return None
+        node, line = self._root, None
+        for step in steps:
+            found = _child(node, step)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+    def say(self, path: str) -> str:
+        """``steps[0] (line 9)``."""
+        line = self.of(path)
+        return path if line is None else f"{path} (line {line})"
+
+    def told(self, error: ConfigError) -> ConfigError:
+        """The same error, which says the line as well: ``a.yaml:6: unknown key``."""
+        line = None if error.path is None else self.of(error.path)
+        if line is None:
+            return error
+        message = f"{self._name}:{line}: {error.message}"
+        return ConfigError(message, path=error.path, hint=error.hint)
+
+
+def _child(node: Any, step: Step) -> tuple[int, Any] | None:
+    """Line (from 1) and node of one key or index."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(step):
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and str(step).isdigit() and int(step) < len(node.value):
+        value = node.value[int(step)]
+        return value.start_mark.line + 1, value
+    return None
 
 
 def _show(value: Any) -> str:

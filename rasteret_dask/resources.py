@@ -6,6 +6,7 @@ In a checkout they are folders beside the package; in an installed wheel they ar
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from rasteret_dask.errors import ConfigError
@@ -50,7 +51,11 @@ def find(name: str, kind: str) -> Path:
         shipped = folder(kind) / (name if given.suffix in (".yaml", ".yml") else f"{name}.yaml")
         if shipped.is_file():
             return shipped
-    raise ConfigError(f"{name}: no such file", hint=f"{kind} that ship: {', '.join(names(kind))}")
+    near = difflib.get_close_matches(given.stem, names(kind), n=1, cutoff=0.6)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(
+        f"{name}: no such file", hint=f"{meant}{kind} that ship: {', '.join(names(kind))}"
+    )
 
 
 def names(kind: str) -> list[str]:

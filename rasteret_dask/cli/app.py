@@ -27,6 +27,7 @@ from rasteret_dask.cli.console import (
     show_units,
 )
 from rasteret_dask.cli.where import Cluster, Storage, computing
+from rasteret_dask.documents import Lines
 from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline import config, foreach, unitpage
 from rasteret_dask.pipeline.check import check
@@ -78,6 +79,18 @@ def _options(
     """Read cloud GeoTIFFs at scale: headers indexed once, pixels as lazy Dask cubes."""
 
 
+def _read(pipeline: str, sets: list[str], allow_custom: bool) -> config.Pipeline:
+    """The pipeline, checked, so that whatever is wrong in the file is told with its line."""
+    source = resources.find(pipeline, "pipelines")
+    what = config.from_file(source, sets)
+    try:
+        if what.foreach is None:  # its units are checked one by one
+            check(what, allow_custom=allow_custom)
+    except ConfigError as error:
+        raise Lines(source, sets).told(error) from None
+    return what
+
+
 def _sets(given: list[str] | None, storage: str | None) -> list[str]:
     """What is said on the command line, over what the file says."""
     named = [] if storage is None else [f"collection.storage={json.dumps(storage)}"]
@@ -100,7 +113,7 @@ def run(
 ) -> None:
     """Run a pipeline: build or load, open, mask, compute, write."""
     with reported(debug, resumes=True):
-        what = config.from_file(resources.find(pipeline, "pipelines"), _sets(set_, storage))
+        what = _read(pipeline, _sets(set_, storage), allow_custom)
         with computing(cluster) as client, progress_shown() as progress:
             if dry_run:
                 show_plan(_plan(what, allow_custom), as_json=as_json)
@@ -126,7 +139,7 @@ def explain(
 ) -> None:
     """Say what a pipeline would read, and what that costs; no pixel is touched."""
     with reported(debug):
-        what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
+        what = _read(pipeline, set_ or [], allow_custom)
         with progress_shown() as progress:
             progress.stage("collection")
             plan = _plan(what, allow_custom)
@@ -154,7 +167,7 @@ def validate(
 ) -> None:
     """Check a pipeline from end to end without reading anything but the file."""
     with reported(debug):
-        what = config.from_file(resources.find(pipeline, "pipelines"), set_ or ())
+        what = _read(pipeline, set_ or [], allow_custom=True)
         shape = check(what)
         flat = "a cube" if shape.time else "an image"
         kind = "a table" if shape.table else "chips" if shape.chips else flat

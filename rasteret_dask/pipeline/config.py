@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from rasteret_dask.documents import Strict, assign, read, substitute, validate
+from rasteret_dask.documents import Lines, Strict, assign, read, substitute, validate
+from rasteret_dask.errors import ConfigError
 from rasteret_dask.pipeline.keys import Name, Url
 from rasteret_dask.pipeline.results import Output
 from rasteret_dask.pipeline.sources import Cube, Source
@@ -101,7 +102,13 @@ def from_file(
     if "format" in data and isinstance(data.get("pipeline"), dict):
         # A record holds values, where a dollar sign is a dollar sign.
         data = _literal(data["pipeline"])
-    return from_mapping(substitute(assign(data, sets), environment))
+        return from_mapping(substitute(assign(data, sets), environment))
+    sets = list(sets)
+    lines = Lines(source, sets)
+    try:
+        return validate(Pipeline, substitute(assign(data, sets), environment), lines.say)
+    except ConfigError as error:
+        raise lines.told(error) from None
 
 
 def _literal(value: Any) -> Any:

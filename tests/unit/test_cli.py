@@ -293,3 +293,38 @@ def test_resources():
     assert "local" in resources.names("configs/clusters")
     with pytest.raises(ConfigError, match="lacks"):
         resources.folder("no-such-folder")
+
+
+MISSPELT = """\
+version: 1
+collection: {load: nothing}
+cube:
+  bandz: [B04, B08]
+steps:
+  - expresion: {ndvi: "(B8 - B04) / (B08 + B04)"}
+  - reduce: {how: medain, dim: time}
+outputs:
+  - cog: ndvi.tif
+"""
+
+
+def test_what_is_misspelt_is_said_with_its_line_and_what_was_meant(call, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(MISSPELT)
+    said = call("validate", "p.yaml")
+    assert said.exit_code == 2
+    assert said.stderr.startswith("error: p.yaml:4: unknown key (did you mean 'bands'?)")
+    assert "steps[0] (line 6)" in said.stderr
+    assert "did you mean 'expression'?" in said.stderr
+    assert "steps[1].reduce.how (line 7)" in said.stderr
+    assert "did you mean 'median'?" in said.stderr
+    file.write_text(MISSPELT.replace("bandz", "bands").replace("expresion", "expression"))
+    assert call("validate", "p.yaml").stderr.startswith("error: p.yaml:7: must be")
+    # What makes no sense together, and what --set says, which stands on no line.
+    sound = MISSPELT.replace("bandz", "bands").replace("expresion", "expression")
+    file.write_text(sound.replace("medain", "median"))
+    for command in ("validate", "run", "explain"):
+        assert call(command, "p.yaml").stderr.startswith("error: p.yaml:6: 'B8'")
+    over = call("validate", "p.yaml", "--set", "steps[0].expression.ndvi=B9")
+    assert over.stderr.startswith("error: 'B9'")
+    assert "did you mean 'ndvi_median'?" in call("run", "ndvi_medain").stderr
