@@ -21,7 +21,7 @@ from rasteret_dask.read.graph import BlockRead
 from rasteret_dask.read.tasks import cover
 
 
-@xr.register_dataset_accessor("rasteret")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("rasteret")  # type: ignore[no-untyped-call]  # xarray says none
 class RasteretAccessor:
     """Methods of datasets that ``get_xarray`` made.
 
@@ -63,7 +63,7 @@ class RasteretAccessor:
         rgb : sequence of three str, optional
             Bands for red, green and blue; the first band in grey by default.
         time : int
-            Which step.
+            Which step, of a dataset that still has several.
         size : int
             Pixels of the longer side at most.
         bounds : (low, high), optional
@@ -72,20 +72,30 @@ class RasteretAccessor:
         Returns
         -------
         ndarray of uint8, shape (rows, columns, 3)
+            Black where there is nothing; ``plt.imshow`` takes it as it is.
 
         Raises
         ------
         ArgumentError
-            `rgb` does not name three bands.
+            `rgb` does not name three bands of the dataset, there is no such step, or `size` is not positive.
         """
-        bands = list(rgb) if rgb is not None else [str(next(iter(self._dataset.data_vars)))] * 3
+        there = [str(name) for name in self._dataset.data_vars]
+        bands = list(rgb) if rgb is not None else there[:1] * 3
         if len(bands) != 3:
             raise ArgumentError(f"rgb needs three bands, not {len(bands)}")
-        step = -(-max(self._dataset.sizes["y"], self._dataset.sizes["x"]) // size)
-        thin = self._dataset[list(dict.fromkeys(bands))].isel(
-            time=time, y=slice(None, None, step), x=slice(None, None, step)
-        )
-        values = thin.compute()
+        unknown = [band for band in bands if band not in there]
+        if unknown:
+            raise ArgumentError(f"no band {unknown[0]!r}", hint=f"there are {', '.join(there)}")
+        if size < 1:
+            raise ArgumentError(f"size is {size}; a positive number of pixels is needed")
+        chosen = self._dataset[list(dict.fromkeys(bands))]
+        if "time" in chosen.dims:
+            steps = chosen.sizes["time"]
+            if not -steps <= time < steps:
+                raise ArgumentError(f"no step {time}", hint=f"there are {steps}, from 0")
+            chosen = chosen.isel(time=time)
+        thin = slice(None, None, -(-max(chosen.sizes["y"], chosen.sizes["x"]) // size))
+        values = chosen.isel(y=thin, x=thin).compute()
         return np.stack([_stretch(values[band], bounds) for band in bands], axis=-1)
 
 

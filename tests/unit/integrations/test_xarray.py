@@ -126,3 +126,18 @@ def test_quicklook_is_a_small_picture(collection: Any) -> None:
     assert picture.shape[2] == 3
     assert max(picture.shape) <= 200
     assert picture.std() > 10
+
+
+def test_quicklook_of_an_image_without_time_and_of_what_is_not_there(collection: Any) -> None:
+    cube = collection.get_xarray(bands=["red", "green", "blue"], groupby="solar_day")
+    bands = ["red", "green", "blue"]
+    one = cube.isel(time=0).rasteret.quicklook(bands, size=64)
+    np.testing.assert_array_equal(one, cube.rasteret.quicklook(bands, size=64))
+    for wrong, words in (
+        ({"rgb": ["red", "green", "swir"]}, "no band 'swir'"),
+        ({"rgb": ["red"]}, "three bands"),
+        ({"time": 99}, "no step 99"),
+        ({"size": 0}, "positive"),
+    ):
+        with pytest.raises(rd.errors.ArgumentError, match=words):
+            cube.rasteret.quicklook(**wrong)
