@@ -301,7 +301,20 @@ def open_place(
     descriptor: DatasetDescriptor | None = None,
     catalog: Catalog | None = None,
 ) -> Collection:
-    """The collection of a commit."""
+    """The collection of a commit.
+
+    Parameters
+    ----------
+    place : Place
+    commit : Commit
+    storage : StorageOptions
+        How the rasters are reached.
+    report : BuildReport, optional
+        Of a build that was just made; otherwise what the commit keeps of it.
+    descriptor : DatasetDescriptor, optional
+        By default the one that the catalogue has under the commit's dataset.
+    catalog : Catalog, optional
+    """
     dataset = commit.document.get("data_source")
     if descriptor is None and dataset:
         try:

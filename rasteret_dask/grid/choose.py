@@ -292,7 +292,13 @@ def parse_resolution(resolution: float | tuple[float, float] | None) -> tuple[fl
 
 
 def parse_crs(crs: object) -> str | None:
-    """Understand anything that pyproj takes, and ``"utm"``; ``"native"`` and None leave the choice to the sources."""
+    """Understand anything that pyproj takes, and ``"utm"``; ``"native"`` and None leave the choice to the sources.
+
+    Raises
+    ------
+    GridError
+        Its coordinates are no map's, as those of a geocentric CRS.
+    """
     if crs is None or crs == "native":
         return None
     if crs == UTM:

@@ -195,6 +195,11 @@ def waves(
 
     Records are cut within windows of a fixed number, so that the same table gives the same slices. As many windows go together
     as keep the cluster busy.
+
+    Raises
+    ------
+    EmptySelectionError
+        There are no items.
     """
     if gathered.spread is not None:
         yield cell_slices(gathered.spread.cells, document, gathered.links), []

@@ -55,7 +55,23 @@ class Search:
     def of(
         cls, collection: str | None, bbox: Any, date_range: Any, options: Mapping[str, Any]
     ) -> Search:
-        """Check and normalise what a caller gave."""
+        """Check and normalise what a caller gave.
+
+        Parameters
+        ----------
+        collection : str, optional
+        bbox : tuple of float, optional
+            ``(west, south, east, north)`` in lon/lat.
+        date_range : optional
+            As ``"2023-06"`` or ``(first, last)``.
+        options : mapping
+            The search's other arguments; those that are None are left out.
+
+        Raises
+        ------
+        ArgumentError
+            The box or the dates mean nothing.
+        """
         return cls(
             collection,
             None if bbox is None else check_bbox(bbox),

@@ -295,6 +295,18 @@ def labelled(
 ) -> tuple[Areas | None, PolygonLabels | None, str | None]:
     """Return where chips are drawn from, the polygons to paint, and the column of labels.
 
+    Parameters
+    ----------
+    collection : Collection
+    field_name : str, optional
+        The column of labels.
+    geometries, geometry_crs : optional
+        Where chips are drawn from.
+    all_touched : bool
+        Whether a polygon paints every pixel that it touches.
+    background : number
+        Where no polygon lies.
+
     Raises
     ------
     ArgumentError

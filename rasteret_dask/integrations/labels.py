@@ -86,6 +86,17 @@ def polygon_labels(
 ) -> PolygonLabels:
     """Take polygons and their values out of a GeoDataFrame.
 
+    Parameters
+    ----------
+    frame : GeoDataFrame
+    column : str
+        Of the values.
+    crs : optional
+        What the coordinates are in; as the frame says by default.
+    all_touched : bool
+    background : number
+        Where no polygon lies.
+
     Raises
     ------
     ArgumentError

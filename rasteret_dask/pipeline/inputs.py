@@ -108,7 +108,13 @@ def read_vector(url: str, path: str) -> geopandas.GeoDataFrame:
 
 
 def read_rows(url: str, path: str) -> pd.DataFrame:
-    """A table with or without geometries: Parquet, CSV, or any vector file."""
+    """A table with or without geometries: Parquet, CSV, or any vector file.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, or it cannot be read.
+    """
     if "://" not in url and not Path(url).exists():
         raise ConfigError(f"{url}: no such file", path=path)
     suffix = Path(url).suffix.lower()

@@ -45,7 +45,13 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 def exactly_one(values: Mapping[str, Any], names: Iterable[str], what: str) -> None:
-    """Refuse none, and more than one, of these keys."""
+    """Refuse none, and more than one, of these keys.
+
+    Raises
+    ------
+    PydanticCustomError
+        None is given, or several.
+    """
     given = [name for name in names if values[name] is not None]
     if len(given) != 1:
         choices = ", ".join(names)

@@ -99,7 +99,16 @@ def open_vectors(
 def open_cube(
     collection: Collection, pipeline: Pipeline, vectors: Vectors, ledger: Ledger | None = None
 ) -> xr.Dataset:
-    """The lazy cube, before any step; `ledger` is the run's own, where it keeps one."""
+    """The lazy cube, before any step; `ledger` is the run's own, where it keeps one.
+
+    Parameters
+    ----------
+    collection : Collection
+    pipeline : Pipeline
+    vectors : mapping of str to GeoDataFrame
+    ledger : Ledger, optional
+        The run's own; a new one where it has none yet.
+    """
     arguments = _arguments(pipeline, vectors)
     if pipeline.cube.ledger is not None:
         arguments["ledger"] = new_run(pipeline.cube.ledger) if ledger is None else ledger

@@ -34,12 +34,24 @@ class Shape:
     chips: bool = False
 
     def require(self, names: tuple[str, ...], path: str) -> None:
-        """Refuse names that are no variables here."""
+        """Refuse names that are no variables here.
+
+        Raises
+        ------
+        ConfigError
+            With the path of the name.
+        """
         for index, name in enumerate(names):
             self.require_one(name, f"{path}[{index}]")
 
     def require_one(self, name: str, path: str) -> None:
-        """Refuse a name that is no variable here."""
+        """Refuse a name that is no variable here.
+
+        Raises
+        ------
+        ConfigError
+            It is none.
+        """
         if name not in self.variables:
             raise ConfigError(
                 f"no band or variable {name!r} at this point",
@@ -48,7 +60,13 @@ class Shape:
             )
 
     def require_time(self, path: str) -> None:
-        """Refuse to go on without dates."""
+        """Refuse to go on without dates.
+
+        Raises
+        ------
+        ConfigError
+            There are none.
+        """
         if not self.time:
             raise ConfigError(
                 "there is no time dimension left: an earlier step has reduced it", path=path
@@ -71,7 +89,13 @@ def finish(data: Any, like: xr.DataArray, source: xr.DataArray) -> xr.DataArray:
 
 
 def grid_of(dataset: xr.Dataset) -> Grid:
-    """Where the pixels of a cube lie."""
+    """Where the pixels of a cube lie.
+
+    Raises
+    ------
+    GridError
+        The cube has no CRS.
+    """
     rio = dataset[next(iter(dataset.data_vars))].rio
     if rio.crs is None:
         raise GridError("the cube has no CRS")

@@ -20,7 +20,13 @@ Array = npt.NDArray[Any]
 
 
 def check(step: SimilarityStep, shape: Shape, path: str) -> Shape:
-    """What the variables are afterwards."""
+    """What the variables are afterwards.
+
+    Raises
+    ------
+    ConfigError
+        A band is missing, or the vector has another length.
+    """
     wanted = step.similarity
     bands = wanted.bands or shape.variables
     shape.require(bands, f"{path}.similarity.bands")

@@ -17,7 +17,13 @@ from rasteret_dask.plan.explain import Explanation
 
 
 def check(step: StackStep, shape: Shape, path: str) -> Shape:
-    """What the variables are afterwards."""
+    """What the variables are afterwards.
+
+    Raises
+    ------
+    ConfigError
+        The cube still has dates, or a band's name is taken.
+    """
     if shape.time:
         raise ConfigError(
             "the cube still has dates here, and what is added has none",

@@ -234,7 +234,19 @@ class BandPlan:
     def source(
         self, k: int, step: int, window: Window, index: tuple[int, int, int] | None
     ) -> SourceRead | None:
-        """Return what source ``k`` gives to a window, for chunk ``index``; None if nothing."""
+        """Return what source ``k`` gives to a window, for chunk ``index``; None if nothing.
+
+        Parameters
+        ----------
+        k : int
+            Row of the table.
+        step : int
+            Time step within the chunk.
+        window : tuple of int
+            Of the output grid.
+        index : (int, int, int) or None
+            Which chunk; None for a window of no chunk.
+        """
         number = int(self.table.map_ids[k])
         mapped = self.table.maps[number]
         if isinstance(mapped, AxisMap):

@@ -50,7 +50,18 @@ class Tally:
     held: int = 0
 
     def add(self, keys: Ints, read: Tiles, members: Ints, pattern: Pattern) -> None:
-        """Take what ``members`` of a table fetch by one pattern, each under a key of its own; sparse tiles are not fetched."""
+        """Take what ``members`` of a table fetch by one pattern, each under a key of its own; sparse tiles are not fetched.
+
+        Parameters
+        ----------
+        keys : ndarray of int64
+            One for each member; what has equal keys is fetched together.
+        read : Tiles
+            The table's byte ranges.
+        members : ndarray of int64
+            Rows of the table.
+        pattern : (rows, columns, pixels used) of tiles, or None
+        """
         if pattern is None:
             return
         rows, cols, used = pattern

@@ -87,6 +87,13 @@ def parse_chunks(
     the cube begins amid one), ``"auto"`` or a missing key takes what :func:`auto_chunks` would choose with the others fixed, and a tuple
     lists every chunk.
 
+    Parameters
+    ----------
+    chunks
+        As the caller gave it.
+    shape, tile, offset, itemsize, target
+        As for :func:`auto_chunks`.
+
     Raises
     ------
     ArgumentError

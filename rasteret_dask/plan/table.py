@@ -322,7 +322,19 @@ def cut_table(
     windows: Ints,
     rects: Ints,
 ) -> SourceTable:
-    """Keep some sources and of their tiles some rectangles."""
+    """Keep some sources and of their tiles some rectangles.
+
+    Parameters
+    ----------
+    raw : RawSources
+    kept : ndarray of int64
+        Rows of `raw`; one that is placed twice is there twice.
+    maps : tuple of AxisMap or CrsMap
+    map_ids : ndarray of int64
+        Which of them, for each that is kept.
+    windows, rects : ndarray of int64, shape (kept, 4)
+        Where each lies on the output grid, and its tiles.
+    """
     across = np.array(
         [-(-raw.sizes[k, 1] // raw.layouts[raw.layout_ids[k]].width) for k in kept], np.int64
     )

@@ -105,7 +105,16 @@ def read_local(path: str, start: int, stop: int) -> RangeResponse:
 def reader_of(
     url: str, location: Location, options: StorageOptions, start: int, stop: int
 ) -> StoreRead | HttpRead | FsspecRead:
-    """Return what makes one request for a range of a remote file each time it is called."""
+    """Return what makes one request for a range of a remote file each time it is called.
+
+    Parameters
+    ----------
+    url : str
+        As it was given.
+    location : Location
+    options : StorageOptions
+    start, stop : int
+    """
     web = location.web
     if web and options.auth is not None:
         keeper = recipes.keeper(options)
