@@ -17,7 +17,7 @@ COMMON = ("imagecodecs", "numpy", "psutil", "pyproj", "tifffile")
 """What the benchmark itself needs of memory, disk and images."""
 
 PEERS = {
-    "async-geotiff": ("async-geotiff>=0.5",),
+    "async-geotiff": ("async-geotiff>=0.5", "obstore"),
     "lazycogs": (
         # DuckDB inside rustac is 1.5.5, and so must its extensions be.
         "lazycogs==0.7.0", "rustac==0.9.17", "duckdb-extension-spatial==1.5.5",

@@ -16,7 +16,7 @@ from benchmarks.ours import OURS
 from benchmarks.page import PAGE
 from benchmarks.peers import TOOLS
 from benchmarks.record import Record
-from benchmarks.workloads import ALL
+from benchmarks.workloads import ALL, PARTS
 
 __all__ = ["PAGE", "common", "finish", "machine", "plan", "record_of"]
 
@@ -74,7 +74,9 @@ def finish(record: Record, options: argparse.Namespace) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     common(parser)
-    parser.add_argument("--workloads", type=_listed, default=["W1", "W2", "W4"], help=f"of {ALL}")
+    parser.add_argument(
+        "--workloads", type=_listed, default=["W1", "W2", "W4"], help=f"of {[*ALL, *PARTS]}"
+    )
     parser.add_argument("--variants", type=_listed, default=["s2"], help=f"of {[*VARIANTS]}")
     parser.add_argument(
         "--latency", type=_numbers, default=[20], help="ms a request, as 0,20,60,100"
