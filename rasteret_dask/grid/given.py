@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import geopandas
@@ -84,9 +84,26 @@ def understand(given: Any, column: str | None = None) -> Given:
     ArgumentError
         If nothing can be made of it, or a geometry is missing, empty, or has coordinates that are not finite.
     """
-    found = _understand(given, column)
+    try:
+        found = _understand(given, column)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ArgumentError(f"Arrow cannot take the table over: {error}") from None
     _check(found.geometries)
-    return found
+    return found if found.crs is not None else replace(found, crs=_srid(found.geometries))
+
+
+def _srid(geometries: npt.NDArray[np.object_]) -> str | None:
+    """What the geometries themselves say: the SRID that PostGIS writes into its WKB; None where they say nothing.
+
+    Raises
+    ------
+    ArgumentError
+        If they say several things.
+    """
+    said = {int(v) for v in np.unique(shapely.get_srid(geometries))} - {0}
+    if len(said) > 1:
+        raise ArgumentError(f"the geometries have several SRIDs: {sorted(said)}")
+    return plain_crs(said.pop()) if said else None
 
 
 def understand_points(
@@ -116,10 +133,13 @@ def understand_points(
     if (x_column is None) != (y_column is None):
         raise ArgumentError("x_column and y_column go together")
     given = _pairs(given)
+    try:
+        table = _table(given)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ArgumentError(f"Arrow cannot take the table over: {error}") from None
     if isinstance(given, np.ndarray) and given.ndim == 2 and given.shape[1] == 2:
         x, y = (np.ascontiguousarray(given[:, k], dtype=np.float64) for k in (0, 1))
         return _points(x, y, None, resolve_crs(None, crs, tabular=False))
-    table = _table(given)
     if table is not None and geometry_column is None:
         pair = _coordinate_columns(table, x_column, y_column)
         if pair is not None:

@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 from pyarrow import fs as arrow_fs
 
 from rasteret_dask.errors import CollectionError
-from rasteret_dask.index import schema
+from rasteret_dask.index import own, schema
 from rasteret_dask.index.commit import Commit, Part
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.query import Expression, every
@@ -230,12 +231,30 @@ def open_parquet(place: Place) -> TableView:
     info = filesystem.get_file_info(path)
     if info.type == arrow_fs.FileType.NotFound:
         raise CollectionError("there is no collection", url=place.url)
+    how = {"filesystem": filesystem, "format": "parquet"}
     try:
-        dataset = pads.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
+        dataset = pads.dataset(path, partitioning=_folders(path, info, filesystem), **how)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise CollectionError(f"no Parquet that can be read: {error}", url=place.url) from None
     check_columns(dataset.schema, place.url)
     return TableView(dataset)
+
+
+def _folders(path: str, info: Any, filesystem: Any) -> Any:
+    """Columns that are folders, with the types that our own files give them: Arrow would take the text 007 for a number, and cannot tell
+    what a column of nothing is."""
+    if info.type != arrow_fs.FileType.Directory:
+        return "hive"
+    found = filesystem.get_file_info(arrow_fs.FileSelector(path, recursive=True))
+    first = next((f.path for f in found if f.path.endswith(".parquet")), None)
+    names = [p.partition("=")[0] for p in (first or "")[len(path) :].split("/") if "=" in p]
+    if first is None or not names:
+        return "hive"
+    document = schema.document(pq.read_schema(first, filesystem=filesystem))
+    kinds = {field.name: field.type for field in schema.item_fields()} | own.declared(document)
+    if not document or any(name not in kinds for name in names):
+        return "hive"
+    return pads.partitioning(pa.schema([(name, kinds[name]) for name in names]), flavor="hive")
 
 
 def check_columns(table: pa.Schema, url: str | None = None) -> None:

@@ -30,9 +30,39 @@ def as_rows(table: pa.Table) -> pa.Table:
             table = table.set_column(
                 at, pa.field(name, schema.TIMESTAMP), moments.cast(schema.TIMESTAMP)
             )
+    table = _typed(table)
     if schema.BBOX not in table.column_names and _holds_wkb(table):
         table = table.append_column(schema.BBOX, _boxes(table.column(schema.GEOMETRY)))
     return table
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """Give fields that were all null, or empty lists, their types again: pandas keeps none for those."""
+    headers = {
+        schema.band_column(band): schema.BAND_TYPE for band in schema.band_names(table.schema)
+    }
+    at = table.schema.get_field_index(schema.ASSETS)
+    if at >= 0 and pa.types.is_struct(table.schema.field(at).type):
+        inner = table.schema.field(at).type
+        headers[schema.ASSETS] = pa.struct([(field.name, schema.ASSET_TYPE) for field in inner])
+    for name, known in headers.items():
+        at = table.schema.get_field_index(name)
+        kind = _filled(table.schema.field(at).type, known)
+        if kind != table.schema.field(at).type:
+            table = table.set_column(at, pa.field(name, kind), table.column(at).cast(kind))
+    return table
+
+
+def _filled(kind: pa.DataType, known: pa.DataType) -> pa.DataType:
+    """A type with what `known` says in the places of null."""
+    if pa.types.is_null(kind):
+        return known
+    if pa.types.is_struct(kind) and pa.types.is_struct(known):
+        names = {field.name: field.type for field in known}
+        return pa.struct([(f.name, _filled(f.type, names.get(f.name, f.type))) for f in kind])
+    if pa.types.is_list(kind) and pa.types.is_list(known):
+        return pa.list_(_filled(kind.value_type, known.value_type))
+    return kind
 
 
 def _refuse_twice(ids: pa.ChunkedArray) -> None:

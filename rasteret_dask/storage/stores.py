@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import aws
 from rasteret_dask.storage.urls import Location
@@ -77,10 +78,18 @@ def filesystem(location: Location, options: StorageOptions) -> Any:
     fs = _cache.get(key)
     if fs is None:
         with _lock:
-            fs = _cache.setdefault(
-                key, fsspec.filesystem(protocol, **_fsspec_options(protocol, options))
-            )
+            fs = _cache.setdefault(key, _made(protocol, options))
     return fs
+
+
+def _made(protocol: str, options: StorageOptions) -> Any:
+    try:
+        return fsspec.filesystem(protocol, **_fsspec_options(protocol, options))
+    except (ValueError, ImportError) as error:
+        raise ArgumentError(
+            f"no filesystem for {protocol}://: {str(error)[:200]}",
+            hint="fsspec must know the protocol, and its package be installed",
+        ) from None
 
 
 def _fsspec_options(protocol: str, options: StorageOptions) -> dict[str, Any]:

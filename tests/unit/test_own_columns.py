@@ -364,3 +364,30 @@ def test_arrays_of_the_capsule_protocol_are_tables_too(tif: str, tmp_path: Path)
             return fields(tif).to_batches()[0].__arrow_c_array__(schema)
 
     assert len(build(Rows(), tmp_path).subset(crop="wheat")) == 3
+
+
+def test_folders_of_an_export_keep_the_types_of_their_columns(tif: str, tmp_path: Path) -> None:
+    codes = pa.array(["007", "008", "007", "009", "010", None])
+    table = fields(tif).append_column("code", codes)
+    build(table, tmp_path).export(tmp_path / "out", partition_by=["code", "platform"])
+    found = rd.load(tmp_path / "out")
+    assert found.schema.field("code").type == pa.string()
+    assert told(found.subset(code="007"), "code") == [("row-0000", "007"), ("row-0002", "007")]
+    assert len(found.where(pc.field("code").is_null())) == 1
+    # A column of nothing but null has a type nevertheless.
+    assert found.to_table(["platform"])["platform"].to_pylist() == [None] * 6
+
+
+def test_what_went_through_pandas_can_be_read(tif: str, tmp_path: Path) -> None:
+    table = fields(tif).append_column("geometry", pa.array([shapely.to_wkb(shapely.box(0, 0, 1, 1))] * 6))  # fmt: skip
+    made = build(table, tmp_path).to_table()
+    back = rd.as_collection(made.to_pandas())
+    kind = made.schema.field("data_metadata").type
+    levels = back.schema.field("data_metadata").type.field("levels").type
+    assert levels.value_type.field("layout").type == kind.field("levels").type.value_type.field("layout").type  # fmt: skip
+    assert len(back.subset(crop="wheat", split="train")) == 1
+
+
+def test_places_that_nobody_knows_are_refused_in_words() -> None:
+    with pytest.raises(ArgumentError, match="no filesystem for nowhere://"):
+        rd.load("nowhere://x/y")

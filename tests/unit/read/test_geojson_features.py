@@ -1,4 +1,4 @@
-"""GeoJSON features bring their properties along, and their CRS where they name one."""
+"""GeoJSON features bring their properties along; GeoJSON and PostGIS' WKB their CRS, where they name one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import shapely
 from affine import Affine
@@ -111,3 +113,24 @@ def test_a_crs_that_geojson_names_is_believed(one: rd.Collection) -> None:
 def test_torn_geojson_is_refused(one: rd.Collection, given: Any) -> None:
     with pytest.raises(ArgumentError):
         one.get_gdf(given, "v", fill_value=0)
+
+
+def test_the_srid_of_postgis_is_believed(one: rd.Collection) -> None:
+    frame = geopandas.GeoSeries(PLOTS, crs=4326).to_crs(32633)
+    wkb = [shapely.to_wkb(shapely.set_srid(g, 32633), include_srid=True) for g in frame]
+    expected = one.get_gdf(frame, "v", fill_value=0)
+    for given in (wkb, pa.table({"geometry": wkb, "plot": [1, 2]}), pa.array(wkb)):
+        found = one.get_gdf(given, "v", fill_value=0)
+        assert all(np.array_equal(a, b) for a, b in zip(found["v"], expected["v"], strict=True))
+    assert len(one.subset(geometries=wkb)) == 2
+    with pytest.raises(ArgumentError, match="geometry_crs says"):
+        one.get_gdf(wkb, "v", geometry_crs=4326)
+    other = shapely.to_wkb(shapely.set_srid(PLOTS[0], 4326), include_srid=True)
+    with pytest.raises(ArgumentError, match="several SRIDs"):
+        one.get_gdf([wkb[0], other], "v")
+
+
+def test_columns_of_several_types_are_refused(one: rd.Collection) -> None:
+    frame = pd.DataFrame({"lon": [15.01, 15.02], "lat": [46.9, 46.9], "k": ["a", 1]})
+    with pytest.raises(ArgumentError, match="Arrow cannot take"):
+        one.sample_points(frame, "v")
