@@ -1,0 +1,71 @@
+"""What the benchmark's page says of a record, against figures that were worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import page, targets
+from benchmarks.record import Key, Record
+
+
+@pytest.fixture
+def record() -> Record:
+    """One window at 20 ms by four; a peer that cannot; W8's parts."""
+    made = Record(where="a machine")
+    for tool, wall, cpu in (
+        ("floor", 0.20, 0.30),
+        ("ours", 0.17, 0.27),
+        ("rasterio-16", 0.34, 0.54),
+        ("rasteret", 0.51, 0.81),
+    ):
+        for factor in (1.0, 0.5, 2.0):  # the median is the first
+            made.add(Key("s2", "W1", 20, tool), _got(wall * factor, cpu * factor))
+        made.verdicts[f"s2/W1/20/{tool}"] = "equal"
+    made.verdicts["s2/W1/20/rasteret"] = "pixels: 1.00% differ, by at most 3"
+    made.add(Key("s2", "W6", 20, "rasterio-16"), "UNABLE it has no index")
+    made.add(Key("s2", "W8", 20, "ours"), _got(0.5, 0.4, open=1.2, window=0.3))
+    made.add(Key("s2", "W8-one", 20, "ours"), _got(0.5, 0.4, open=0.1, window=0.2))
+    return made
+
+
+def _got(wall: float, cpu: float, **stages: float) -> dict[str, object]:
+    counted = {"requests": 30, "bytes": 37_000_000, "rss": 100_000_000}
+    return {"wall": wall, "cpu": cpu, **counted, "stages": stages, "versions": {"thing": "1.2"}}
+
+
+def test_targets_are_met_or_not_by_the_medians(record: Record) -> None:
+    text = targets.table(record)
+    # 0.17 / 0.20 is within 0.9, 0.27 / 0.30 is not within 0.8; only 20 ms was measured.
+    assert "| W1, wall at most 0.9 × the floor's | – | ×0.85 ✓ | – | – |" in text
+    assert "| W1, CPU at most 0.8 × the floor's | – | ×0.90 ✗ | – | – |" in text
+    assert "| W1 | ×2.00 ✓ (rasterio-16) |" in text
+    assert "| W1: at least 2 times as fast as rasteret | `s2`, 20 ms | ×3.00 ✓ |" in text
+    assert "| W1: at least 25 times as fast as serial rasterio | `s2`, 100 ms | – |" in text
+    assert "| W8: opening takes less than 1 s | `s2`, 20 ms | 1.20 s ✗ |" in text
+    assert "of a collection of one scene | `s2`, 20 ms | ×1.50 ✓ |" in text
+    assert text.startswith("4 of 6 measured targets are met (✓).")
+
+
+def test_cells_have_ratios_rounds_and_marks(record: Record) -> None:
+    text = page.tables(record)
+    assert "| the floor | 0.20 (0.30) <sup>3</sup> |" in text
+    assert "| **this package**, lazy | 0.17 (0.27) ×0.85 (0.90) <sup>3</sup> |" in text
+    assert "| rasteret, index prebuilt | 0.51 (0.81) ×2.55 (2.70) ≠ <sup>3</sup> |" in text
+    assert "| rasterio, 16 threads | 2.0 (2.0) |" in text
+    assert "| 30; 37; 100 |" in text
+    assert "3 cells were compared with the floor's, whole; 2 are equal" in text
+    assert "- rasterio, 16 threads, W6: it has no index" in text
+
+
+def test_the_page_keeps_what_stands_outside_its_marks(record: Record, tmp_path: Path) -> None:
+    target = tmp_path / "page.md"
+    target.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n", encoding="utf-8")
+    page.write(record, target)
+    page.write(record, target)
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- table -->\n\na machine; 14 measurements by")
+    assert text.endswith("<!-- /table -->\nafter\n")
+    assert "old" not in text
+    assert "Versions: thing 1.2." in text
