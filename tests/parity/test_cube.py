@@ -235,12 +235,12 @@ def test_a_cube_over_two_zones_is_gdals_warp(demo: tuple[rd.Collection, list[Ite
     assert {rasterio.open(i.files["red"]).crs.to_epsg() for i in items} == {32632, 32633}
 
 
-def near_an_edge(file: Any, cube: xr.Dataset) -> np.ndarray:
-    """Where the exact source coordinate is within a thousandth of a pixel of an edge."""
+def near_an_edge(file: Any, cube: xr.Dataset, within: float = 2e-3) -> np.ndarray:
+    """Where the exact source coordinate is so near to an edge of a pixel, in pixels."""
     x, y = np.meshgrid(cube.x.values, cube.y.values)
     sx, sy = Transformer.from_crs(cube.rio.crs, file.crs, always_xy=True).transform(x, y)
     u, v = (sx - file.transform.c) / file.transform.a, (sy - file.transform.f) / file.transform.e
-    return (abs(u - np.round(u)) < 2e-3) | (abs(v - np.round(v)) < 2e-3)
+    return (abs(u - np.round(u)) < within) | (abs(v - np.round(v)) < within)
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3035", "EPSG:4326"])
@@ -290,4 +290,11 @@ def test_the_same_grid_gives_odc_stacs_pixels(
         else:
             # Their warp has GDAL's tolerance of an eighth of a pixel, which moves some to a neighbour; ours is GDAL's without it
             # (test_a_cube_over_two_zones_is_gdals_warp).
-            assert (ours != other).mean() < 0.04
+            unsure = np.zeros(ours.shape[1:], bool)
+            for item in (i for i in items if i.when.date().isoformat() == when):
+                with rasterio.open(item.files[band]) as file:
+                    unsure |= near_an_edge(file, cube, 0.13)
+            differing = ours != other
+            assert unsure.mean() < 0.75
+            assert not differing[:, ~unsure].any()
+            assert differing.mean() < 0.04

@@ -1,8 +1,8 @@
 """Side by side with odc-stac and stackstac on generated scenes in two UTM zones: one grid, the same pixels.
 
 Both of them warp by GDAL, which allows itself an error of an eighth of a pixel of the source: where an exact coordinate lies nearer than
-that to a pixel's edge, their pixel may be the neighbour. Everywhere else nearest must be equal. Interpolated values may differ by what an
-eighth of a pixel changes in an image whose neighbours differ as they do there.
+that to a pixel's edge, their pixel may be the neighbour. Everywhere else nearest must be equal. Interpolated values may differ by one
+number and a hundredth of what neighbours differ by.
 """
 
 from __future__ import annotations
@@ -171,23 +171,39 @@ def test_nearest_is_theirs_wherever_their_eighth_of_a_pixel_does_not_decide(
         assert differing.mean() < 0.05
 
 
+# How far a pixel may be off: one digital number, and this share of the largest step to one of its eight neighbours. Both of them let GDAL
+# interpolate coordinates to an eighth of a pixel at worst, odc-stac over smaller pieces.
+SHARES = {"odc-stac": 0.005, "stackstac": 0.012}
+# Where pixels grow, GDAL makes bilinear and cubic kernels as wide as the piece that it warps suggests, be it half empty: theirs are
+# wider or narrower than 1.4 pixels there (tests/parity/test_bounds.py tells GDAL the width, and the difference is gone).
+WIDTHS = {"odc-stac": 0.4, "stackstac": 2.0}
+
+
 @pytest.mark.parametrize("reader", list(READERS))
 @pytest.mark.parametrize("method", ["bilinear", "cubic", "average"])
-@pytest.mark.parametrize("grid", ["zone 33", pytest.param("equal area", marks=pytest.mark.slow)])
-def test_other_methods_are_theirs_within_what_an_eighth_of_a_pixel_changes(
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "zone 33",
+        pytest.param("coarser", marks=pytest.mark.slow),
+        pytest.param("equal area", marks=pytest.mark.slow),
+    ],
+)
+def test_other_methods_are_theirs_within_a_hundredth_of_the_contrast(
     collection: rd.Collection, items: list[pystac.Item], grid: str, method: str, reader: str
 ) -> None:
     cube = ours(collection, grid, resampling=method, chunks={"y": 100, "x": 77})
     theirs = READERS[reader](items, cube, method)
     border = at_a_border(items, cube)
+    share = (WIDTHS if grid == "coarser" and method != "average" else SHARES)[reader]
     for band in BANDS:
         mine, other = cube[band].values.astype(float), theirs[band].values.astype(float)
         inner = (mine != 0) & (other != 0) & ~border
         assert inner.mean() > 0.2
         contrast = np.zeros(mine.shape)
-        for dy in (-2, -1, 0, 1, 2):
-            for dx in (-2, -1, 0, 1, 2):
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
                 contrast = np.maximum(contrast, abs(np.roll(mine, (dy, dx), axis=(1, 2)) - mine))
         off = abs(mine - other)
-        assert (off <= 0.3 * contrast + 1.5)[inner].all()
+        assert (off <= share * contrast + 1.0)[inner].all()
         assert not ((mine != 0) != (other != 0))[:, ~border].any()
