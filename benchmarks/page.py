@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import targets
@@ -59,8 +61,7 @@ def _place(record: Record, setting: str, latency: int) -> list[str]:
     if not names:
         return []
 
-    def rows(cell: object, chosen: list[str]) -> list[str]:
-        assert callable(cell)
+    def rows(cell: Callable[[Record, Key], str], chosen: list[str]) -> list[str]:
         return [
             f"| {TOOLS[tool]} | "
             + " | ".join(cell(record, Key(setting, name, latency, tool)) for name in names)
@@ -82,7 +83,7 @@ def _seconds(record: Record, key: Key) -> str:
     wall, cpu = record.median(key, "wall"), record.median(key, "cpu")
     if wall is None or cpu is None:
         return "–" if record.of(key) else ""
-    floor = replaced(key, "floor")
+    floor = replace(key, tool="floor")
     walls, cpus = targets.ratio(record, key, floor), targets.ratio(record, key, floor, "cpu")
     over = f" ×{walls:.2f} ({cpus:.2f})" if walls and cpus and key.tool != "floor" else ""
     mark = "" if record.verdicts.get(str(key), "equal") == "equal" else " ≠"
@@ -90,7 +91,7 @@ def _seconds(record: Record, key: Key) -> str:
 
 
 def _over_ours(record: Record, key: Key) -> str:
-    mine = replaced(key, "ours")
+    mine = replace(key, tool=targets.OURS)
     walls, cpus = targets.ratio(record, key, mine), targets.ratio(record, key, mine, "cpu")
     return f"{walls:.1f} ({cpus:.1f})" if walls and cpus else ""
 
@@ -101,11 +102,6 @@ def _asked(record: Record, key: Key) -> str:
         return ""
     requests, size, memory = (number or 0.0 for number in found)
     return f"{requests:,.0f}; {size / 1e6:,.0f}; {memory / 1e6:,.0f}"
-
-
-def replaced(key: Key, tool: str) -> Key:
-    """The same work by another."""
-    return Key(key.setting, key.workload, key.latency, tool)
 
 
 def _pixels(record: Record) -> list[str]:
