@@ -14,8 +14,9 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry, BaseMultipartGeometry
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.coordinates import check_degrees, plain_crs, resolve_crs
 from rasteret_dask.grid.geobox import CRS84, Bounds, is_geographic, period
-from rasteret_dask.grid.given import check_degrees, plain_crs, resolve_crs, understand
+from rasteret_dask.grid.given import understand
 from rasteret_dask.grid.warp import transformer
 
 

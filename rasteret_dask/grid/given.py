@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +16,10 @@ from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.arrow import plain_table
+from rasteret_dask.grid.coordinates import check_degrees, plain_crs, resolve_crs
 from rasteret_dask.grid.features import feature_columns, named_crs
-from rasteret_dask.grid.geobox import CRS84, crs_text, is_geographic
-from rasteret_dask.grid.single import checked, each, one
+from rasteret_dask.grid.geobox import CRS84
+from rasteret_dask.grid.single import checked, each, one, srid
 
 _NAMES = ("geometry", "geom", "wkb_geometry", "wkb")
 _PAIRS = (("x", "y", None), ("lon", "lat", CRS84), ("longitude", "latitude", CRS84))
@@ -89,21 +89,8 @@ def understand(given: Any, column: str | None = None) -> Given:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ArgumentError(f"Arrow cannot take the table over: {error}") from None
     _check(found.geometries)
-    return found if found.crs is not None else replace(found, crs=_srid(found.geometries))
-
-
-def _srid(geometries: npt.NDArray[np.object_]) -> str | None:
-    """What the geometries themselves say: the SRID that PostGIS writes into its WKB; None where they say nothing.
-
-    Raises
-    ------
-    ArgumentError
-        If they say several things.
-    """
-    said = {int(v) for v in np.unique(shapely.get_srid(geometries))} - {0}
-    if len(said) > 1:
-        raise ArgumentError(f"the geometries have several SRIDs: {sorted(said)}")
-    return plain_crs(said.pop()) if said else None
+    said = None if found.crs is not None else srid(found.geometries)
+    return found if said is None else replace(found, crs=plain_crs(said))
 
 
 def understand_points(
@@ -141,7 +128,7 @@ def understand_points(
         x, y = (np.ascontiguousarray(given[:, k], dtype=np.float64) for k in (0, 1))
         return _points(x, y, None, resolve_crs(None, crs, tabular=False))
     if table is not None and geometry_column is None:
-        pair = _coordinate_columns(table, x_column, y_column)
+        pair = coordinate_columns(table, x_column, y_column)
         if pair is not None:
             x, y = (_numbers(table, name) for name in pair[:2])
             return _points(x, y, table, resolve_crs(pair[2], crs, tabular=True))
@@ -169,53 +156,6 @@ def _pairs(given: Any) -> Any:
         for p in given
     )
     return np.array(given, dtype=np.float64) if pairs else given
-
-
-def resolve_crs(said: str | None, asked: Any, *, tabular: bool) -> str:
-    """Return what coordinates mean: as the data says, else as the caller says, else lon/lat, but for tables, which must be told.
-
-    Raises
-    ------
-    ArgumentError
-        If data and caller contradict each other, or a table is silent.
-    """
-    told = None if asked is None else plain_crs(asked)
-    if told is not None and said is not None and told != said:
-        raise ArgumentError(
-            f"the geometries say that they are in {said[:60]}, and geometry_crs says {told[:60]}",
-            hint="leave geometry_crs out, or reproject them",
-        )
-    found = told or said
-    if found is None and tabular:
-        raise ArgumentError(
-            "the table does not say in which CRS its geometries are",
-            hint="give geometry_crs=, as geometry_crs=4326",
-        )
-    return found or CRS84
-
-
-def plain_crs(crs: Any) -> str:
-    """``EPSG:n``, WKT2, or ``OGC:CRS84`` for all spellings of lon/lat on WGS 84."""
-    if crs in (4326, "EPSG:4326", CRS84):
-        return CRS84
-    text = crs_text(crs)
-    wgs84 = text == "EPSG:4326" or ("CRS84" in text and "WGS 84" in text)
-    return CRS84 if wgs84 else text
-
-
-def check_degrees(bounds: Iterable[float], crs: str) -> None:
-    """Refuse coordinates in a geographic CRS that are no degrees.
-
-    Raises
-    ------
-    ArgumentError
-    """
-    west, south, east, north = bounds
-    if is_geographic(crs) and (max(-west, east) > 540 or max(-south, north) > 90):
-        raise ArgumentError(
-            f"the coordinates reach from ({west:g}, {south:g}) to ({east:g}, {north:g}), which are no degrees",
-            hint="say what they are: geometry_crs=",
-        )
 
 
 def _points(
@@ -308,7 +248,7 @@ def _from_geopandas(given: Any, column: str | None) -> Given:
 
 
 def _from_pandas(given: Any, column: str | None) -> Given:
-    name = _pick_column(list(map(str, given.columns)), column)
+    name = pick_column(list(map(str, given.columns)), column)
     rest = pa.Table.from_pandas(given.drop(columns=[name]), preserve_index=False)
     listed = [one(value, k) for k, value in enumerate(given[name])]
     found = np.empty(len(listed), dtype=object)
@@ -321,7 +261,7 @@ def _from_table(table: pa.Table, column: str | None) -> Given:
     if column is None:
         tagged = [f.name for f in table.schema if _extension(f)]
         column = geo.get("primary_column") or (tagged[0] if tagged else None)
-    name = _pick_column(table.column_names, column)
+    name = pick_column(table.column_names, column)
     found = _from_arrow(table.schema.field(name), table.column(name))
     said = found.crs
     if said is None and name in geo.get("columns", {}):
@@ -330,7 +270,14 @@ def _from_table(table: pa.Table, column: str | None) -> Given:
     return Given(found.geometries, said, table.drop_columns([name]), tabular=True)
 
 
-def _pick_column(names: list[str], column: str | None) -> str:
+def pick_column(names: list[str], column: str | None) -> str:
+    """Return the column of geometries, as named or as it is usually called.
+
+    Raises
+    ------
+    ArgumentError
+        If there is none, or it cannot be told.
+    """
     if column is not None and column not in names:
         raise ArgumentError(
             f"the table has no column {column!r}", hint=f"columns: {', '.join(names)}"
@@ -344,7 +291,7 @@ def _pick_column(names: list[str], column: str | None) -> str:
     return found
 
 
-def _coordinate_columns(
+def coordinate_columns(
     table: pa.Table, x_column: str | None, y_column: str | None
 ) -> tuple[str, str, str | None] | None:
     """Return the columns of coordinates, as named or as they are usually called when no column holds geometries."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
@@ -106,3 +107,17 @@ def checked(make: Any) -> Any:
     if found is None:
         raise ArgumentError("a geometry is missing")
     return found
+
+
+def srid(geometries: npt.NDArray[np.object_]) -> int | None:
+    """What geometries themselves say of their CRS: the SRID that PostGIS writes into its WKB; None where they say nothing.
+
+    Raises
+    ------
+    ArgumentError
+        If they say several things.
+    """
+    said = {int(v) for v in np.unique(shapely.get_srid(geometries))} - {0}
+    if len(said) > 1:
+        raise ArgumentError(f"the geometries have several SRIDs: {sorted(said)}")
+    return said.pop() if said else None

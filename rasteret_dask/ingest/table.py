@@ -15,8 +15,9 @@ import shapely
 from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.grid.coordinates import check_degrees, plain_crs
 from rasteret_dask.grid.geobox import CRS84
-from rasteret_dask.grid.given import check_degrees, plain_crs, understand
+from rasteret_dask.grid.given import understand
 from rasteret_dask.index import own, schema
 from rasteret_dask.index.times import lacks_zone, parse_instant
 
