@@ -46,7 +46,10 @@ def _threads() -> dict[str, Any]:
 def _facts(client: Client) -> dict[str, Any]:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if not workers:
-        raise PipelineError("the scheduler has no workers", hint="start some, then try again")
+        raise PipelineError(
+            "the scheduler is there, and has no workers",
+            hint="start some; those of an adaptive profile start with the first work, unless adapt.minimum says more",
+        )
     # A task has been there and back on every one of them.
     answered = client.run(os.getpid)
     return {

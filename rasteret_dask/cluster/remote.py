@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,6 +174,27 @@ def cluster_class(kind: str) -> Any:
 
 
 @contextmanager
+def _started(start: Callable[[], Any]) -> Iterator[Any]:
+    """A cluster of another library, ended with the block.
+
+    Raises
+    ------
+    ConfigError
+        It does not start.
+    """
+    try:
+        cluster = start()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the cluster does not start: {error}",
+            path="kind",
+            hint="is what it needs there and reachable from here?",
+        ) from error
+    with cluster:
+        yield cluster
+
+
+@contextmanager
 def open_remote(profile: Remote) -> Iterator[Client]:
     """Start the cluster; it ends with the block."""
     cls = cluster_class(profile.kind)
@@ -184,7 +205,7 @@ def open_remote(profile: Remote) -> Iterator[Client]:
         folder = Path(os.path.expandvars(given["shared_temp_directory"])).expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     failures = {"distributed.scheduler.allowed-failures": profile.allowed_failures}
-    with dask.config.set(failures), cls(**given) as cluster:
+    with dask.config.set(failures), _started(lambda: cls(**given)) as cluster:
         if profile.adapt is not None:
             cluster.adapt(minimum=profile.adapt.minimum, maximum=profile.adapt.maximum)
         else:
@@ -224,7 +245,7 @@ def open_ssh(profile: Ssh) -> Iterator[Client]:
         settings.update(profile.tls.settings())
     with (
         dask.config.set(settings),
-        SSHCluster(**ssh_arguments(profile)) as cluster,
+        _started(lambda: SSHCluster(**ssh_arguments(profile))) as cluster,
         Client(cluster) as client,
     ):
         yield prepare(client)

@@ -112,3 +112,15 @@ def test_ssh_speaks_tls_to_other_machines() -> None:
     assert given["scheduler_options"]["protocol"] == "tls"
     assert given["security"].require_encryption is True
     inspect.signature(SSHCluster).bind(**given)
+
+
+def test_a_cluster_that_does_not_start_is_an_error_of_the_profile() -> None:
+    pytest.importorskip("asyncssh")
+    found = profiles.from_mapping(
+        {"kind": "ssh", "hosts": ["127.0.0.1", "127.0.0.1"], "connect": {"port": 1}}
+    )
+    with (
+        pytest.raises(ConfigError, match="does not start"),
+        profiles.open_profile(found),
+    ):
+        pass
