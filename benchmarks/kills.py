@@ -88,13 +88,15 @@ def seen(where: Path) -> int | None:
             os.write(tell, str(len(rd.load(where / "c").to_table(["id"]))).encode())
         except CollectionError:
             os.write(tell, b"none")
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(tell)
     os.waitpid(pid, 0)
     answer = os.read(told, 100).decode()
     os.close(told)
-    return None if answer == "none" else int(answer)
+    return None if answer == "none" else int(answer or "-1")
 
 
 class Campaign:
