@@ -419,9 +419,9 @@ def table(rows: list[Row]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=512, help="pixels of a scene's side")
-    parser.add_argument("--dates", type=int, default=8, help="of two scenes each")
-    parser.add_argument("--runs", type=int, default=5, help="repetitions of each row")
+    parser.add_argument("--size", type=int, default=384, help="pixels of a scene's side")
+    parser.add_argument("--dates", type=int, default=6, help="of two scenes each")
+    parser.add_argument("--runs", type=int, default=4, help="repetitions of each row")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each row on a cluster")
     parser.add_argument("--page", action="store_true", help="write the table into the docs")
     given = parser.parse_args()
