@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import shapely
 from affine import Affine
 from handmade import Scene, collect
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
 import rasteret_dask as rd
 from rasteret_dask.errors import ArgumentError, RasteretError
@@ -201,3 +203,51 @@ def test_a_list_of_keys_may_name_days_and_columns(tmp_path: Path) -> None:
     ]
     cube = collect(*made).get_xarray(groupby=["solar_day", "platform"])
     assert [int(v.max()) for v in cube.v.values] == [1, 2, 3]
+
+
+def test_a_file_around_the_pole_in_lonlat_over_the_antimeridian(tmp_path: Path) -> None:
+    image = RNG.integers(1, 5000, (120, 120)).astype(np.uint16)
+    at = Affine(1000, 0, -60_000, 0, -1000, 60_000)
+    collection = collect(
+        Scene("p", {"v": cog(tmp_path, "p", image, transform=at, crs="EPSG:3413")})
+    )
+    cube = collection.get_xarray(
+        crs="EPSG:4326",
+        resolution=(0.25, 0.02),
+        bbox=(100, 89.55, -100, 89.7),
+        fill_value=0,
+        chunks={"y": 5, "x": 300},
+    )
+    assert (float(cube.x[0]), float(cube.x[-1])) == (100.125, 259.875)
+    there = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
+    x, y = there.transform(*np.meshgrid(cube.x.values, cube.y.values))
+    u, v = (x + 60_000) / 1000, (60_000 - y) / 1000
+    expected = image[np.floor(v).astype(int), np.floor(u).astype(int)]
+    unsure = (abs(u - np.round(u)) < 2e-3) | (abs(v - np.round(v)) < 2e-3)
+    assert unsure.mean() < 0.02
+    assert np.array_equal(cube.v.values[0][~unsure], expected[~unsure])
+
+
+def test_transparent_pixels_are_nothing_to_every_mosaic(tmp_path: Path) -> None:
+    images = RNG.integers(1, 255, (2, 4, 64, 64)).astype(np.uint8)
+    images[:, 3] = np.where(RNG.random((2, 64, 64)) < 0.4, 0, 255)
+    images[1, 3, 5:9] = images[0, 3, 5:9] = 0
+    scenes = []
+    for k, image in enumerate(images):
+        how = {"photometric": "RGB", "alpha": "YES", "driver": "GTiff", "nodata": None}
+        file = cog(tmp_path, f"{k}", image, **how)
+        scenes.append(Scene(f"i{k}", {"r": (file, 0)}, f"2023-07-03T10:00:0{k}"))
+    collection = collect(*scenes)
+    seen = images[:, 3] != 0
+    values = np.where(seen, images[:, 0].astype(float), np.nan)
+    first = np.where(seen[0], values[0], values[1])
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = {"first": first, "mean": np.nanmean(values, 0), "max": np.nanmax(values, 0)}
+    for mosaic, expected in wanted.items():
+        cube = collection.get_xarray(groupby="solar_day", mosaic=mosaic, masked=True)
+        np.testing.assert_allclose(cube.r.values[0], expected, rtol=1e-6)
+    count = collection.get_xarray(groupby="solar_day", mosaic="count")
+    assert np.array_equal(count.r.values[0], seen.sum(axis=0))
+    with pytest.raises(RasteretError, match="masked pixels"):
+        collection.get_xarray(groupby="solar_day")
