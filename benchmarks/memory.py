@@ -254,8 +254,8 @@ def place(side: int) -> Iterator[Place]:
         pixels = []
         for k in range(2):
             image = rng.integers(1, 4000, (side, side), dtype=np.uint16)
-            classes = (4 + image % 4).astype(np.uint8)
-            for band, values in zip(BANDS, (image, classes), strict=True):
+            bands: dict[str, Any] = {"red": image, "scl": (4 + image % 4).astype(np.uint8)}
+            for band, values in bands.items():
                 path = folder / f"{band}{k}.tif"
                 make_cog(path, values, transform=CORNER, nodata=0, blocksize=SPAN)
             pixels.append(image)
