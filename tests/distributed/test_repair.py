@@ -17,7 +17,6 @@ import pystac
 import pytest
 import xarray as xr
 from holed import FEW, GONE, MASK, ONE_ZONE, QUICK, files, holey, values
-from test_stores import s3
 
 import rasteret_dask as rd
 from rasteret_dask.cluster.profiles import Local, open_profile

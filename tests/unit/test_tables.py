@@ -172,7 +172,7 @@ def test_export_streams(styria: rd.Collection, tmp_path: Path) -> None:
         filter = None
 
         def batches(self, columns: Any = None) -> Any:
-            for k in range(many):
+            for _ in range(many):
                 seen.append(len(list((tmp_path / "out").rglob("*.parquet"))))
                 yield from table.to_batches()
 

@@ -1,4 +1,5 @@
-"""Whom our own connections believe, where the system has authorities and where not: each in a process, since OpenSSL reads the environment."""
+"""Whom our own connections believe, where the system has authorities and where not: each in a process, since OpenSSL reads the
+environment."""
 
 from __future__ import annotations
 
