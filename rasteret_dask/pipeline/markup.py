@@ -20,7 +20,7 @@ _STYLE = (
     ".wide{overflow-x:auto}.wide td{overflow-wrap:break-word}.said{white-space:pre-line}"
     ".looks{display:flex;flex-wrap:wrap;gap:1rem}.looks figure{margin:0}"
     ".looks img{min-width:0;width:9rem;height:9rem;object-fit:contain}"
-    ".failed,.interrupted{color:var(--bad)}.done{color:var(--good)}.empty,.unbegun{color:var(--faint)}"
+    ".failed,.interrupted,.broken{color:var(--bad)}.done{color:var(--good)}.empty,.unbegun{color:var(--faint)}"
 )
 
 

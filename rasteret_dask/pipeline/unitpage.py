@@ -26,7 +26,7 @@ from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.markup import document, escape, figure
 from rasteret_dask.pipeline.run import record_url
 from rasteret_dask.runs import record as runs
-from rasteret_dask.runs.alive import standing
+from rasteret_dask.runs.alive import BROKEN, standing
 from rasteret_dask.write.target import put_bytes, resolve
 
 UNBEGUN = "unbegun"
@@ -36,6 +36,7 @@ _COLOURS = {
     "empty": "#9a9a9a",
     "failed": "#a50026",
     "interrupted": "#d98200",
+    BROKEN: "#d98200",
     "running": "#4091c4",
     UNBEGUN: "#cfcfcf",
 }
