@@ -13,12 +13,13 @@ from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.facade.options import options_of
+from rasteret_dask.grid.frames import check_frame
 from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
 from rasteret_dask.index.dataset import in_memory
 from rasteret_dask.read.gather import COLUMNS
-from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, sample_points
+from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, check_names, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS
 from rasteret_dask.read.request import make_request
 
@@ -139,6 +140,8 @@ def _rows(collection: Collection, names: Sequence[tuple[str, str]]) -> pa.Table:
 
 
 def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:
+    places = {name: how[name] for name in ("geometry_column", "x_column", "y_column")}
+    check_frame(points._meta, **places, crs=how["geometry_crs"])
     made = POINTS if how["return_neighbourhood"] == "off" else POINTS.append(WINDOW)
     meta = made.empty_table().to_pandas()
     own = points._meta.drop(
@@ -146,6 +149,7 @@ def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[st
     )
     if how["geometry_column"] is not None and how["geometry_column"] in own.columns:
         own = own.drop(columns=[how["geometry_column"]])
+    check_names(own.columns, made)
     for column in own.columns:
         meta[column] = own[column].reset_index(drop=True)
     # Rows travel once, not with every task; a dataset's files might not be within a worker's reach.

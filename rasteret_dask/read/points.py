@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ def sample_points(
 ) -> pa.Table:
     """Sample points; see :meth:`rasteret_dask.Collection.sample_points`."""
     made = SCHEMA if neighbourhood == "off" else SCHEMA.append(WINDOW)
-    _check_columns(points, made)
+    check_names([] if points.columns is None else points.columns.column_names, made)
     items = items_by_id(table, request)
     raws = [(asked, raw_sources(items, band, request)) for asked, band in request.bands]
     inners = [
@@ -184,8 +184,13 @@ def sample_points(
     return found
 
 
-def _check_columns(points: Points, made: pa.Schema) -> None:
-    taken = [] if points.columns is None else points.columns.column_names
+def check_names(taken: Iterable[str], made: pa.Schema) -> None:
+    """Refuse columns of points that are called as those of the result.
+
+    Raises
+    ------
+    ArgumentError
+    """
     both = sorted(set(taken) & set(made.names) - {"point_index"})
     if both:
         raise ArgumentError(

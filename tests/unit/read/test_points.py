@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe
 import duckdb
 import geopandas
 import numpy as np
@@ -389,3 +390,20 @@ def test_points_that_mean_nothing(
     with pytest.raises(ArgumentError) as caught:
         one.sample_points(points, ["v"], **how)
     assert what in str(caught.value) or what in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("frame", "how", "what"),
+    [
+        (pd.DataFrame({"a": [1.0]}), {}, "which column holds"),
+        (pd.DataFrame({"x": [1.0], "y": [2.0]}), {}, "does not say in which CRS"),
+        (pd.DataFrame({"a": [1.0]}), {"x_column": "a", "y_column": "b"}, "no column 'b'"),
+        (pd.DataFrame({"lon": [15.0], "lat": [46.0], "value": [1]}), {}, "called as columns"),
+    ],
+)
+def test_dask_frames_that_mean_nothing_are_refused_before_they_are_read(
+    one: rd.Collection, frame: Any, how: dict[str, Any], what: str
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        one.sample_points(dask.dataframe.from_pandas(frame, npartitions=1), ["v"], **how)
+    assert what in str(caught.value)
