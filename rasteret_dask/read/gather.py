@@ -318,11 +318,13 @@ def _scaling(
         )
         adds = np.where(silent, 0.0 if add is None else add, np.nan_to_num(found.adds, nan=0.0))
     if items.offsets is not None and is_reflectance(band, request):
-        rules = np.array([items.offsets[k] is not OTHER_SENSOR for k in found.rows.tolist()])
+        told = [items.offsets[k] for k in found.rows.tolist()]
+        # Of a level that no file has there are none.
+        rules = np.array([one is not OTHER_SENSOR for one in told], dtype=bool)
         if request.scale:
             scales = np.where(rules & np.isnan(found.scales), S2_SCALE, scales)
         # The rule overrides what is declared; an offset in digital numbers is scaled like them.
-        dn = np.array([items.offsets[k].dn for k in found.rows.tolist()])
+        dn = np.array([one.dn for one in told], dtype=np.float64)
         adds = np.where(rules, dn * scales, adds)
     return scales, adds
 

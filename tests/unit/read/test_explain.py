@@ -31,11 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
         ("c", LEFT + 459_400, TOP + 6000, "EPSG:32632", 32),
     )
     for name, left, top, crs, block in places:
-        for band, res in (("v", 10), ("w", 10), ("m", 20)):
+        for band, res in (("red", 10), ("nir", 10), ("m", 20)):
             high = 4 if band == "m" else 60_000
             side = SIDE * 10 // res
             image = rng.integers(0, high, (side, side)).astype("u1" if band == "m" else "u2")
-            if band == "w":
+            if band == "nir":
                 image[: side // 2, : side // 2] = 0  # sparse tiles are not fetched
             make_cog(
                 path / f"{name}{band}.tif",
@@ -54,11 +54,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
 @pytest.fixture(scope="module")
 def collection(server: RangeServer) -> rd.Collection:
     def scene(name: str, day: int, second: int) -> Scene:
-        files = {band: f"{server.url}/{name}{band}.tif" for band in ("v", "w", "m")}
+        files = {band: f"{server.url}/{name}{band}.tif" for band in ("red", "nir", "m")}
         return Scene(f"{name}{day}", files, f"2023-07-0{day}T10:00:0{second}")
 
     # One file in two items, as after a reprocessing that moved nothing.
-    again = Scene("a1-again", {b: f"{server.url}/a{b}.tif" for b in "vwm"}, "2023-07-01T10:00:05")
+    again = Scene(
+        "a1-again",
+        {b: f"{server.url}/a{b}.tif" for b in ("red", "nir", "m")},
+        "2023-07-01T10:00:05",
+    )
     made = [scene(name, day, k) for day in (1, 2) for k, name in enumerate("abc")]
     return collect(*made, again)
 
@@ -81,7 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_requests_and_bytes_are_the_servers_count(
     collection: rd.Collection, server: RangeServer, name: str
 ) -> None:
-    how = {**PLACE, "bands": ["v", "w"], **CASES[name]}
+    how = {**PLACE, "bands": ["red", "nir"], **CASES[name]}
     if "harmonize" in how:
         how["offsets"] = dict.fromkeys(collection.to_table(["id"])["id"].to_pylist(), -1000.0)
     told = collection.explain(**how)
@@ -94,13 +98,13 @@ def test_requests_and_bytes_are_the_servers_count(
     assert (told.requests, told.bytes) == (seen.requests, seen.bytes)
     assert told.total.tasks == sum(cube[band].data.npartitions for band in cube.data_vars)
     largest = max(np.prod(cube[band].data.chunksize) for band in cube.data_vars)
-    assert told.total.peak_chunk_bytes == largest * cube.v.dtype.itemsize
+    assert told.total.peak_chunk_bytes == largest * cube.red.dtype.itemsize
     assert 0 < told.used_share <= 1
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_dataset_and_its_collection_tell_the_same(collection: rd.Collection, name: str) -> None:
-    how = {**PLACE, "bands": ["v", "w"], **CASES[name]}
+    how = {**PLACE, "bands": ["red", "nir"], **CASES[name]}
     how.pop("harmonize", None)
     assert collection.get_xarray(**how).rasteret.explain() == collection.explain(**how)
 
@@ -108,7 +112,7 @@ def test_a_dataset_and_its_collection_tell_the_same(collection: rd.Collection, n
 def test_a_cube_of_nothing_costs_nothing(collection: rd.Collection) -> None:
     far = {
         "crs": "EPSG:32633",
-        "bands": ["w"],
+        "bands": ["nir"],
         "fill_value": 0,
         "bbox": (15.001, 46.949, 15.004, 46.951),
         "groupby": "solar_day",
