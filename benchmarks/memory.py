@@ -9,7 +9,7 @@ Promised to each worker is
 
 *Sources* are a chunk's pixels in the files' own types, which wait to be converted (none where a cube keeps the files' type); *workspace* is
 what the reduction allocates beside its input, by NumPy's own account (tracemalloc) for one chunk in a process of its own; *kept* is what
-the allocator and Dask hold between tasks, 16 MiB a process and 8 MiB a thread. Peaks are the kernel's (VmHWM), begun anew when a worker has
+the allocator and Dask hold between tasks, 24 MiB a process and 8 MiB a thread. Peaks are the kernel's (VmHWM), begun anew when a worker has
 imported everything. The fetch budget is small, and the tiles hardly compress, so that it is made use of.
 """
 
@@ -55,7 +55,7 @@ SPAN = 256
 BUDGET = 4 * MB
 BANDS = ("red", "scl")
 CORNER = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_200_000.0)
-KEPT = 16 * MB, 8 * MB
+KEPT = 24 * MB, 8 * MB
 """Bytes that stay between tasks: of a process, and of each of its threads."""
 STORAGE = StorageOptions(rate=RatePolicy(budget=BUDGET))
 
