@@ -134,7 +134,14 @@ def main() -> None:
     sizes = [int(v) for v in sys.argv[1:]] or [1000]
     # Imports and first calls are nobody's.
     open_cube(rows(2), _request({}))
-    head = ("scenes", "tile-reads", "open s (CPU)", "graph B/tile-read", "explain s (CPU)", "peak MB")
+    head = (
+        "scenes",
+        "tile-reads",
+        "open s (CPU)",
+        "graph B/tile-read",
+        "explain s (CPU)",
+        "peak MB",
+    )
     print("  ".join((*head, "tasks", "scheduler CPU s", "scheduler MB")))
     for scenes in sizes:
         table = rows(scenes)
