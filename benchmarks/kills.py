@@ -130,12 +130,22 @@ class Campaign:
         os.close(told)
         return requests
 
+    def wait(self, where: Path) -> None:
+        """Until a random moment: of the whole build, or of its short part in which it writes."""
+        if self.random.random() < 0.3:
+            time.sleep(self.random.random() * self.seconds)
+            return
+        parts, end = self.random.randint(1, ITEMS // ROWS), time.perf_counter() + self.seconds
+        while finished(where) < parts and time.perf_counter() < end:
+            time.sleep(0.0005)
+        time.sleep(self.random.random() * 0.01)
+
     def one(self, number: int) -> str | None:
         """Kill a build, one to three times, and finish it; what was wrong."""
         where = self.folder / f"try{number}"
         for _ in range(self.random.randint(1, 3)):
             pid, told = child(self.items, where)
-            time.sleep(self.random.random() * self.seconds)
+            self.wait(where)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(told)
