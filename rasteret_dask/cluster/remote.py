@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,13 +165,25 @@ def cluster_class(kind: str) -> Any:
     """
     module, name, package = _CLASSES[kind]
     try:
-        return getattr(importlib.import_module(module), name)
+        with _own_interrupt():
+            return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ConfigError(
             f"kind {kind!r} needs the package {package} ({error})",
             path="kind",
             hint=f"pip install {package}",
         ) from None
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Keep what Ctrl-C does: to import dask-jobqueue makes it end the process, as if all were well."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

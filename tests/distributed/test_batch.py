@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -71,7 +72,8 @@ def jobs() -> list[psutil.Process]:
 def test_the_shipped_profile_starts_workers_that_speak_tls(
     kind: str, line: str, batch: Path
 ) -> None:
-    pytest.importorskip("dask_jobqueue")
+    if find_spec("dask_jobqueue") is None:  # to import it would change what Ctrl-C does here
+        pytest.skip("dask-jobqueue is not installed")
     path = folder("configs/clusters") / f"{kind}.yaml"
     profile = profiles.from_file(
         path, ["adapt=null", "workers=1", "options.cores=1", "options.memory=2GiB"]
