@@ -211,6 +211,7 @@ def lazycogs(work: Workload, root: str) -> Job:
     asyncio.run(write())
 
     def cube(window: Pixels) -> np.ndarray:
+        assert scratch.name in listed  # and so the folder lives as long as this function
         array = lazy.open(
             listed,
             bbox=work.bounds(window),
@@ -225,7 +226,6 @@ def lazycogs(work: Workload, root: str) -> Job:
         return np.asarray(array.transpose("time", "band", "y", "x").values)
 
     def windows() -> Any:
-        assert scratch.name in listed  # and so the folder lives as long as this function
         return [cube(window) for window in work.windows]
 
     def points() -> Any:
