@@ -33,6 +33,7 @@ from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs import record as runs
 from rasteret_dask.runs.alive import standing
 from rasteret_dask.runs.record import Record
+from rasteret_dask.storage.settings import named
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
@@ -189,7 +190,7 @@ def pinned_collection(pipeline: Pipeline, vectors: Vectors, before: Record) -> C
     number = said["snapshot"].get("commit")
     if said["url"] is None or number is None:
         return None
-    whole = api.load(said["url"], snapshot=number)
+    whole = api.load(said["url"], snapshot=number, storage=named(pipeline.collection.storage))
     return open_collection(pipeline.collection, vectors, whole)[0]
 
 

@@ -21,10 +21,12 @@ from rasteret_dask.errors import (
     RasteretError,
     UnknownBandError,
 )
+from rasteret_dask.model import RetryPolicy
 from rasteret_dask.pipeline import config
 from rasteret_dask.pipeline import run as runner
 from rasteret_dask.pipeline.run import run
 from rasteret_dask.resources import folder
+from rasteret_dask.runs import record as runs
 from rasteret_dask.testing.catalog import write_demo_catalog
 
 SHIPPED = folder("pipelines") / "ndvi_median.yaml"
@@ -62,6 +64,17 @@ def ndvi(scenes, tmp_path):
 def values(path) -> np.ndarray:
     with rasterio.open(path) as image:
         return image.read(1)
+
+
+def test_who_goes_on_reaches_the_rasters_as_before(ndvi, tmp_path):
+    """The collection of a run before is opened by its snapshot: with the pipeline's limits and retries, not with those that are usual."""
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("retry: {stall: 7.5, attempts: 2}")
+    pipeline = ndvi(f"collection.storage={limits}")
+    run(pipeline)
+    before = runs.load(runner.record_url(pipeline))
+    found = runner.pinned_collection(pipeline, {}, before)
+    assert found.storage.retry == RetryPolicy(stall=7.5, attempts=2)
 
 
 def test_the_shipped_pipeline(ndvi, tmp_path):
