@@ -117,9 +117,8 @@ def arguments(profile: Remote) -> dict[str, Any]:
             given.setdefault("security", True)
         given.setdefault("scheduler_options", {"dashboard_address": _LOOPBACK})
         extra = list(given.get("worker_extra_args", []))
-        if (
-            "--dashboard-address" not in extra
-        ):  # every worker has pages too, which ask nobody who he is
+        # Every worker has pages too, which ask nobody who he is.
+        if "--dashboard-address" not in extra:
             extra += ["--dashboard-address", _LOOPBACK]
         if profile.lifetime is not None:
             extra += ["--lifetime", profile.lifetime, "--lifetime-stagger", profile.stagger]
