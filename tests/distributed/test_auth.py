@@ -11,8 +11,10 @@ import threading
 import time
 import traceback
 import urllib.request
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -45,12 +47,17 @@ CUBE: dict[str, Any] = {
 
 
 class Guarded:
-    """Files behind tokens of two seconds; documents are open."""
+    """Files behind tokens of two seconds, one for each item's folder; documents are open."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.status: int | None = None
         self.minted = self.refused = 0
+        self.life = LIFE
+        self.busy = False
+        """Whether every other request for a token is answered 429."""
+        self.asked: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        """When a token was asked for, by whoever calls himself so, for what."""
         self.pause = 0.0
         self._lock = threading.Lock()
         self.server = Scripted(self.answer)
@@ -58,9 +65,14 @@ class Guarded:
     def answer(self, asked: Asked, number: int) -> Answer:
         parts = urlsplit(asked.target)
         if parts.path.startswith("/token/"):
+            who = asked.headers.get("Ocp-Apim-Subscription-Key", "")
             with self._lock:
+                times = self.asked[who, parts.path]
+                times.append(time.time())
+                if self.busy and len(times) % 2:
+                    return Answer(429, headers={"Retry-After": "0.05"})
                 self.minted += 1
-            end = time.time() + LIFE
+            end = time.time() + self.life
             expiry = datetime.fromtimestamp(end, UTC).isoformat()
             body = {"msft:expiry": expiry, "token": f"sig={SECRET}-{end!r}"}
             return Answer(200, json.dumps(body).encode())
@@ -164,7 +176,9 @@ def test_a_job_that_is_longer_than_its_tokens_live(
     guarded: Guarded, collection: rd.Collection, client: Client
 ) -> None:
     calm = collection.get_xarray(**CUBE, storage=guarded.options).compute(scheduler="threads")
+    client.run(call_itself_by_its_number)
     guarded.minted, guarded.refused, guarded.pause = 0, 0, 0.15
+    guarded.asked.clear()
     begin = time.monotonic()
     found: list[xr.Dataset] = []
     while time.monotonic() - begin < 2.5 * LIFE:
@@ -174,6 +188,38 @@ def test_a_job_that_is_longer_than_its_tokens_live(
     assert all(cube.identical(calm) for cube in found)
     assert guarded.minted >= 2 * 2  # two workers, twice over at least
     assert guarded.refused == 0
+    lives = [b - a for times in guarded.asked.values() for a, b in pairwise(times)]
+    assert min(lives) >= 0.8 * LIFE  # asked for again in the last fifth of a token's life
+
+
+def test_each_process_asks_once_for_each_container(
+    guarded: Guarded, collection: rd.Collection, tmp_path: Path
+) -> None:
+    """A build and a cube, by workers of two threads, while the endpoint refuses the first request of each two."""
+    calm = collection.get_xarray(**CUBE, storage=guarded.options).compute(scheduler="threads")
+    containers = {path.parent.name for path in guarded.folder.glob("*/*.tif")}
+    with open_profile(Local(kind="local", workers=3, threads=2)) as client:
+        assert client is not None
+        client.run(call_itself_by_its_number)
+        guarded.asked.clear()
+        guarded.life, guarded.busy = 3600.0, True
+        try:
+            built = rd.build_from_stac(
+                static_catalog=f"{guarded.server.url}/catalog.json",
+                name="demo",
+                bands=["red", "nir"],
+                workspace_dir=tmp_path,
+                storage=guarded.options,
+            )
+            cube = built.get_xarray(**CUBE, storage=guarded.options)
+            assert all(cube.compute().identical(calm) for _ in range(3))
+        finally:
+            guarded.life, guarded.busy = LIFE, False
+    asked = {pair: len(times) for pair, times in guarded.asked.items()}
+    assert len({who for who, _ in asked}) > 1
+    assert {Path(what).name for _, what in asked} == containers
+    assert set(asked.values()) == {2}  # one that was refused, and one token
+    assert sum(asked.values()) <= 2 * 3 * len(containers)
 
 
 def test_neither_files_nor_graphs_hold_a_secret(
@@ -270,6 +316,11 @@ def test_a_token_of_the_workers_own_environment(
         assert client.submit(read_there, f"{server.url}/a", options, pure=False).result() == 20
         with pytest.raises(AccessError, match="LAB_KEY"):
             read_there(f"{server.url}/a", options)
+
+
+def call_itself_by_its_number() -> None:
+    """What a process sends along when it asks for a token."""
+    os.environ["PC_SDK_SUBSCRIPTION_KEY"] = str(os.getpid())
 
 
 def set_variable(name: str, value: str) -> None:
