@@ -44,6 +44,14 @@ def install(home: Path, packages: tuple[str, ...], python: str) -> bool:
     return True
 
 
+def _runs(python: str) -> bool:
+    """Whether there is such an interpreter: a version manager leaves names behind that only say it is not chosen."""
+    if shutil.which(python) is None:
+        return False
+    asked = subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL, check=False)
+    return asked.returncode == 0
+
+
 def with_torchgeo() -> Path | None:
     """The environment that ``make test-torchgeo`` has made, if it has: what our chips need (W9)."""
     found = sorted(ROOT.glob(".venv-torchgeo-*/bin/python"))
@@ -53,7 +61,7 @@ def with_torchgeo() -> Path | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".venv-peers")
-    parser.add_argument("--interpreter", default=next(filter(shutil.which, PYTHONS), None))
+    parser.add_argument("--interpreter", default=next(filter(_runs, PYTHONS), None))
     options = parser.parse_args()
     made = []
     for tool, packages in PEERS.items():

@@ -124,9 +124,8 @@ def _other(work: Workload, root: str) -> Job:
     stages: dict[str, float] = {}
 
     def median() -> Any:
-        # As a user writes it: chunks that hold all of time, so that a median needs no rechunk, and tiles where these are large.
-        large = {} if work.variant == "zstd" else {"y": "tile", "x": "tile"}
-        cube = _cube(work, work.windows[0], chunks={"time": -1, **large})
+        # As a user writes it: chunks that hold all of time, so that a median needs no rechunk, and begin where tiles begin.
+        cube = _cube(work, work.windows[0], chunks={"time": -1, "y": "tiles", "x": "tiles"})
         red, nir = cube.B04.astype("float32"), cube.B08.astype("float32")
         visible = (cube.B02.astype("uint32") + cube.B03).sum("time", dtype="uint32")
         ndvi, visible = dask.compute(

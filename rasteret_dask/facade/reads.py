@@ -101,10 +101,11 @@ class Reads:
             The whole grid; instead of ``crs``, ``resolution`` and ``anchor``.
         anchor : (x, y), optional
             Any pixel corner of the grid.
-        chunks : "auto", "tile", None, or mapping
-            Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency.
-            ``{}`` or ``"tile"``: one task for each source tile. None computes at once. For a median over time:
-            ``{"time": -1, "y": "tile", "x": "tile"}``, which reads no tile twice.
+        chunks : "auto", "tile", "tiles", None, or mapping
+            Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency, and of equal
+            size, as Zarr wants them. ``"tiles"``: as many, but cut where the files' tiles end, so that none is read twice. ``{}`` or
+            ``"tile"``: one task for each source tile. None computes at once. For a median over time:
+            ``{"time": -1, "y": "tiles", "x": "tiles"}``.
         groupby : str, sequence of str or callable
             What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, the name of a column or several, a period (``"1D"``,
             ``"1MS"``), or a function of the rows (an Arrow table) that returns a key for each.

@@ -125,11 +125,12 @@ def _chunk_tag(value: Any) -> str | None:
 
 
 ChunkSpec = Annotated[
-    Annotated[Literal["auto", "tile"], Tag(TAG + "word")] | Annotated[Chunks, Tag(TAG + "sizes")],
+    Annotated[Literal["auto", "tile", "tiles"], Tag(TAG + "word")]
+    | Annotated[Chunks, Tag(TAG + "sizes")],
     Discriminator(
         _chunk_tag,
         custom_error_type="key_conflict",
-        custom_error_message="must be auto, tile, or a mapping of time, y and x to sizes",
+        custom_error_message="must be auto, tile, tiles, or a mapping of time, y and x to sizes",
     ),
 ]
 

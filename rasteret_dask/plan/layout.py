@@ -81,11 +81,11 @@ def parse_chunks(
     itemsize: int,
     target: int,
 ) -> Chunks:
-    """Understand ``chunks=``: ``"auto"``, ``"tile"``, ``{}`` (natural tiles), or a mapping of ``time``, ``y`` and ``x``.
+    """Understand ``chunks=``: ``"auto"``, ``"tile"``, ``{}`` (natural tiles), ``"tiles"``, or a mapping of ``time``, ``y`` and ``x``.
 
     In a mapping, -1 or None takes the whole dimension, ``"tile"`` cuts at the edges of source tiles (so that none is read twice, also where
-    the cube begins amid one), ``"auto"`` or a missing key takes what :func:`auto_chunks` would choose with the others fixed, and a tuple
-    lists every chunk.
+    the cube begins amid one), ``"tiles"`` does so after as many tiles as ``"auto"`` would take, ``"auto"`` or a missing key takes what
+    :func:`auto_chunks` would choose with the others fixed, and a tuple lists every chunk.
 
     Parameters
     ----------
@@ -104,8 +104,12 @@ def parse_chunks(
     if chunks == "tile" or chunks == {}:
         t, y, x = shape
         return (1,) * t, tile_split(y, tile[0], offset[0]), tile_split(x, tile[1], offset[1])
+    if chunks == "tiles":
+        chunks = {"y": "tiles", "x": "tiles"}
     if not isinstance(chunks, Mapping):
-        raise ArgumentError(f"chunks must be 'auto', 'tile', None or a mapping, not {chunks!r}")
+        raise ArgumentError(
+            f"chunks must be 'auto', 'tile', 'tiles', None or a mapping, not {chunks!r}"
+        )
     unknown = set(chunks) - {"time", "y", "x"}
     if unknown:
         raise ArgumentError(
@@ -117,7 +121,7 @@ def parse_chunks(
         tile_split(shape[2], tile[1], offset[1]),
     )
     fixed = [
-        cut if chunks.get(dim) == "tile" else _one(chunks.get(dim, "auto"), size)
+        cut if chunks.get(dim) == "tile" else _one(chunks.get(dim, "auto"), size, dim)
         for dim, size, cut in zip(("time", "y", "x"), shape, natural)
     ]
     if any(f is None for f in fixed):
@@ -126,11 +130,15 @@ def parse_chunks(
         auto = auto_chunks(shape, tile, offset, itemsize, room)
         fixed = [a if f is None else f for a, f in zip(auto, fixed)]
     times, rows, columns = (f or () for f in fixed)
+    if chunks.get("y") == "tiles":
+        rows = _tiles_split(shape[1], tile[0], offset[0], rows[0])
+    if chunks.get("x") == "tiles":
+        columns = _tiles_split(shape[2], tile[1], offset[1], columns[0])
     return times, rows, columns
 
 
-def _one(wanted: Any, size: int) -> tuple[int, ...] | None:
-    if isinstance(wanted, str) and wanted == "auto":
+def _one(wanted: Any, size: int, dim: str) -> tuple[int, ...] | None:
+    if isinstance(wanted, str) and (wanted == "auto" or (wanted == "tiles" and dim != "time")):
         return None
     if wanted is None or wanted == -1:
         return (size,)
@@ -145,3 +153,10 @@ def tile_split(size: int, tile: int, offset: int) -> tuple[int, ...]:
     """Cut a dimension at every edge of a source tile."""
     first = min(size, tile - offset % tile)
     return (first, *_split(size - first, tile)) if size > first else (first,)
+
+
+def _tiles_split(size: int, tile: int, offset: int, most: int) -> tuple[int, ...]:
+    """Cut a dimension at edges of source tiles, into as few chunks of at most so many pixels (or a tile) as will do, as equal as can be."""
+    tiles = _tiles(size, tile, offset)
+    group = _even(tiles, 1, max(1, most // tile))
+    return tile_split(size, group * tile, offset % tile)

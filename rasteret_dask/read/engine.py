@@ -122,25 +122,25 @@ Decode = Callable[[TileUse, memoryview], None]
 """Decodes one tile and gives each user its part; :func:`decode_use`, or something around it."""
 
 
-def tile_uses(loads: Sequence[Wanted]) -> dict[str, dict[tuple[int, int], TileUse]]:
-    """Group what is wanted by URL and tile, so that no tile is fetched or decoded twice.
-
-    Sparse tiles are filled on the spot, with the source's nodata or 0, as GDAL does.
-    """
+def tile_uses(
+    loads: Sequence[Wanted],
+) -> tuple[dict[str, dict[tuple[int, int], TileUse]], list[tuple[Wanted, Any]]]:
+    """Group what is wanted by URL and tile, so that no tile is fetched or decoded twice; and list what lies in sparse tiles."""
     by_url: dict[str, dict[tuple[int, int], TileUse]] = defaultdict(dict)
+    sparse: list[tuple[Wanted, Any]] = []
     for load in loads:
         source = load.source
         for piece in load.pieces:
             offset, count = source.tile(piece.row, piece.col)
             if count == 0:
-                load.fill(piece, 0 if source.nodata is None else source.nodata)
+                sparse.append((load, piece))
                 continue
             uses = by_url[source.url]
             use = uses.get((offset, count))
             if use is None:
                 use = uses[(offset, count)] = TileUse(offset, offset + count, source)
             use.users.append((load, piece))
-    return by_url
+    return by_url, sparse
 
 
 def requests_for(
@@ -167,7 +167,7 @@ class Loading:
     loads : sequence of Load, or of other `Wanted`
     storage : StorageOptions
     ahead : bool
-        Nobody waits for these yet: fetch only what fits the budget for such reads, and the rest when :meth:`finish` is called.
+        Nobody waits for these yet: fetch only what the budget lends to such reads, and the rest from :meth:`begin` on.
     decode : callable, optional
         What is done with each tile's bytes, on several threads at once; :func:`decode_use` by default.
     recording : bool
@@ -191,13 +191,26 @@ class Loading:
         self._decode = decode or decode_use
         if recording:
             self._decode = partial(_try, self._decode, self.failures)
-        self._requests, self._answers = requests_for(tile_uses(loads))
+        uses, self._sparse = tile_uses(loads)
+        self._requests, self._answers = requests_for(uses)
         self._fetch = Fetch(self._requests, storage, ahead=ahead, raising=not recording)
         self._ready: deque[Work] = deque()
         self._over = False
 
+    @property
+    def size(self) -> int:
+        """Bytes to fetch."""
+        return sum(request.stop - request.start for request in self._requests)
+
+    def begin(self) -> None:
+        """Say that somebody waits from now on."""
+        self._fetch.begin()
+
     def finish(self) -> None:
         """Decode everything as it arrives; return when every array is complete.
+
+        No array is written to before, so memory that is only read ahead for stays untouched. Sparse tiles are filled with the source's
+        nodata, or with 0, as GDAL does.
 
         Raises
         ------
@@ -208,6 +221,8 @@ class Loading:
         helpers: list[Future[None]] = []
         try:
             self._fetch.begin()
+            for load, piece in self._sparse:
+                load.fill(piece, 0 if load.source.nodata is None else load.source.nodata)
             while True:
                 work = self._next(wait=True)
                 if work is not None:

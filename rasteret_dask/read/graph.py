@@ -31,13 +31,13 @@ class BlockRead:
     plan : ReadPlan
     """
 
-    __slots__ = ("__weakref__", "plan", "reading", "started")
+    __slots__ = ("__weakref__", "claims", "plan", "seen")
     ndim = 3
 
     def __init__(self, plan: ReadPlan) -> None:
         self.plan = plan
-        self.started = False
-        self.reading: Any = None
+        self.seen: set[Any] = set()  # what has been read of it
+        self.claims: dict[Any, Any] = {}  # what is being fetched ahead
         siblings.register(self)
 
     @property

@@ -1,8 +1,13 @@
-"""Bands of one chunk are fetched together, though Dask runs one read after the other.
+"""Reads that come next are fetched for before it is their turn.
 
-``(B08 - B04) / (B08 + B04)`` is fused by Dask into one task, whose two reads would wait for the network one after the other. The first
-read therefore also starts the fetches of those other bands of the same chunk that somebody in this process is about to read: exactly those
-whose plan is alive here, because a plan lives only in a task that is to be run. Nothing is guessed at, so nothing is fetched in vain.
+``(B08 - B04) / (B08 + B04)`` is fused by Dask into one task, whose two reads would wait for the network one after the other; and a thread
+that has done with a chunk would wait for the first byte of the next. A read therefore also starts the fetches of those that follow: first
+the others of its own task, then those of the tasks that are taken up next, as :mod:`~rasteret_dask.read.upcoming` knows them.
+
+On a worker of a cluster nobody knows what comes next. There a read starts the other bands of the same chunk that are about to be read:
+exactly those whose plan is alive in this process, because a plan lives only in a task that is to be run.
+
+Nothing is fetched in vain either way, and no more than half of the fetch budget is lent to it.
 
 State: ``_live`` holds, weakly, the reads of this process that may still run; it is owned by this module and emptied by the garbage
 collector as tasks end. A forked child keeps what it inherits, which is harmless: it is never started there twice.
@@ -13,24 +18,19 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 from rasteret_dask.errors import RasteretError
 from rasteret_dask.plan.chunks import ReadPlan
-
-
-class Block(Protocol):
-    """A read of one band of one chunk (:class:`~rasteret_dask.read.graph.BlockRead`)."""
-
-    plan: ReadPlan
-    started: bool
-    reading: Any
-
+from rasteret_dask.read import upcoming
+from rasteret_dask.read.upcoming import Block, Next, Run, exact
 
 LIGHT = 16 * 1024 * 1024
-"""Bytes up to which a read starts its siblings. A larger one keeps the line busy by itself, and bytes that lie waiting for a task that runs
-much later only take room from those that are needed now."""
+"""Bytes up to which a read starts other bands of its chunk without knowing when they are read. A larger one keeps the line busy by
+itself, and bytes that lie waiting for a task that runs much later only take room from those that are needed now."""
 
 Key = tuple[str, tuple[int, int, int], str]
 
@@ -38,8 +38,33 @@ _live: weakref.WeakValueDictionary[Key, Block] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A fetch ahead, which no other read may start as well.
+
+    Parameters
+    ----------
+    following : Next
+        What it is for.
+    promise : Future
+        Of the reading, or of None if it could not be started.
+    size : int
+        Bytes that it fetches.
+    """
+
+    following: Next
+    promise: Future[Any]
+    size: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether its turn has yet to come."""
+        return self.following.block.claims.get(self.following.key) is self
+
+
 def register(block: Block) -> None:
-    """Make a read known to its siblings."""
+    """Make a read known to others."""
+    upcoming.watch()
     kin = block.plan.kin
     if kin is not None:
         with _lock:
@@ -47,7 +72,7 @@ def register(block: Block) -> None:
 
 
 def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
-    """Read a window of a chunk, and start its siblings' fetches.
+    """Read a window of a chunk, and start the fetches of what comes next.
 
     Parameters
     ----------
@@ -55,53 +80,89 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     index : tuple
         As NumPy takes it.
     start : callable
-        ``(plan, index, ahead=…)`` to an object with ``finish()`` and ``close()``: :class:`~rasteret_dask.read.tasks.Reading`.
+        ``(plan, index, ahead=…)`` to an object with ``size``, ``begin()``, ``finish()`` and ``close()``:
+        :class:`~rasteret_dask.read.tasks.Reading`.
     """
+    key = exact(index)
     with _lock:
-        block.started = True
-        ahead, block.reading = block.reading, None
-    reading = _taken(ahead, index)
+        block.seen.add(key)
+        claim = block.claims.pop(key, None)
+    # Whoever has claimed it may be at it this very moment, in another thread: planning takes milliseconds.
+    reading = None if claim is None else claim.promise.result()
     if reading is None:
         reading = start(block.plan, index)
-    for other, promise in _siblings(block, index):
-        begun = None
-        try:
-            begun = start(other.plan, index, ahead=True)
-        except (IndexError, RasteretError):
-            pass  # It will say so itself when it is its turn.
-        finally:
-            promise.set_result(begun)
+    else:
+        reading.begin()
+    for ahead in _following(block, index):
+        _begin(ahead, start)
     return reading.finish()
 
 
-def _taken(ahead: tuple[str, Future[Any]] | None, index: tuple[Any, ...]) -> Any:
-    """Return what a sibling has started for this read, if it is of use."""
-    if ahead is None:
-        return None
-    wanted, promise = ahead
-    # The sibling may be at it this very moment, in another thread: planning takes milliseconds.
-    reading = promise.result()
-    if reading is not None and wanted != repr(index):
-        reading.close()
-        return None
-    return reading
+def _begin(claim: Claim, start: Any) -> None:
+    begun = None
+    try:
+        begun = start(claim.following.block.plan, claim.following.index, ahead=True)
+        claim.size = begun.size
+    except (IndexError, RasteretError):
+        pass  # It will say so itself when it is its turn.
+    finally:
+        claim.promise.set_result(begun)
 
 
-def _siblings(block: Block, index: tuple[Any, ...]) -> list[tuple[Block, Future[Any]]]:
-    """Claim the other bands of a chunk that somebody is about to read, so that nobody else starts them."""
+def _following(block: Block, index: tuple[Any, ...]) -> Iterator[Claim]:
+    """Claim what comes next, one after the other, as long as there is room."""
+    found = upcoming.find(block)
+    if found is None:
+        yield from _bands(block, index)
+        return
+    run, own = found
+    most = block.plan.storage.rate.budget // 2
+    for following in run.reads(own):
+        yield from _claim(following, run, lambda task: task == own, most)
+    at_work = set(run.running())
+    for task in run.ready():
+        for following in run.reads(task):
+            if _is_free(following):
+                claims = list(_claim(following, run, lambda task: task not in at_work, most))
+                yield from claims
+                if not claims:
+                    return
+
+
+def _is_free(following: Next) -> bool:
+    """Whether a read has not begun, and nobody has claimed it."""
+    block, key = following.block, following.key
+    return key not in block.seen and key not in block.claims
+
+
+def _claim(
+    following: Next, run: Run | None, beside: Callable[[Any], bool], most: int
+) -> Iterator[Claim]:
+    """Claim a read, if it is free and less than `most` bytes are fetched ahead for the tasks `beside` it."""
+    with _lock:
+        if not _is_free(following):
+            return
+        if run is not None:
+            run.claims = [claim for claim in run.claims if claim.open]
+            waiting = [claim.size for claim in run.claims if beside(claim.following.task)]
+            if sum(waiting) >= most or len(waiting) >= upcoming.FAR:
+                return
+        claim = following.block.claims[following.key] = Claim(following, Future())
+        if run is not None:
+            run.claims.append(claim)
+    yield claim
+
+
+def _bands(block: Block, index: tuple[Any, ...]) -> Iterator[Claim]:
+    """Claim the other bands of a chunk that somebody is about to read."""
     kin = block.plan.kin
     if kin is None or _bytes(block.plan) > LIGHT:
-        return []
-    found = []
-    with _lock:
-        for band in kin[2]:
+        return
+    for band in kin[2]:
+        with _lock:
             other = _live.get((kin[0], kin[1], band))
-            if other is not None and other is not block and not other.started:
-                promise: Future[Any] = Future()
-                other.started = True
-                other.reading = (repr(index), promise)
-                found.append((other, promise))
-    return found
+        if other is not None and not other.seen and not other.claims:
+            yield from _claim(Next(None, other, index, exact(index)), None, bool, 0)
 
 
 def _bytes(plan: ReadPlan) -> int:
@@ -109,9 +170,21 @@ def _bytes(plan: ReadPlan) -> int:
     return sum(int(source.counts.sum()) for source in plan.sources)
 
 
+def _give_up(run: Run) -> None:
+    """Close what nobody has come for: the run has failed."""
+    for claim in run.claims:
+        with _lock:
+            given = claim.open
+            claim.following.block.claims.pop(claim.following.key, None)
+        reading = claim.promise.result() if given and claim.promise.done() else None
+        if reading is not None:
+            reading.close()
+
+
 def _fresh_lock_in_child() -> None:
     global _lock
     _lock = threading.Lock()
 
 
+upcoming.on_end(_give_up)
 os.register_at_fork(after_in_child=_fresh_lock_in_child)

@@ -77,17 +77,21 @@ class Reading:
         self._jobs: list[Job] = []
         if 0 not in shape:
             self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
-        # Filling touches every page; a step that one source covers whole is written by its tiles.
-        whole = {j.source.step for j in self._jobs if j.direct and j.where.target == self._window}
-        for step in range(t0, t1):
-            if step not in whole:
-                self._out[step - t0] = plan.output.gap
         # With early exit nothing is fetched before it is known to be needed.
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
         loads = [load for job in jobs for load in loads_of(plan, job)]
         recording = plan.ledger is not None
         self._loading = Loading(loads, plan.storage, ahead=ahead, recording=recording)
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch, as far as that is known."""
+        return self._loading.size
+
+    def begin(self) -> None:
+        """Say that somebody waits from now on."""
+        self._loading.begin()
 
     def finish(self) -> Array:
         """Return the window.
@@ -103,6 +107,8 @@ class Reading:
             If a byte cannot be had or a tile not be decoded, with item, band, URL and tile.
         """
         plan, out = self._plan, self._out
+        self.begin()
+        self._fill()
         self._loading.finish()
         if self._loading.failures:
             note_failures(plan, [*self._jobs, *others(self._jobs)], self._loading.failures)
@@ -114,6 +120,13 @@ class Reading:
         if plan.shapes is not None and out.size:
             out[:, outside(plan.shapes, self._window, plan.all_touched)] = plan.output.gap
         return pick(out, self._rest)
+
+    def _fill(self) -> None:
+        """Write where no source may write. It touches every page; a step that one source covers whole is written by its tiles."""
+        whole = {j.source.step for j in self._jobs if j.direct and j.where.target == self._window}
+        for k in range(len(self._out)):
+            if self._first + k not in whole:
+                self._out[k] = self._plan.output.gap
 
     def close(self) -> None:
         """Give it up."""

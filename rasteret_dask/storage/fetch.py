@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -41,7 +43,7 @@ class Fetch:
     options : StorageOptions, optional
         How, and the limits.
     ahead : bool
-        Nobody waits yet: only what fits the budget for such reads is fetched now, the rest when iteration begins.
+        Nobody waits yet: only what the budget lends to such reads is fetched, as it comes free, and the rest when iteration begins.
     raising : bool
         False: a range that cannot be had gives its error in place of its bytes, and the others go on.
     """
@@ -70,30 +72,40 @@ class Fetch:
             else:
                 remote.append((number, location))
         self._remote = len(remote)
+        self._unsaid = ahead and bool(remote)  # that somebody waits
         # From here on, these belong to the event loop's thread.
         self._closed = False
-        self._held: dict[int, Budget] = {}
+        self._held: dict[int, bool] = {}  # whether the bytes were lent
         self._tasks: set[asyncio.Task[None]] = set()
-        self._later: list[tuple[int, Location]] = []
+        self._later: deque[tuple[int, Location]] = deque()
         if remote:
             self._loop = get_loop()
             self._limiter = limiter(self._options.rate)
             self._loop.call_soon_threadsafe(self._start, remote, ahead)
 
     def _start(self, remote: list[tuple[int, Location]], ahead: bool) -> None:
-        for number, location in remote:
-            if not ahead:
-                self._launch(number, location)
-            elif self._limiter.ahead.try_reserve(self._size(number)):
-                self._held[number] = self._limiter.ahead
-                self._launch(number, location)
-            else:
-                self._later.append((number, location))
+        self._later.extend(remote)
+        if not ahead:
+            self._launch_later()
+        elif not self._launch_some():
+            self._limiter.budget.hope(weakref.WeakMethod(self._launch_some))
+
+    def _launch_some(self) -> bool:
+        """Launch what the budget lends; whether there is nothing more to hope for."""
+        budget = self._limiter.budget
+        while self._later:
+            number, location = self._later[0]
+            if not budget.lend(self._size(number)):
+                # Of what is larger than all that is ever lent nothing can be had before somebody waits for it.
+                return self._size(number) > budget.spare
+            self._later.popleft()
+            self._held[number] = True
+            self._launch(number, location)
+        return True
 
     def _launch_later(self) -> None:
-        later, self._later = self._later, []
-        for number, location in later:
-            self._launch(number, location)
+        while self._later:
+            self._launch(*self._later.popleft())
 
     def _launch(self, number: int, location: Location) -> None:
         if self._closed:
@@ -107,7 +119,7 @@ class Fetch:
         request = self._requests[number]
         if number not in self._held:
             await self._limiter.budget.reserve(self._size(number))
-            self._held[number] = self._limiter.budget
+            self._held[number] = False
         response = await read_remote(
             request.url, location, request.start, request.stop, self._options, self._limiter
         )
@@ -133,9 +145,9 @@ class Fetch:
         return _size(self._requests[number])
 
     def _release(self, number: int) -> None:
-        held = self._held.pop(number, None)
-        if held is not None:
-            held.release(self._size(number))
+        lent = self._held.pop(number, None)
+        if lent is not None:
+            self._limiter.budget.release(self._size(number), lent=lent)
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         self.begin()
@@ -144,7 +156,8 @@ class Fetch:
 
     def begin(self) -> None:
         """Say that somebody waits now: what was not fetched ahead is fetched."""
-        if self._remote:
+        if self._unsaid:
+            self._unsaid = False
             self._loop.call_soon_threadsafe(self._launch_later)
 
     def take(self, *, wait: bool = True) -> tuple[int, Any] | None:
@@ -208,25 +221,32 @@ class Fetch:
 
     def _close(self) -> None:
         self._closed = True
+        self._later.clear()
         for task in list(self._tasks):
             task.cancel()
         for number in list(self._held):
             self._release(number)
 
     def __del__(self) -> None:
-        # A sibling's fetch that nobody came for.
+        # A fetch ahead that nobody came for.
         if getattr(self, "_remote", 0) and not self._closed and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_close_held, self._tasks, self._held, self._requests)
+            budget = self._limiter.budget
+            self._loop.call_soon_threadsafe(
+                _close_held, self._tasks, self._held, self._requests, budget
+            )
 
 
 def _close_held(
-    tasks: set[asyncio.Task[None]], held: dict[int, Budget], requests: Sequence[RangeRequest]
+    tasks: set[asyncio.Task[None]],
+    held: dict[int, bool],
+    requests: Sequence[RangeRequest],
+    budget: Budget,
 ) -> None:
     for task in list(tasks):
         task.cancel()
-    for number, budget in list(held.items()):
+    for number, lent in list(held.items()):
         del held[number]
-        budget.release(_size(requests[number]))
+        budget.release(_size(requests[number]), lent=lent)
 
 
 def _size(request: RangeRequest) -> int:

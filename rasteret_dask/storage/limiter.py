@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 from rasteret_dask.model import RatePolicy
@@ -20,12 +21,18 @@ class Budget:
     ----------
     size : int
         Bytes in all.
+    spare : int
+        How many of them may be lent to reads that nobody waits for yet. Bytes that are lent never keep those from coming that a running
+        task needs to finish: it would wait for bytes that wait for it.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, spare: int = 0) -> None:
         self.size = size
+        self.spare = spare
         self._free = size
+        self._lent = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._hoping: deque[Callable[[], Callable[[], bool] | None]] = deque()
 
     @property
     def free(self) -> int:
@@ -35,7 +42,7 @@ class Budget:
     async def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes fit.
 
-        A request larger than the whole budget passes when nothing else is in flight, so that it cannot wait for ever.
+        A request larger than what there is passes when no other that is waited for is in flight, so that it cannot wait for ever.
         """
         size = min(size, self.size)
         if self.try_reserve(size):
@@ -52,24 +59,53 @@ class Budget:
     def try_reserve(self, size: int) -> bool:
         """Take ``size`` bytes if they are free now and nobody waits."""
         size = min(size, self.size)
-        if self._waiting or size > self._free:
+        if self._waiting or not self._fits(size):
             return False
         self._free -= size
         return True
 
-    def release(self, size: int) -> None:
-        """Give bytes back and let the next ones in."""
-        self._free += min(size, self.size)
+    def _fits(self, size: int) -> bool:
+        return size <= self._free or self._free + self._lent == self.size
+
+    def lend(self, size: int) -> bool:
+        """Take ``size`` bytes for a read that nobody waits for yet, if there is room and nobody waits."""
+        if self._waiting or size > self._free or size + self._lent > self.spare:
+            return False
+        self._free -= size
+        self._lent += size
+        return True
+
+    def release(self, size: int, *, lent: bool = False) -> None:
+        """Give bytes back and let the next ones in: those that are waited for, then those that are not."""
+        size = min(size, self.size)
+        self._free += size
+        if lent:
+            self._lent -= size
         while self._waiting:
             wanted, turn = self._waiting[0]
             if turn.cancelled():
                 self._waiting.popleft()
                 continue
-            if wanted > self._free:
+            if not self._fits(wanted):
                 return
             self._waiting.popleft()
             self._free -= wanted
             turn.set_result(None)
+        while self._hoping:
+            more = self._hoping[0]()
+            if more is not None and not more():
+                return
+            self._hoping.popleft()
+
+    def hope(self, more: Callable[[], Callable[[], bool] | None]) -> None:
+        """Be told of room to lend; who hoped first is told first.
+
+        Parameters
+        ----------
+        more : weak reference to a method
+            It takes what it can by :meth:`lend`, and says whether it has all that it hoped for.
+        """
+        self._hoping.append(more)
 
 
 class Share:
@@ -228,16 +264,12 @@ class Limiter:
     Attributes
     ----------
     budget : Budget
-        For reads that somebody waits for.
-    ahead : Budget
-        For reads that will be waited for later: a quarter of the policy's bytes. It is a budget of its own: bytes that lie waiting must
-        never keep those from coming that a running task needs to finish.
+        The policy's bytes, half of which may be lent to reads that will be waited for later.
     """
 
     def __init__(self, policy: RatePolicy, share: float = 1.0) -> None:
         self.policy = policy
-        self.ahead = Budget(policy.budget // 4)
-        self.budget = Budget(policy.budget - self.ahead.size)
+        self.budget = Budget(policy.budget, policy.budget // 2)
         self._limits = limits(policy, share)
         self._hosts: dict[str, Gate] = {}
 

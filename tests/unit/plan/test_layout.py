@@ -59,6 +59,27 @@ def test_natural_tiles_are_cut_at_every_edge_of_a_source_tile(
     assert cuts == edges
 
 
+@given(SHAPES, TILES, TILES, st.sampled_from([1, 2, 4, 8]))
+def test_groups_of_tiles_begin_and_end_on_tiles(
+    shape: tuple[int, int, int], tile: tuple[int, int], offset: tuple[int, int], itemsize: int
+) -> None:
+    time, *area = parse_chunks("tiles", shape, tile, offset, itemsize, TARGET)
+    assert sum(time) == shape[0]
+    for sizes, size, edge, begin in zip(area, shape[1:], tile, offset):
+        assert sum(sizes) == size
+        ends = [begin + sum(sizes[: k + 1]) for k in range(len(sizes) - 1)]
+        assert all(end % edge == 0 for end in ends)
+    whole = min(tile[0], shape[1]) * min(tile[1], shape[2]) * itemsize
+    assert max(time) * max(area[0]) * max(area[1]) * itemsize <= max(TARGET, whole)
+
+
+def test_nine_tiles_of_thirty_dates_are_three_groups() -> None:
+    """2048 pixels that begin amid a tile of 256: nothing is read twice, as uniform chunks would."""
+    wanted = {"time": -1, "y": "tiles", "x": "tiles"}
+    cut = parse_chunks(wanted, (30, 2048, 2048), (256, 256), (100, 0), 2, 2**26)
+    assert cut == ((30,), (668, 768, 612), (1024, 1024))
+
+
 SHAPE, TILE, OFFSET = (5, 1000, 700), (256, 256), (10, 0)
 
 
@@ -79,7 +100,16 @@ def test_the_forms_of_chunks() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["many", 256, {"band": 1}, {"x": 0}, {"x": -2}, {"y": (500, 400)}, {"x": 2.5}],
+    [
+        "many",
+        256,
+        {"time": "tiles"},
+        {"band": 1},
+        {"x": 0},
+        {"x": -2},
+        {"y": (500, 400)},
+        {"x": 2.5},
+    ],
 )
 def test_chunks_that_mean_nothing(wrong: Any) -> None:
     with pytest.raises(ArgumentError):

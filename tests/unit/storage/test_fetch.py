@@ -60,8 +60,8 @@ def server(running: RangeServer) -> RangeServer:
 
 def owed(options: StorageOptions) -> int:
     async def held() -> int:
-        limits = limiter(options.rate)
-        return sum(budget.size - budget.free for budget in (limits.budget, limits.ahead))
+        budget = limiter(options.rate).budget
+        return budget.size - budget.free
 
     return run(held())
 

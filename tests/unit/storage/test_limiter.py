@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 
 import pytest
 
@@ -110,8 +112,53 @@ def test_requests_in_flight_are_counted_by_host() -> None:
 
 
 def test_bytes_read_ahead_do_not_keep_others_waiting() -> None:
-    limiter = Limiter(RatePolicy(budget=10))
-    assert limiter.ahead.try_reserve(2)
-    assert not limiter.ahead.try_reserve(1)
-    assert limiter.budget.try_reserve(8)
-    assert not limiter.budget.try_reserve(1)  # both together are what the policy allows
+    budget = Limiter(RatePolicy(budget=10)).budget
+    assert budget.lend(5)
+    assert not budget.lend(1)  # half of all
+    assert budget.try_reserve(5)
+    assert not budget.try_reserve(1)  # both together are what the policy allows
+    budget.release(5)
+    assert budget.try_reserve(9)  # nobody else is waited for: it would wait for ever
+    assert not budget.try_reserve(1)
+    budget.release(9)
+    budget.release(5, lent=True)
+    assert budget.free == 10
+    assert budget.try_reserve(6)
+    assert not budget.lend(5)
+    assert budget.lend(4)
+
+
+def test_what_comes_free_goes_to_those_who_wait_and_then_to_those_who_hope() -> None:
+    async def main() -> None:
+        budget, order = Budget(10, 5), []
+
+        class Hopeful:
+            def __init__(self, name: str, wanted: int) -> None:
+                self.name, self.wanted = name, wanted
+
+            def more(self) -> bool:
+                while self.wanted and budget.lend(1):
+                    self.wanted -= 1
+                    order.append(self.name)
+                return not self.wanted
+
+        first, second, gone = Hopeful("first", 3), Hopeful("second", 9), Hopeful("gone", 1)
+        await budget.reserve(10)
+        for one in (gone, first, second):
+            budget.hope(weakref.WeakMethod(one.more))
+        del one, gone
+        gc.collect()
+        waiting = asyncio.create_task(budget.reserve(2))
+        await asyncio.sleep(0)
+        budget.release(2)
+        await waiting
+        assert order == []  # it was waited for
+        budget.release(8)
+        assert order == ["first"] * 3 + ["second"] * 2  # half of the budget
+        budget.release(3, lent=True)
+        assert order == ["first"] * 3 + ["second"] * 5
+        budget.release(5, lent=True)
+        assert order == ["first"] * 3 + ["second"] * 9
+        assert budget.free == 10 - 2 - 4
+
+    asyncio.run(main())

@@ -1,0 +1,275 @@
+"""What comes next is fetched for before its turn, by Dask's own order: nothing in vain, nothing lost, nothing else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+from handmade import Scene, collect
+
+import rasteret_dask as rd
+from rasteret_dask import errors
+from rasteret_dask.grid.tiles import Piece
+from rasteret_dask.model import RatePolicy, StorageOptions
+from rasteret_dask.read import siblings, upcoming
+from rasteret_dask.read.engine import Load, Loading
+from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.source import limiter
+from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import Fault, RangeServer
+
+SIDE, TILE = 512, 128
+BANDS = ("red", "nir")
+STORAGE = StorageOptions(rate=RatePolicy(budget=40_000_003))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(7)
+    for day in (1, 2, 3):
+        for band in BANDS:
+            image = rng.integers(1, 60_000, (SIDE, SIDE)).astype("uint16")
+            make_cog(path / f"{band}{day}.tif", image, nodata=0, blocksize=TILE, overviews=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[RangeServer]:
+    with RangeServer(folder) as found:
+        yield found
+
+
+@pytest.fixture
+def server(running: RangeServer) -> Iterator[RangeServer]:
+    running.configure(faults=[], latency=0.0)
+    running.reset()
+    yield running
+    running.configure(faults=[], latency=0.0)
+
+
+@pytest.fixture(scope="module")
+def collection(running: RangeServer) -> rd.Collection:
+    days = (1, 2, 3)
+    return collect(
+        *(
+            Scene(
+                f"s{d}",
+                {b: f"{running.url}/{b}{d}.tif" for b in BANDS},
+                f"2023-07-0{d}T10:00:00",
+            )
+            for d in days
+        )
+    )
+
+
+def cube(collection: rd.Collection, **options: Any) -> Any:
+    return collection.get_xarray(**{"chunks": "tile", "storage": STORAGE, **options})
+
+
+def truth(folder: Path, band: str) -> np.ndarray[Any, Any]:
+    return np.stack([rasterio.open(folder / f"{band}{d}.tif").read(1) for d in (1, 2, 3)])
+
+
+def owed() -> int:
+    async def held() -> int:
+        budget = limiter(STORAGE.rate).budget
+        return budget.size - budget.free
+
+    return run(held())
+
+
+def settles() -> bool:
+    """Whether all bytes of the budget come back; closing goes through the loop."""
+    for _ in range(500):
+        if not owed():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# --- what it is for ------------------------------------------------------------------------------
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_one_tile_a_task_does_not_wait_for_every_tile(
+    collection: rd.Collection, server: RangeServer, folder: Path, scheduler: str
+) -> None:
+    server.configure(latency=0.1)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        found = cube(collection, bands=["red"]).red.values
+    assert np.array_equal(found, truth(folder, "red"))
+    seen = server.counters()
+    assert seen.requests == 3 * (SIDE // TILE) ** 2
+    assert seen.peak_in_flight > 16
+
+
+def test_the_next_chunk_is_under_way_while_one_is_read(
+    collection: rd.Collection, server: RangeServer
+) -> None:
+    """Reads of a fused task, then those of the next task; the last of all has nothing to start."""
+    server.configure(latency=0.1)
+    lazy = cube(collection, chunks={"time": 1, "y": -1, "x": -1}, bands=list(BANDS))
+    ratio = lazy.red.astype("f4") / lazy.nir
+    tiles = (SIDE // TILE) ** 2
+    ratio.data.compute(scheduler="synchronous")
+    seen = server.counters()
+    told = lazy.rasteret.explain()
+    assert (seen.requests, seen.bytes) == (told.requests, told.bytes)
+    # All bands and all dates at once, which one thread would else read one by one.
+    assert seen.peak_in_flight == seen.requests <= 2 * 3 * tiles
+
+
+def test_no_more_is_fetched_ahead_than_half_of_the_budget(
+    collection: rd.Collection, server: RangeServer, folder: Path
+) -> None:
+    whole = (folder / "red1.tif").stat().st_size
+    tight = StorageOptions(rate=RatePolicy(budget=3 * whole))
+    server.configure(latency=0.1)
+    one = {"chunks": {"time": 1, "y": -1, "x": -1}, "storage": tight, "bands": ["red"]}
+    lazy = cube(collection, **one)
+    found = lazy.red.data.compute(scheduler="synchronous")
+    assert np.array_equal(found, truth(folder, "red"))
+    each = lazy.rasteret.explain().requests // 3
+    assert each < server.counters().peak_in_flight < 3 * each
+
+
+# --- exactly what is needed ----------------------------------------------------------------------
+SLICES = [
+    {"x": slice(60, 300)},
+    {"y": slice(130, 131), "time": slice(1, 3)},
+    {"x": [3, 200, 500], "y": slice(None, None, 7)},
+    {"time": 1},
+]
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, server: RangeServer, *lazy: Any) -> tuple[int, int]:
+    """Requests and bytes when every read is left to its turn."""
+    with monkeypatch.context() as patch:
+        patch.setattr(siblings, "_following", lambda block, index: iter(()))
+        server.reset()
+        dask.compute(*lazy, scheduler="synchronous")
+        seen = server.counters()
+    server.reset()
+    return seen.requests, seen.bytes
+
+
+@pytest.mark.parametrize("index", SLICES)
+@pytest.mark.parametrize("chunks", ["tile", {"time": 2, "y": 200, "x": 300}])
+def test_slices_stay_exact(
+    collection: rd.Collection,
+    server: RangeServer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    index: Any,
+    chunks: Any,
+) -> None:
+    """A chunk at the edge of a slice is wanted in part; its neighbour does not know in which."""
+    whole = cube(collection, bands=list(BANDS), chunks=chunks)
+    part = whole.isel(index)
+    expected = alone(monkeypatch, server, part)
+    server.configure(latency=0.01)
+    with dask.config.set(num_workers=2):
+        found = part.compute()
+    seen = server.counters()
+    assert (seen.requests, seen.bytes) == expected
+    for band in BANDS:
+        right = whole[band].copy(data=truth(folder, band)).isel(index)
+        assert np.array_equal(found[band].values, right.values)
+    assert settles()
+
+
+def test_slices_of_one_chunk_that_several_take(
+    collection: rd.Collection,
+    server: RangeServer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lazy = cube(collection, bands=["red"], chunks={"time": 1, "y": -1, "x": -1}).red
+    parts = [lazy.isel(y=slice(k, k + 40)) + k for k in (0, 40, 200, 470)]
+    expected = alone(monkeypatch, server, *parts)
+    server.configure(latency=0.02)
+    with dask.config.set(num_workers=2):
+        found = dask.compute(*parts)
+    seen = server.counters()
+    assert (seen.requests, seen.bytes) == expected
+    for part, k in zip(found, (0, 40, 200, 470)):
+        assert np.array_equal(part.values, truth(folder, "red")[:, k : k + 40] + k)
+
+
+def test_long_lists_that_print_alike_are_not_alike() -> None:
+    ones, others = np.arange(3000), np.arange(3000)
+    others[1500] = 7
+    assert repr(ones) == repr(others)
+    assert upcoming.exact((slice(3), ones)) != upcoming.exact((slice(3), others))
+    assert upcoming.exact((slice(3), ones)) == upcoming.exact((slice(3), ones.copy()))
+    assert upcoming.exact((np.int64(3),)) == upcoming.exact((3,)) != upcoming.exact(([3],))
+
+
+# --- nothing is lost -----------------------------------------------------------------------------
+def test_a_failure_gives_up_what_was_fetched_ahead(
+    collection: rd.Collection, server: RangeServer
+) -> None:
+    server.configure(latency=0.02, faults=[Fault("status", status=404, match="nir2.tif")])
+    lazy = cube(collection, bands=list(BANDS))
+    with pytest.raises(errors.NotFoundError) as info, dask.config.set(num_workers=2):
+        lazy.compute()
+    assert (info.value.item, info.value.band) == ("s2", "nir")
+    assert upcoming._runs == []
+    assert settles()
+
+
+def test_many_threads_compute_at_once(
+    collection: rd.Collection, server: RangeServer, folder: Path
+) -> None:
+    """Graphs of several threads, each with its own order, on one budget."""
+    server.configure(latency=0.002)
+    expected = {band: truth(folder, band) for band in BANDS}
+    gate = threading.Barrier(6)
+
+    def one(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        gate.wait()
+        for _ in range(6):
+            (a, b), (c, d) = np.sort(rng.integers(0, SIDE, (2, 2)), axis=1)
+            window = {"y": slice(a, b + 1), "x": slice(c, d + 1)}
+            chunks = {"time": int(rng.integers(1, 4)), "y": int(rng.integers(60, 400)), "x": "tile"}
+            got = cube(collection, bands=list(BANDS), chunks=chunks).isel(window)
+            total = (got.red.astype("i4") - got.nir).compute(scheduler="threads", num_workers=2)
+            wanted = expected["red"].astype("i4") - expected["nir"]
+            if not np.array_equal(total.values, wanted[:, a : b + 1, c : d + 1]):
+                return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(one, range(6)))
+    assert upcoming._runs == []
+    assert settles()
+
+
+def test_nothing_is_written_before_somebody_waits(
+    collection: rd.Collection, server: RangeServer
+) -> None:
+    """Memory that is written to counts; a read that is only fetched for must not have any."""
+
+    class Asked(Load):
+        filled = False
+
+        def fill(self, piece: Piece, value: Any) -> None:
+            Asked.filled = True
+
+    plan = next(iter(collection.get_xarray(bands=["red"]).red.data.dask.layers.values()))
+    source = plan.io_deps[next(iter(plan.io_deps))][0, 0, 0].plan.sources[0]
+    source.counts[:] = 0  # as if all its tiles were sparse
+    piece = Piece(0, 0, (0, 9), (0, 9), 0, 0)
+    loading = Loading([Asked(source, [piece], np.empty((9, 9)), "red")], STORAGE, ahead=True)
+    assert loading.size == 0
+    assert not Asked.filled
+    loading.finish()
+    assert Asked.filled
