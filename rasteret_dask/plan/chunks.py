@@ -88,8 +88,6 @@ class ReadPlan:
         WKB of the polygons outside of which nothing is wanted, in pixels of the output grid.
     all_touched : bool
         How polygons take pixels on their border.
-    kin : tuple, optional
-        Token of the cube, index of the chunk, and the cube's bands: who else reads this very chunk.
     first_step : int
         Time step of the cube that is the chunk's first.
     ledger : Ledger, optional
@@ -106,7 +104,6 @@ class ReadPlan:
     mask: MaskRule | None = None
     shapes: bytes | None = None
     all_touched: bool = False
-    kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None = None
     first_step: int = 0
     ledger: Ledger | None = None
     partners: tuple[ReadPlan, ...] = ()
@@ -133,8 +130,6 @@ class BandPlan:
         ``(rows, columns, 4)``. They are computed once where PROJ is at hand, so that cutting a chunk out needs none.
     shapes, all_touched
         As in :class:`ReadPlan`.
-    kin : tuple, optional
-        Token of the cube and its bands.
     ledger : Ledger, optional
         As in :class:`ReadPlan`.
     partners : tuple of BandPlan
@@ -151,7 +146,6 @@ class BandPlan:
     extents: dict[int, tuple[int, int, Ints]] | None = None
     shapes: bytes | None = None
     all_touched: bool = False
-    kin: tuple[str, tuple[str, ...]] | None = None
     ledger: Ledger | None = None
     partners: tuple[BandPlan, ...] = ()
 
@@ -183,8 +177,7 @@ class BandPlan:
             From :meth:`edges`, for whoever asks for many chunks.
         """
         t, y, x = (slice(e[i], e[i + 1]) for e, i in zip(edges or self.edges(), index))
-        kin = None if self.kin is None else (self.kin[0], index, self.kin[1])
-        return self._cut(t, y, x, index, kin)
+        return self._cut(t, y, x, index)
 
     def window(self, time: slice, rows: slice, cols: slice) -> ReadPlan:
         """Return the plan of any box of the cube, wherever chunks begin.
@@ -194,7 +187,7 @@ class BandPlan:
         time, rows, cols : slice
             With start and stop, within the cube.
         """
-        return self._cut(time, rows, cols, None, None)
+        return self._cut(time, rows, cols, None)
 
     def _cut(
         self,
@@ -202,7 +195,6 @@ class BandPlan:
         rows: slice,
         cols: slice,
         index: tuple[int, int, int] | None,
-        kin: tuple[str, tuple[int, int, int], tuple[str, ...]] | None,
     ) -> ReadPlan:
         t0, t1, r0, r1, c0, c1 = time.start, time.stop, rows.start, rows.stop, cols.start, cols.stop
         table = self.table
@@ -225,10 +217,9 @@ class BandPlan:
             self.mask,
             self.shapes,
             self.all_touched,
-            kin,
             t0,
             self.ledger,
-            tuple(partner._cut(time, rows, cols, index, None) for partner in self.partners),
+            tuple(partner._cut(time, rows, cols, index) for partner in self.partners),
         )
 
     def source(

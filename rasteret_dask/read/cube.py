@@ -283,12 +283,9 @@ def open_cube(table: pa.Table, request: CubeRequest) -> xr.Dataset:
         )
     plan = plan_cube(table, request)
     arrays: dict[str, da.Array] = {}
-    tokens = {asked: token(band_plan) for asked, band_plan in plan.bands.items()}
-    kin = (str(tokenize(*tokens.values())), tuple(tokens)) if len(tokens) > 1 else None
     for asked, band_plan in plan.bands.items():
         # Equal plans have equal names, whatever other bands are read beside them.
-        name = f"rasteret-{asked}-{tokens[asked]}"
-        arrays[asked] = to_dask(replace(band_plan, kin=kin), name)
+        arrays[asked] = to_dask(band_plan, f"rasteret-{asked}-{token(band_plan)}")
     dataset = assemble(
         plan.items, plan.grid, arrays, plan.nodata, request, plan.levels, plan.source_crs
     )

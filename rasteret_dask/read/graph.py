@@ -15,7 +15,7 @@ from dask.blockwise import BlockwiseDep, blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
-from rasteret_dask.read import siblings
+from rasteret_dask.read import siblings, upcoming
 
 _WHOLE = (slice(None), slice(None), slice(None))
 
@@ -31,14 +31,14 @@ class BlockRead:
     plan : ReadPlan
     """
 
-    __slots__ = ("__weakref__", "claims", "plan", "seen")
+    __slots__ = ("claims", "plan", "seen")
     ndim = 3
 
     def __init__(self, plan: ReadPlan) -> None:
         self.plan = plan
         self.seen: set[Any] = set()  # what has been read of it
         self.claims: dict[Any, Any] = {}  # what is being fetched ahead
-        siblings.register(self)
+        upcoming.watch()
 
     @property
     def shape(self) -> tuple[int, int, int]:

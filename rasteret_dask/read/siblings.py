@@ -1,40 +1,24 @@
 """Reads that come next are fetched for before it is their turn.
 
 ``(B08 - B04) / (B08 + B04)`` is fused by Dask into one task, whose two reads would wait for the network one after the other; and a thread
-that has done with a chunk would wait for the first byte of the next. A read therefore also starts the fetches of those that follow: first
-the others of its own task, then those of the tasks that are taken up next, as :mod:`~rasteret_dask.read.upcoming` knows them.
-
-On a worker of a cluster nobody knows what comes next. There a read starts the other bands of the same chunk that are about to be read:
-exactly those whose plan is alive in this process, because a plan lives only in a task that is to be run.
-
-Nothing is fetched in vain either way, and no more than half of the fetch budget is lent to it.
-
-State: ``_live`` holds, weakly, the reads of this process that may still run; it is owned by this module and emptied by the garbage
-collector as tasks end. A forked child keeps what it inherits, which is harmless: it is never started there twice.
+that has done with a chunk would wait for the first byte of the next. A read therefore also starts the fetches of those that follow, as
+:mod:`~rasteret_dask.read.upcoming` knows them: first the others of its own task, then those of the tasks that are taken up next. Nothing is
+fetched in vain, and no more than half of the fetch budget is lent to it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from rasteret_dask.errors import RasteretError
-from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.read import upcoming
 from rasteret_dask.read.upcoming import Block, Next, Run, exact
 
-LIGHT = 16 * 1024 * 1024
-"""Bytes up to which a read starts other bands of its chunk without knowing when they are read. A larger one keeps the line busy by
-itself, and bytes that lie waiting for a task that runs much later only take room from those that are needed now."""
-
-Key = tuple[str, tuple[int, int, int], str]
-
-_live: weakref.WeakValueDictionary[Key, Block] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -62,15 +46,6 @@ class Claim:
         return self.following.block.claims.get(self.following.key) is self
 
 
-def register(block: Block) -> None:
-    """Make a read known to others."""
-    upcoming.watch()
-    kin = block.plan.kin
-    if kin is not None:
-        with _lock:
-            _live[(kin[0], kin[1], block.plan.output.band)] = block
-
-
 def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     """Read a window of a chunk, and start the fetches of what comes next.
 
@@ -93,7 +68,7 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         reading = start(block.plan, index)
     else:
         reading.begin()
-    for ahead in _following(block, index):
+    for ahead in _following(block):
         _begin(ahead, start)
     return reading.finish()
 
@@ -109,24 +84,25 @@ def _begin(claim: Claim, start: Any) -> None:
         claim.promise.set_result(begun)
 
 
-def _following(block: Block, index: tuple[Any, ...]) -> Iterator[Claim]:
+def _following(block: Block) -> Iterator[Claim]:
     """Claim what comes next, one after the other, as long as there is room."""
     found = upcoming.find(block)
     if found is None:
-        yield from _bands(block, index)
         return
     run, own = found
     most = block.plan.storage.rate.budget // 2
     for following in run.reads(own):
-        yield from _claim(following, run, lambda task: task == own, most)
+        claim = _claim(following, run, lambda task: task == own, most)
+        if claim is not None:
+            yield claim
     at_work = set(run.running())
     for task in run.ready():
         for following in run.reads(task):
             if _is_free(following):
-                claims = list(_claim(following, run, lambda task: task not in at_work, most))
-                yield from claims
-                if not claims:
+                claim = _claim(following, run, lambda task: task not in at_work, most)
+                if claim is None:
                     return
+                yield claim
 
 
 def _is_free(following: Next) -> bool:
@@ -135,43 +111,20 @@ def _is_free(following: Next) -> bool:
     return key not in block.seen and key not in block.claims
 
 
-def _claim(
-    following: Next, run: Run | None, beside: Callable[[Any], bool], most: int
-) -> Iterator[Claim]:
+def _claim(following: Next, run: Run, beside: Callable[[Any], bool], most: int) -> Claim | None:
     """Claim a read, if it is free and less than `most` bytes are fetched ahead for the tasks `beside` it."""
     with _lock:
-        if not _is_free(following):
-            return
-        if run is not None:
-            run.claims = [claim for claim in run.claims if claim.open]
-            waiting = [claim.size for claim in run.claims if beside(claim.following.task)]
-            if sum(waiting) >= most or len(waiting) >= upcoming.FAR:
-                return
+        run.claims = [claim for claim in run.claims if claim.open]
+        waiting = [claim.size for claim in run.claims if beside(claim.following.task)]
+        if sum(waiting) >= most or len(waiting) >= upcoming.FAR or not _is_free(following):
+            return None
         claim = following.block.claims[following.key] = Claim(following, Future())
-        if run is not None:
-            run.claims.append(claim)
-    yield claim
-
-
-def _bands(block: Block, index: tuple[Any, ...]) -> Iterator[Claim]:
-    """Claim the other bands of a chunk that somebody is about to read."""
-    kin = block.plan.kin
-    if kin is None or _bytes(block.plan) > LIGHT:
-        return
-    for band in kin[2]:
-        with _lock:
-            other = _live.get((kin[0], kin[1], band))
-        if other is not None and not other.seen and not other.claims:
-            yield from _claim(Next(None, other, index, exact(index)), None, bool, 0)
-
-
-def _bytes(plan: ReadPlan) -> int:
-    """Return the bytes of all tiles that a chunk may need of one band."""
-    return sum(int(source.counts.sum()) for source in plan.sources)
+        run.claims.append(claim)
+    return claim
 
 
 def _give_up(run: Run) -> None:
-    """Close what nobody has come for: the run has failed."""
+    """Close what nobody has come for, because something has failed."""
     for claim in run.claims:
         with _lock:
             given = claim.open

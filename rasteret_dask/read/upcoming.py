@@ -1,17 +1,19 @@
-"""What this process reads next, by the word of Dask's own scheduler.
+"""What this process reads next, by the word of Dask's own schedulers.
 
 When Dask works through a graph in this process (threads, or the calling thread alone), it tells whoever has asked
 (:class:`dask.callbacks.Callback`) and hands over the graph and its state: which tasks are at work, and which are ready, in the order in
-which they will be taken. So reads that come next are known with their very index, and nothing is guessed at. On a worker of a cluster
-nobody tells; see :mod:`rasteret_dask.read.siblings`.
+which they will be taken. So reads that come next are known with their very index, and nothing is guessed at. A worker of a cluster knows
+the task that it is at, and that task's other reads; those that wait may yet be given to another worker.
 
-State: ``_runs`` holds the graphs that are being worked through in this process, from Dask's start to its end; this module owns it. A
-forked child has none.
+State: ``_runs`` holds the graphs that are being worked through in this process, from Dask's start to its end, and ``_own`` the task that
+each thread of a worker is at; this module owns them. A forked child has none.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,7 +59,7 @@ class Next:
 
 
 class Run:
-    """A graph that Dask works through.
+    """A graph that Dask works through, or one task of a worker.
 
     Parameters
     ----------
@@ -99,6 +101,7 @@ class Run:
 
 
 _runs: list[Run] = []
+_own = threading.local()
 _on_end: list[Callable[[Run], None]] = []
 
 
@@ -118,7 +121,44 @@ def find(block: Block) -> tuple[Run, Any] | None:
         for task in run.running():
             if any(read.block is block for read in run.reads(task)):
                 return run, task
-    return None
+    return _of_worker(block)
+
+
+def _of_worker(block: Block) -> tuple[Run, Any] | None:
+    """Return the task that this thread of a worker is at, and beside it those that wait here for the same chunk of other bands.
+
+    What else waits may yet be given to a worker that is idle, and would be fetched twice.
+    """
+    module = sys.modules.get("distributed.worker")
+    key = None if module is None else getattr(module.thread_state, "key", None)
+    if module is None or key is None:
+        return None
+    run: Run | None = getattr(_own, "run", None)
+    if run is None or not any(read.block is block for read in run.reads(key)):
+        if run is not None:
+            _tell(run)
+        state = module.get_worker().state
+        run = _own.run = _run_at(state, key, block)
+    return (run, key) if any(read.block is block for read in run.reads(key)) else None
+
+
+def _run_at(state: Any, key: Any, block: Block) -> Run:
+    own = state.tasks.get(key)
+    try:
+        waiting = sorted(state.ready, key=lambda task: task.priority)
+    except RuntimeError:
+        waiting = []  # The worker's own thread has changed it at this very moment.
+    graph = {} if own is None else {key: own.run_spec}
+    beside = []
+    for task in waiting:
+        if any(_place(other.plan) == _place(block.plan) for other, _ in _reads(task.run_spec)):
+            graph[task.key] = task.run_spec
+            beside.append(task.key)
+    return Run(graph, {"running": [key], "ready": beside[::-1]})
+
+
+def _place(plan: ReadPlan) -> tuple[Any, ...]:
+    return plan.origin, plan.shape, plan.first_step
 
 
 def exact(index: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -171,8 +211,12 @@ def _begin(graph: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
 def _end(graph: Mapping[Any, Any], state: Mapping[str, Any], failed: bool) -> None:
     for run in [run for run in _runs if run.graph is graph]:
         _runs.remove(run)
-        for what in _on_end:
-            what(run)
+        _tell(run)
+
+
+def _tell(run: Run) -> None:
+    for what in _on_end:
+        what(run)
 
 
 _CALLBACK = (None, _begin, None, None, _end)

@@ -120,6 +120,25 @@ def test_an_index_of_bands_is_the_same_on_a_cluster(
     assert np.array_equal(ndvi.values, expected.values, equal_nan=True)
 
 
+def test_bands_of_a_task_are_under_way_together(
+    collection: rd.Collection, client: Client, server: RangeServer
+) -> None:
+    """One thread of one worker reads both; the second must not wait until the first is there."""
+    whole = {"bands": ["red", "nir"], "groupby": "solar_day", "chunks": {"time": 1}}
+    cube = collection.get_xarray(**whole).isel(time=0)
+    told = cube.rasteret.explain()
+    server.configure(latency=0.2)
+    server.reset()
+    try:
+        worker = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
+        client.compute((cube.nir.astype("f4") - cube.red).data, workers=[worker]).result()
+    finally:
+        server.configure(latency=0.0)
+    seen = server.counters()
+    assert (seen.requests, seen.bytes) == (told.requests, told.bytes)
+    assert seen.peak_in_flight == seen.requests > 1
+
+
 def test_an_error_arrives_as_it_left(
     collection: rd.Collection, client: Client, server: RangeServer
 ) -> None:

@@ -152,7 +152,7 @@ SLICES = [
 def alone(monkeypatch: pytest.MonkeyPatch, server: RangeServer, *lazy: Any) -> tuple[int, int]:
     """Requests and bytes when every read is left to its turn."""
     with monkeypatch.context() as patch:
-        patch.setattr(siblings, "_following", lambda block, index: iter(()))
+        patch.setattr(siblings, "_following", lambda block: iter(()))
         server.reset()
         dask.compute(*lazy, scheduler="synchronous")
         seen = server.counters()
