@@ -18,6 +18,7 @@ from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
 from rasteret_dask.index.dataset import in_memory
+from rasteret_dask.read.chips import alone
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, check_names, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS
@@ -169,8 +170,7 @@ def _sample_partition(
     if not len(part):
         return empty
     collection = replace(bare, view=in_memory(rows))
-    # This task reads by itself: tasks that wait for tasks of their own would fill a worker.
-    with dask.config.set(scheduler="threads"):
+    with alone():
         found = collection.sample_points(part, bands, **how).to_pandas()
     # Texts have a type of Dask's own, which Arrow does not give back.
     own = [name for name in empty.columns if name not in (*POINTS.names, WINDOW.name)]

@@ -1,12 +1,17 @@
 """Rows of a collection as arrays of numbers: what planning a read needs of one band at one level.
 
 Nothing here loops over tiles; what is done once for each row is limited to short texts.
+
+State: ``_known`` keeps what was worked out of a table for as long as the table itself is kept: a cube asks for its sources to choose a
+grid, and asks for them again when it has one.
 """
 
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +114,27 @@ def band_sources(
     UnknownBandError
         The table has no such band.
     """
+    asked = (band, level, mask, key)
+    known = _known_of(table)
+    found = known.get(asked)
+    if found is None:
+        found = known[asked] = _worked_out(table, band, level, mask, key)
+    return found
+
+
+_known: dict[int, tuple[weakref.ref[pa.Table], dict[Any, BandSources]]] = {}
+
+
+def _known_of(table: pa.Table) -> dict[Any, BandSources]:
+    """Return what is known of this very table; it has no hash, so that it cannot be a key itself."""
+    number = id(table)
+    entry = _known.get(number)
+    if entry is None or entry[0]() is not table:
+        entry = _known[number] = (weakref.ref(table, lambda _: _known.pop(number, None)), {})
+    return entry[1]
+
+
+def _worked_out(table: pa.Table, band: str, level: int, mask: bool, key: str | None) -> BandSources:
     name = schema.band_column(band)
     if name not in table.column_names:
         known = ", ".join(schema.band_names(table.schema)) or "none"

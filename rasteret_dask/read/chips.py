@@ -1,8 +1,13 @@
-"""Windows of single items, on each item's own grid: as one NumPy array, or as rows of a table."""
+"""Windows of single items, on each item's own grid: as one NumPy array, or as rows of a table.
+
+State: ``_alone`` is set in threads that must not make use of a cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import dask
@@ -110,8 +115,27 @@ def read_ragged(
     return out
 
 
+_alone: ContextVar[bool] = ContextVar("rasteret_dask_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this thread reads by itself, whatever client is active.
+
+    It is for tasks: those that wait for tasks of their own would fill a worker. Dask's own configuration would be that of all threads, and
+    stay behind where several tasks set it and put it back at once.
+    """
+    before = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
+
+
 def active_client() -> Any:
-    """Return the active distributed client, if any, without importing distributed."""
+    """Return the active distributed client, if any, without importing distributed; None for a thread that reads :func:`alone`."""
+    if _alone.get():
+        return None
     get = dask.base.get_scheduler()
     owner = getattr(get, "__self__", None)
     return owner if type(owner).__name__ == "Client" else None

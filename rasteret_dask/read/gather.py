@@ -89,8 +89,10 @@ def arrange(table: pa.Table, request: CubeRequest) -> Items:
     table, steps = _core_steps(table, make_steps(table, request.groupby), request)
     warn_of_torn(table, steps, request.groupby)
     order = np.lexsort((_ranks(table, request), steps.steps))
-    table = table.take(pa.array(order))
-    steps = replace(steps, steps=steps.steps[order])
+    # Mostly they are in order, and then the table that a grid was chosen for is still the same.
+    if not np.array_equal(order, np.arange(len(table))):
+        table = table.take(pa.array(order))
+        steps = replace(steps, steps=steps.steps[order])
     return Items(table, steps, _offsets(table, request))
 
 
