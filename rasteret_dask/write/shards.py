@@ -78,13 +78,15 @@ def store_regions(
 
 
 def _compute(runs: Sequence[da.Array]) -> None:
-    """Compute runs of regions. On a cluster each is let go of once it is stored: what a worker holds until all are done would be
+    """Compute runs of regions. On a cluster each region is let go of once it is stored: what a worker holds until all are done would be
     computed again when that worker dies, though it lies in the store."""
     client = getattr(get_scheduler(), "__self__", None)
     if not isinstance(client, distributed.Client):
         dask.compute(*runs)
         return
-    for future in distributed.as_completed(client.compute(list(runs))):
+    # Persisted and not computed, so that nothing waits for a whole run: a worker keeps a task, and with it the plan of all that it has
+    # read, as long as anything that depends on it is still to be done.
+    for future in distributed.as_completed(distributed.futures_of(client.persist(list(runs)))):
         if future.status == "error":
             future.result()  # raises it
         if future.status != "finished":  # a lost scheduler's futures come back as if they were done
