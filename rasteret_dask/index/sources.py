@@ -141,9 +141,9 @@ def _worked_out(table: pa.Table, band: str, level: int, mask: bool, key: str | N
         raise UnknownBandError(f"no band {band!r} in this table", band=band, hint=f"bands: {known}")
     column = columns.one_array(table.column(name))
     rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-    column = column.take(pa.array(rows))
+    column = _taken(column, rows)
     chosen, picked = _choose(column, level, mask)
-    rows, column = rows[picked], column.take(pa.array(picked))
+    rows, column = rows[picked], _taken(column, picked)
     fields = layout_columns(column, chosen, mask or level > 0)
     ids, distinct = layouts(chosen, fields)
     dtypes = fields["dtype"]
@@ -174,6 +174,11 @@ def _worked_out(table: pa.Table, band: str, level: int, mask: bool, key: str | N
         adds=adds,
         overview_resampling=_overview_resampling(column),
     )
+
+
+def _taken(column: pa.Array, rows: Ints) -> pa.Array:
+    """Some rows, in their order; a copy of all of them would be the same."""
+    return column if len(rows) == len(column) else column.take(pa.array(rows))
 
 
 def has_masks(table: pa.Table, band: str) -> bool:
@@ -250,7 +255,7 @@ def _asset(table: pa.Table, band: str, key: str | None, rows: Ints) -> pa.Struct
     assets = columns.one_array(table.column(schema.ASSETS))
     for name in (band, key):
         if name is not None and columns.has(assets, name):
-            return pc.struct_field(assets, name).take(pa.array(rows))
+            return _taken(pc.struct_field(assets, name), rows)
     known = ", ".join(field.name for field in assets.type)
     raise UnknownBandError(
         f"the column {schema.ASSETS!r} lacks the band {band!r}", band=band, hint=f"it has {known}"

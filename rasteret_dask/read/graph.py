@@ -65,14 +65,21 @@ class CubeBlocks(BlockwiseDep):
     Parameters
     ----------
     plan : BandPlan
+    name : str
+        Of the layer: equal plans have equal ones.
     """
 
     produces_tasks = False
 
-    def __init__(self, plan: BandPlan) -> None:
+    def __init__(self, plan: BandPlan, name: str) -> None:
         self.plan = plan
+        self.name = name
         self.edges = plan.edges()
         self.numblocks = plan.numblocks
+
+    def __dask_tokenize__(self) -> str:
+        # Dask would pickle the whole plan, to name what has a name already.
+        return self.name
 
     def __getitem__(self, idx: tuple[int, ...]) -> BlockRead:
         t, y, x = idx
@@ -93,6 +100,8 @@ def to_dask(plan: BandPlan, name: str) -> da.Array:
     dask.array.Array, shape (time, y, x)
     """
     # getter with exactly two positional arguments: the form that Dask's slice fusion recognises.
-    layer = blockwise(getter, name, "tyx", CubeBlocks(plan), "tyx", _WHOLE, None, numblocks={})
+    layer = blockwise(
+        getter, name, "tyx", CubeBlocks(plan, name), "tyx", _WHOLE, None, numblocks={}
+    )
     graph = HighLevelGraph.from_collections(name, layer, dependencies=())
     return da.Array(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
