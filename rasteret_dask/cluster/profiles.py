@@ -36,6 +36,12 @@ _DASKS_TRIM = "65536"
 _KEPT = str(8 * 1024 * 1024)
 """Bytes: a tile of 1,024 pixels, compressed and decoded, and room."""
 
+_CYCLE, _DASKS_CYCLE = "distributed.worker.profile.cycle", "1000ms"
+"""How often a worker begins a new profile of what it is at; it keeps the last thousand of them."""
+
+_RARELY = "10 minutes"
+"""A second's profile is hardly smaller than a minute's: begun each second, they grew by 100 KiB a second, to 100 MiB within 17 minutes."""
+
 
 class Threads(Surroundings):
     """Dask's threads in this process: no cluster at all."""
@@ -191,13 +197,15 @@ def _open_local(profile: Local) -> Iterator[Client]:
     }
     if profile.processes:  # in one process they speak inproc://, where a host means nothing
         options["host"] = profile.host
-    settings = {
+    settings: dict[str, Any] = {
         # The scheduler reads this when it is born.
         "distributed.scheduler.allowed-failures": profile.allowed_failures,
         # A nanny replaces a worker that dies; but if that one is not there 15 s after its predecessor was lost (it may have died as well),
         # LocalCluster would drop the nanny, and a cluster that has lost all of them waits for ever.
         "distributed.deploy.lost-worker-timeout": "1 day",
     }
+    if dask.config.get(_CYCLE) == _DASKS_CYCLE:  # nobody has asked for another
+        settings[_CYCLE] = _RARELY
     with (
         dask.config.set(settings),
         exported(_memory_kept()),

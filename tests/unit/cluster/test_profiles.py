@@ -115,6 +115,20 @@ def test_what_somebody_has_said_of_workers_memory_stands(monkeypatch):
         assert set(client.run(os.environ.get, "MALLOC_MMAP_THRESHOLD_").values()) == {None}
 
 
+@pytest.mark.parametrize(("said", "milliseconds"), [("1000ms", 600_000), ("30s", 30_000)])
+def test_workers_begin_profiles_rarely_unless_somebody_says_how_often(said, milliseconds):
+    """They keep a thousand of them, and each is some 100 KiB."""
+    with (
+        dask.config.set({"distributed.worker.profile.cycle": said}),
+        profiles.open_profile(Local(kind="local", workers=1, threads=1)) as client,
+    ):
+        assert set(client.run(profile_cycle).values()) == {milliseconds}
+
+
+def profile_cycle(dask_worker):
+    return dask_worker.periodic_callbacks["profile-cycle"].callback_time
+
+
 def test_address_reaches_a_scheduler_that_runs():
     with LocalCluster(
         n_workers=1,
