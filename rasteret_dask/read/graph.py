@@ -15,7 +15,7 @@ from dask.blockwise import BlockwiseDep, blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
-from rasteret_dask.read import siblings, upcoming
+from rasteret_dask.read import ahead, upcoming
 
 _WHOLE = (slice(None), slice(None), slice(None))
 
@@ -53,7 +53,7 @@ class BlockRead:
     def __getitem__(self, index: Any) -> Any:
         # Looked up when a worker runs it: the scheduler holds these objects and must not load codecs and PROJ for it.
         tasks = importlib.import_module("rasteret_dask.read.tasks")
-        return siblings.read(self, index if isinstance(index, tuple) else (index,), tasks.Reading)
+        return ahead.read(self, index if isinstance(index, tuple) else (index,), tasks.Reading)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockRead, (self.plan,)

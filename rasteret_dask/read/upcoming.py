@@ -71,7 +71,7 @@ class Run:
     Attributes
     ----------
     claims : list
-        For :mod:`~rasteret_dask.read.siblings`: what is fetched ahead.
+        For :mod:`~rasteret_dask.read.ahead`: what is fetched ahead.
     """
 
     def __init__(self, graph: Mapping[Any, Any], state: Mapping[str, Any]) -> None:

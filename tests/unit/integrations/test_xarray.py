@@ -100,7 +100,7 @@ def test_explain_refuses_what_is_no_longer_a_read(collection: Any) -> None:
 def test_both_bands_of_an_expression_are_in_flight_together(
     austria: Path, collection: Any, server: RangeServer
 ) -> None:
-    """One thread, one task: without siblings the second band would wait for the first."""
+    """One thread, one task: left to its turn the second band would wait for the first."""
     one = collection.get_xarray(bands=["red", "nir"], groupby="id").isel(time=0)
     server.configure(latency=0.05)
     try:

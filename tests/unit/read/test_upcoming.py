@@ -19,7 +19,7 @@ import rasteret_dask as rd
 from rasteret_dask import errors
 from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import RatePolicy, StorageOptions
-from rasteret_dask.read import siblings, upcoming
+from rasteret_dask.read import ahead, upcoming
 from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import limiter
@@ -152,7 +152,7 @@ SLICES = [
 def alone(monkeypatch: pytest.MonkeyPatch, server: RangeServer, *lazy: Any) -> tuple[int, int]:
     """Requests and bytes when every read is left to its turn."""
     with monkeypatch.context() as patch:
-        patch.setattr(siblings, "_following", lambda block: iter(()))
+        patch.setattr(ahead, "_following", lambda block: iter(()))
         server.reset()
         dask.compute(*lazy, scheduler="synchronous")
         seen = server.counters()

@@ -68,8 +68,8 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         reading = start(block.plan, index)
     else:
         reading.begin()
-    for ahead in _following(block):
-        _begin(ahead, start)
+    for claim in _following(block):
+        _begin(claim, start)
     return reading.finish()
 
 
