@@ -15,9 +15,9 @@ from dask.array.optimization import optimize
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.costs import BandCost
-from rasteret_dask.plan.count import Box, count_reads
+from rasteret_dask.plan.count import Box, Known, count_plan, count_reads
 from rasteret_dask.plan.explain import Explanation
-from rasteret_dask.read.graph import BlockRead
+from rasteret_dask.read.graph import BlockRead, plan_of
 from rasteret_dask.read.tasks import cover
 
 
@@ -42,10 +42,15 @@ class RasteretAccessor:
             If a variable is more than a read, or a slice of one: what arithmetic needs of its inputs only Dask knows.
         """
         costs: dict[str, BandCost] = {}
+        known: Known = {}
         for name, array in self._dataset.data_vars.items():
             if array.chunks is None:
                 raise ArgumentError(f"{name!r} is in memory: nothing is left to fetch")
-            costs[str(name)] = count_reads(_reads(str(name), array))
+            plan = plan_of(array.data)
+            if plan is not None:
+                costs[str(name)] = count_plan(plan, known)
+            else:
+                costs[str(name)] = count_reads(_reads(str(name), array))
         return Explanation(costs)
 
     def quicklook(

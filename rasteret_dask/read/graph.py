@@ -105,3 +105,11 @@ def to_dask(plan: BandPlan, name: str) -> da.Array:
     )
     graph = HighLevelGraph.from_collections(name, layer, dependencies=())
     return da.Array(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
+
+
+def plan_of(array: da.Array) -> BandPlan | None:
+    """Return the plan of an array as :func:`to_dask` has made it; None for one that was sliced or computed with since."""
+    layers = array.dask.layers
+    inputs = getattr(layers.get(array.name), "io_deps", {}).values()
+    plans = [given.plan for given in inputs if isinstance(given, CubeBlocks)]
+    return plans[0] if len(layers) == len(plans) == 1 else None

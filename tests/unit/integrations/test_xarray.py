@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import rasteret_dask as rd
+from rasteret_dask.read import accessor
 from rasteret_dask.testing.server import RangeServer
 
 CUBE: dict[str, Any] = {
@@ -87,6 +88,17 @@ def test_explain_of_a_slice_is_the_servers_count(collection: Any, server: RangeS
         seen = server.counters()
         assert (told.requests, told.bytes) == (seen.requests, seen.bytes)
         assert told.requests > 0
+
+
+@pytest.mark.parametrize("chunks", ["auto", "tile", {"time": -1, "y": 300, "x": 200}])
+def test_explain_of_a_whole_cube_is_what_its_graph_says(
+    collection: Any, monkeypatch: pytest.MonkeyPatch, chunks: Any
+) -> None:
+    cube = collection.get_xarray(**CUBE, chunks=chunks)
+    told = cube.rasteret.explain()
+    monkeypatch.setattr(accessor, "plan_of", lambda array: None)
+    assert cube.rasteret.explain() == told
+    assert told == collection.explain(**CUBE, chunks=chunks)
 
 
 def test_explain_refuses_what_is_no_longer_a_read(collection: Any) -> None:
