@@ -8,13 +8,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-import dask.bag
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dask.base import get_scheduler
-from dask.delayed import Delayed
-from dask.system import CPU_COUNT
 
 from rasteret_dask.errors import (
     ArgumentError,
@@ -34,6 +30,7 @@ from rasteret_dask.index.commit import (
 )
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.schema import ID, VERSION, band_column
+from rasteret_dask.ingest.bag import compute, threads
 from rasteret_dask.ingest.cells import Spread, told
 from rasteret_dask.ingest.cut import cell_slices, cut
 from rasteret_dask.ingest.headers import FIRST_READ
@@ -46,10 +43,9 @@ from rasteret_dask.ingest.records import (
     sort_records,
 )
 from rasteret_dask.ingest.report import BuildReport
-from rasteret_dask.ingest.slices import Outcome, Recipe, Slice, work
+from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters
-from rasteret_dask.storage.regions import warn_elsewhere, warn_region
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +208,7 @@ def waves(
         return
     if not gathered.count:
         raise EmptySelectionError("there are no items to build from")
-    left, first, width = iter(gathered.records), 0, 2 * _threads()
+    left, first, width = iter(gathered.records), 0, 2 * threads()
     wave: list[Slice] = []
     warnings: list[str] = []
     while taken := list(islice(left, window)):
@@ -224,38 +220,6 @@ def waves(
             first, wave, warnings = first + len(wave), [], []
     if wave:
         yield wave, warnings
-
-
-def _threads() -> int:
-    """Slices that run side by side on the active scheduler."""
-    client: Any = getattr(get_scheduler(), "__self__", None)
-    if not hasattr(client, "nthreads"):
-        return int(CPU_COUNT)
-    return int(sum(client.nthreads().values()))
-
-
-def compute(
-    slices: Sequence[Any], recipe: Any, task: Any = work, shared: Sequence[Delayed] = ()
-) -> list[Any]:
-    """Run the slices on the active scheduler; on threads when there is none.
-
-    What is `shared` goes to each worker once, as further arguments of the task.
-
-    A bag would otherwise start processes, which run a script without a main guard again. The bag is
-    made by hand: `from_sequence` hashes every record to name it, and slices have names already.
-    """
-    name = f"slices-{digest([one.key for one in slices])[:16]}"
-    graph = {(name, k): [one] for k, one in enumerate(slices)}
-    bag = dask.bag.Bag(graph, name, len(slices)).map_partitions(task, recipe, *shared)
-    scheduler = {} if get_scheduler() is not None else {"scheduler": "threads"}
-    known = next((r.assets[0].url for one in slices for r in one.records if r.assets), None)
-    if known is not None:
-        warn_elsewhere(known, recipe.storage)
-    outcomes: list[Any] = bag.compute(**scheduler)
-    if known is None:  # workers have searched
-        for region in sorted({one.region for one in outcomes if one.region is not None}):
-            warn_region(region)
-    return outcomes
 
 
 def summarise(outcomes: Sequence[Outcome], warnings: Sequence[str] = ()) -> BuildReport:

@@ -17,7 +17,8 @@ from rasteret_dask.index import schema
 from rasteret_dask.index.commit import Commit, digest, read_commit, write_commit
 from rasteret_dask.index.dataset import open_commit
 from rasteret_dask.index.place import Place
-from rasteret_dask.ingest.build import compute, finished, summarise
+from rasteret_dask.ingest.bag import compute
+from rasteret_dask.ingest.build import finished, summarise
 from rasteret_dask.ingest.cells import spread, told
 from rasteret_dask.ingest.cut import cut
 from rasteret_dask.ingest.fresh import append_cells, fingerprint

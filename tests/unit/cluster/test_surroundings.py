@@ -40,7 +40,7 @@ from rasteret_dask.errors import (
     RunInterruptedError,
 )
 from rasteret_dask.index.place import Place
-from rasteret_dask.ingest.build import compute
+from rasteret_dask.ingest.bag import compute
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage.loop import run
