@@ -55,6 +55,8 @@ PLAN = (
     Pass("zstd", (20,), WINDOWS, (*OURS[:3], "rasterio-16"), 1),
     Pass("s2", (20,), ("W9",), ("floor", "ours", "rasterio-16"), 1),
     Pass("s2", (20,), W1_TO_7, CORE, 3),
+    Pass("s2", (20,), W1_TO_7, EVERY, 2),
+    Pass("s2", (20,), W1_TO_7, EVERY, 3),
     # Then more rounds: the cheap ones first.
     Pass("s2", OTHERS, SHORT, ("floor", "ours", "ours-cluster"), 2),
     Pass("s2", (20,), ("W8", "W8-one"), ("floor", "ours"), 2),
@@ -71,10 +73,8 @@ PLAN = (
     Pass(f"s2{TLS}", (20,), ("W1", "W2", "W6"), OURS[:3], 3),
     Pass("zstd", (20,), WINDOWS, OURS[:3], 3),
     Pass("s2", (20,), ("W9",), ("floor", "ours", "rasterio-16"), 2),
-    Pass("s2", (20,), W1_TO_7, EVERY, 2),
     Pass("pc", (20,), ("W1", "W2", "W4"), ("rioxarray", "stackstac"), 1),
     Pass("s2", (20,), ("W9",), ("floor", "ours", "rasterio-16"), 3),
-    Pass("s2", (20,), W1_TO_7, EVERY, 3),
     Pass("s2", OTHERS, W1_TO_7, ("rasterio-16", "async-geotiff", "ours-cluster"), 3),
 )
 
