@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,9 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         :class:`~rasteret_dask.read.tasks.Reading`.
     """
     key = exact(index)
+    found = upcoming.at_work(block)
     with _lock:
-        block.seen.add(key)
+        block.seen |= {(run.number, key) for run, _ in found} or {(0, key)}
         claim = block.claims.pop(key, None)
     # Whoever has claimed it may be at it this very moment, in another thread: planning takes milliseconds.
     reading = None if claim is None else claim.promise.result()
@@ -68,9 +69,14 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         reading = start(block.plan, index)
     else:
         reading.begin()
-    for claim in _following(block):
-        _begin(claim, start)
-    return reading.finish()
+    try:
+        for claim in _following(block):
+            _begin(claim, start)
+        return reading.finish()
+    except BaseException:
+        reading.close()
+        upcoming.end_own()
+        raise
 
 
 def _begin(claim: Claim, start: Any) -> None:
@@ -78,10 +84,14 @@ def _begin(claim: Claim, start: Any) -> None:
     try:
         begun = start(claim.following.block.plan, claim.following.index, ahead=True)
         claim.size = begun.size
-    except (IndexError, RasteretError):
+    except (IndexError, MemoryError, RasteretError):
         pass  # It will say so itself when it is its turn.
     finally:
-        claim.promise.set_result(begun)
+        try:
+            claim.promise.set_result(begun)
+        except InvalidStateError:  # given up meanwhile
+            if begun is not None:
+                begun.close()
 
 
 def _following(block: Block) -> Iterator[Claim]:
@@ -98,17 +108,17 @@ def _following(block: Block) -> Iterator[Claim]:
     at_work = set(run.running())
     for task in run.ready():
         for following in run.reads(task):
-            if _is_free(following):
+            if _is_free(following, run):
                 claim = _claim(following, run, lambda task: task not in at_work, most)
                 if claim is None:
                     return
                 yield claim
 
 
-def _is_free(following: Next) -> bool:
+def _is_free(following: Next, run: Run) -> bool:
     """Whether a read has not begun, and nobody has claimed it."""
     block, key = following.block, following.key
-    return key not in block.seen and key not in block.claims
+    return (run.number, key) not in block.seen and key not in block.claims
 
 
 def _claim(following: Next, run: Run, beside: Callable[[Any], bool], most: int) -> Claim | None:
@@ -116,7 +126,8 @@ def _claim(following: Next, run: Run, beside: Callable[[Any], bool], most: int) 
     with _lock:
         run.claims = [claim for claim in run.claims if claim.open]
         waiting = [claim.size for claim in run.claims if beside(claim.following.task)]
-        if sum(waiting) >= most or len(waiting) >= upcoming.FAR or not _is_free(following):
+        full = sum(waiting) >= most or len(waiting) >= upcoming.FAR
+        if run.over or full or not _is_free(following, run):
             return None
         claim = following.block.claims[following.key] = Claim(following, Future())
         run.claims.append(claim)
@@ -124,12 +135,15 @@ def _claim(following: Next, run: Run, beside: Callable[[Any], bool], most: int) 
 
 
 def _give_up(run: Run) -> None:
-    """Close what nobody has come for, because something has failed."""
-    for claim in run.claims:
-        with _lock:
-            given = claim.open
-            claim.following.block.claims.pop(claim.following.key, None)
-        reading = claim.promise.result() if given and claim.promise.done() else None
+    """Close what nobody has come for, because something has failed; a thread that is at work still claims nothing more."""
+    with _lock:
+        run.over = True
+        left = [claim for claim in run.claims if claim.open]
+        for claim in left:
+            del claim.following.block.claims[claim.following.key]
+    for claim in left:
+        # Whoever is about to begin it closes it.
+        reading = None if claim.promise.cancel() else claim.promise.result()
         if reading is not None:
             reading.close()
 

@@ -36,7 +36,7 @@ class BlockRead:
 
     def __init__(self, plan: ReadPlan) -> None:
         self.plan = plan
-        self.seen: set[Any] = set()  # what has been read of it
+        self.seen: set[tuple[int, Any]] = set()  # what has been read of it, by run
         self.claims: dict[Any, Any] = {}  # what is being fetched ahead
         upcoming.watch()
 

@@ -11,6 +11,7 @@ each thread of a worker is at; this module owns them. A forked child has none.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -30,10 +31,13 @@ FAR = 64
 
 
 class Block(Protocol):
-    """A read of one band of one chunk (:class:`~rasteret_dask.read.graph.BlockRead`)."""
+    """A read of one band of one chunk (:class:`~rasteret_dask.read.graph.BlockRead`).
+
+    `seen` holds what has been read of it, by each run's number: Dask keeps a layer's tasks, and computes with the same ones again.
+    """
 
     plan: ReadPlan
-    seen: set[Any]
+    seen: set[tuple[int, Any]]
     claims: dict[Any, Any]
 
 
@@ -67,16 +71,22 @@ class Run:
         Tasks by key.
     state : mapping
         Dask's own account, which its thread changes as tasks begin and end.
+    number : int
+        Of a graph, no other has it; 0 of a worker's tasks, whose blocks are their own.
 
     Attributes
     ----------
     claims : list
         For :mod:`~rasteret_dask.read.ahead`: what is fetched ahead.
+    over : bool
+        Nothing more may be fetched ahead.
     """
 
-    def __init__(self, graph: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
+    def __init__(self, graph: Mapping[Any, Any], state: Mapping[str, Any], number: int = 0) -> None:
         self.graph = graph
+        self.number = number
         self.claims: list[Any] = []
+        self.over = False
         self._state = state
         self._known: dict[Any, tuple[Next, ...]] = {}
 
@@ -101,6 +111,7 @@ class Run:
 
 
 _runs: list[Run] = []
+_numbers = itertools.count(1)
 _own = threading.local()
 _on_end: list[Callable[[Run], None]] = []
 
@@ -117,11 +128,26 @@ def on_end(what: Callable[[Run], None]) -> None:
 
 def find(block: Block) -> tuple[Run, Any] | None:
     """Return the run and the task that read a block at this moment; None where Dask works elsewhere."""
-    for run in list(_runs):
-        for task in run.running():
-            if any(read.block is block for read in run.reads(task)):
-                return run, task
-    return _of_worker(block)
+    found = at_work(block)
+    return found[0] if found else _of_worker(block)
+
+
+def at_work(block: Block) -> list[tuple[Run, Any]]:
+    """Return the graphs worked through here, and their tasks, that read a block at this moment: it may belong to several."""
+    return [
+        (run, task)
+        for run in list(_runs)
+        for task in run.running()
+        if any(read.block is block for read in run.reads(task))
+    ]
+
+
+def end_own() -> None:
+    """End the run of this thread of a worker, if there is one: its task has failed."""
+    run: Run | None = getattr(_own, "run", None)
+    _own.run = None
+    if run is not None:
+        _tell(run)
 
 
 def _of_worker(block: Block) -> tuple[Run, Any] | None:
@@ -205,7 +231,7 @@ def _value(node: Any, names: Mapping[Any, Any]) -> Any:
 
 
 def _begin(graph: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
-    _runs.append(Run(graph, state))
+    _runs.append(Run(graph, state, next(_numbers)))
 
 
 def _end(graph: Mapping[Any, Any], state: Mapping[str, Any], failed: bool) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -140,6 +141,20 @@ def test_no_more_is_fetched_ahead_than_half_of_the_budget(
     assert each < server.counters().peak_in_flight < 3 * each
 
 
+def test_a_cube_that_is_computed_again_is_read_ahead_again(
+    collection: rd.Collection, server: RangeServer, folder: Path
+) -> None:
+    """Dask keeps a layer's tasks, and computes with the same ones."""
+    lazy = cube(collection, bands=["red"]).red
+    for _ in range(2):
+        server.configure(latency=0.05)
+        server.reset()
+        assert np.array_equal(lazy.compute(num_workers=2).values, truth(folder, "red"))
+        seen = server.counters()
+        assert seen.requests == 3 * (SIDE // TILE) ** 2
+        assert seen.peak_in_flight > 16
+
+
 # --- exactly what is needed ----------------------------------------------------------------------
 SLICES = [
     {"x": slice(60, 300)},
@@ -223,6 +238,52 @@ def test_a_failure_gives_up_what_was_fetched_ahead(
     assert (info.value.item, info.value.band) == ("s2", "nir")
     assert upcoming._runs == []
     assert settles()
+
+
+def test_what_is_begun_after_a_failure_is_given_up_as_well() -> None:
+    """Other threads are still at work when Dask has ended the graph."""
+
+    class Begun:
+        size = 1
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    begun = Begun()
+    run = upcoming.Run({}, {"running": [], "ready": []})
+    block: Any = SimpleNamespace(plan=None, seen=set(), claims={})
+
+    def claim() -> Any:
+        return ahead._claim(upcoming.Next("task", block, (), ()), run, lambda task: True, 99)
+
+    def start(*_: Any, ahead: bool) -> Begun:
+        upcoming._tell(run)
+        return begun
+
+    ahead._begin(claim(), start)
+    assert begun.closed
+    assert claim() is None
+    assert block.claims == {}
+
+
+def test_a_read_that_fails_lets_go_of_its_own_bytes() -> None:
+    """And not with the last traceback that somebody keeps of it."""
+
+    class Failing:
+        closed = False
+
+        def finish(self) -> None:
+            raise MemoryError
+
+        def close(self) -> None:
+            self.closed = True
+
+    begun = Failing()
+    block: Any = SimpleNamespace(plan=None, seen=set(), claims={})
+    with pytest.raises(MemoryError):
+        ahead.read(block, (), lambda *_: begun)
+    assert begun.closed
 
 
 def test_many_threads_compute_at_once(
