@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from rasteret_dask.plan.resolve import (
     resolve,
 )
 from rasteret_dask.plan.sources import SourceRead
+from rasteret_dask.read import untouched
 from rasteret_dask.read.doubt import check_offset
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
@@ -35,6 +36,7 @@ from rasteret_dask.read.together import join, others, valid_in_all
 from rasteret_dask.storage.urls import public
 
 Array = npt.NDArray[Any]
+Make = Callable[[tuple[int, ...], Any], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,10 +75,11 @@ class Reading:
         top, left = plan.origin
         self._window = (top + r0, top + r1, left + c0, left + c1)
         shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-        self._out = np.empty(shape, dtype=plan.output.dtype)
+        make = untouched.empty if ahead else np.empty
+        self._out = make(shape, plan.output.dtype)
         self._jobs: list[Job] = []
         if 0 not in shape:
-            self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
+            self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1), make)
         # With early exit nothing is fetched before it is known to be needed.
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
@@ -188,8 +191,13 @@ def pick(array: Array, rest: tuple[Any, ...]) -> Array:
     return out
 
 
-def plan_jobs(plan: ReadPlan, out: Array | None, window: Window, steps: range) -> list[Job]:
-    """Resolve the sources of a window, and decide for each whether it decodes straight into the result, if there is one."""
+def plan_jobs(
+    plan: ReadPlan, out: Array | None, window: Window, steps: range, make: Make = np.empty
+) -> list[Job]:
+    """Resolve the sources of a window, and decide for each whether it decodes straight into the result, if there is one.
+
+    The others decode into arrays that `make` makes.
+    """
     cache: Coordinates = {}
     found = []
     for source in plan.sources:
@@ -210,15 +218,15 @@ def plan_jobs(plan: ReadPlan, out: Array | None, window: Window, steps: range) -
                 c0 - window[2] : c1 - window[2],
             ]
         else:
-            pixels = _buffer(source, where)
+            pixels = _buffer(source, where, make)
         mask_where = mask_window(source, where)
         mask_pixels = None
         if source.mask is not None and mask_where is not None:
-            mask_pixels = _buffer(source.mask, mask_where)
-        inner_pixels = None if source.inner is None else _buffer(source.inner, where)
+            mask_pixels = _buffer(source.mask, mask_where, make)
+        inner_pixels = None if source.inner is None else _buffer(source.inner, where, make)
         jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels, inner_pixels))
     for partner in plan.partners:
-        join(jobs, partner, plan_jobs(partner, None, window, steps))
+        join(jobs, partner, plan_jobs(partner, None, window, steps, make))
     return jobs
 
 
@@ -255,9 +263,9 @@ def _meet(a: Window, b: Window) -> bool:
     return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
-def _buffer(source: SourceRead, where: Resolved) -> Array:
+def _buffer(source: SourceRead, where: Resolved, make: Make) -> Array:
     r0, r1, c0, c1 = where.pixels
-    return np.empty((r1 - r0, c1 - c0), dtype=source.layout.dtype)
+    return make((r1 - r0, c1 - c0), source.layout.dtype)
 
 
 def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+from dask.callbacks import Callback
 from handmade import Scene, collect
 
 import rasteret_dask as rd
@@ -334,3 +336,39 @@ def test_nothing_is_written_before_somebody_waits(
     assert not Asked.filled
     loading.finish()
     assert Asked.filled
+
+
+def test_what_is_fetched_ahead_holds_no_memory_of_its_own(
+    server: RangeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What NumPy makes arrays of is resident since the last time; tiles that compress well leave the budget nothing to say."""
+    make_cog(folder / "flat.tif", np.ones((2048, 2048), "uint16"), blocksize=512, overviews=0)
+    many = 60
+    server.configure(aliases={f"flat{k}.tif": "flat.tif" for k in range(many)})
+    scenes = [
+        Scene(
+            f"f{k}",
+            {"flat": f"{server.url}/flat{k}.tif"},
+            f"2023-{1 + k // 28:02}-{1 + k % 28:02}T10:00:00",
+        )
+        for k in range(many)
+    ]
+    lazy = cube(collect(*scenes), chunks={"time": 1, "y": -1, "x": -1}).flat.data.max(axis=(1, 2))
+    alone(monkeypatch, server, lazy)  # the allocator keeps arrays of this size from now on
+    server.configure(latency=0.05)
+    peaks = [resident()]
+
+    class Looks(Callback):
+        def _posttask(self, *_: Any) -> None:
+            peaks.append(resident())
+
+    with Looks():
+        assert (lazy.compute(scheduler="synchronous") == 1).all()
+    assert server.counters().peak_in_flight > 32
+    assert max(peaks) - peaks[0] < 10 * 8 * 2**20
+
+
+def resident() -> int:
+    """Bytes of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
