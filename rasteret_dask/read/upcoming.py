@@ -161,11 +161,21 @@ def _of_worker(block: Block) -> tuple[Run, Any] | None:
         return None
     run: Run | None = getattr(_own, "run", None)
     if run is None or not any(read.block is block for read in run.reads(key)):
-        if run is not None:
-            _tell(run)
         state = module.get_worker().state
-        run = _own.run = _run_at(state, key, block)
+        last, run = run, _run_at(state, key, block)
+        _own.run = run
+        if last is not None:
+            waits = [claim.open and _waits(state, claim.following.task) for claim in last.claims]
+            run.claims = [claim for claim, still in zip(last.claims, waits) if still]
+            last.claims = [claim for claim, still in zip(last.claims, waits) if not still]
+            _tell(last)
     return (run, key) if any(read.block is block for read in run.reads(key)) else None
+
+
+def _waits(state: Any, key: Any) -> bool:
+    """Whether a task is still to be done by this worker, or at work: what is fetched ahead for it is not in vain."""
+    task = state.tasks.get(key)
+    return task is not None and task.state in ("ready", "executing")
 
 
 def _run_at(state: Any, key: Any, block: Block) -> Run:

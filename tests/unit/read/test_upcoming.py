@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rasterio
 from dask.callbacks import Callback
+from distributed import Client
 from handmade import Scene, collect
 
 import rasteret_dask as rd
@@ -227,6 +228,24 @@ def test_long_lists_that_print_alike_are_not_alike() -> None:
     assert upcoming.exact((slice(3), ones)) != upcoming.exact((slice(3), others))
     assert upcoming.exact((slice(3), ones)) == upcoming.exact((slice(3), ones.copy()))
     assert upcoming.exact((np.int64(3),)) == upcoming.exact((3,)) != upcoming.exact(([3],))
+
+
+def test_a_worker_that_takes_up_another_task_keeps_what_it_has_begun(
+    collection: rd.Collection, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same chunk of the other band waits at this worker, though not as the very next."""
+    lazy = cube(collection, bands=list(BANDS))
+    expected = alone(monkeypatch, server, lazy)
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.scheduler.worker-saturation": "inf"}),
+        Client(processes=False, **options),
+    ):
+        server.reset()
+        lazy.compute()
+    seen = server.counters()
+    assert (seen.requests, seen.bytes) == expected
+    assert settles()
 
 
 # --- nothing is lost -----------------------------------------------------------------------------
