@@ -87,6 +87,7 @@ async def with_retries(
         async with gate:
             counters.add(requests=1)
             failure, status, wait = None, None, 0.0
+            sent = asyncio.get_running_loop().time()
             try:
                 response = await attempt(careful=refused or gate.wary)
             except SourceError as error:
@@ -100,9 +101,12 @@ async def with_retries(
             return response
         if status in REFUSALS:
             refused = True
+            now = asyncio.get_running_loop().time()
             # 429 speaks of all that we ask for, 503 of this request.
-            pause = min(wait, policy.patience) if status == 429 else 0.0
-            gate.refused(asyncio.get_running_loop().time(), pause)
+            if status == 429:
+                gate.refused(now, min(wait, policy.patience), sent)
+            else:
+                gate.refused(now)
         if isinstance(failure, AccessError) and renew is not None:
             renew()
             renew = None

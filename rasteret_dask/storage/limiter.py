@@ -138,9 +138,19 @@ class Share:
         """The part of the limits that is made use of, in (0, 1]."""
         return self.value / self.most
 
-    def refused(self, now: float) -> None:
-        """Take note of a 429 or 503 at a time in seconds."""
-        if now - self._halved >= self.hold:
+    def refused(self, now: float, sent: float | None = None) -> None:
+        """Take note of a 429 or 503.
+
+        Parameters
+        ----------
+        now : float
+            Seconds.
+        sent : float, optional
+            When the request was sent: the same event is then what answers requests from before the last halving, and not what comes within
+            `hold`. While refusals count for nothing, what is served makes the share grow, at 50 ms a request by 20 in a second.
+        """
+        same = now - self._halved < self.hold if sent is None else sent <= self._halved
+        if not same:
             self._halved = now
             self.value = max(1.0, self.value / 2.0)
 
@@ -229,9 +239,9 @@ class Gate:
                 self._active += 1
                 turn.set_result(None)
 
-    def refused(self, now: float, wait: float = 0.0) -> None:
-        """Ask for half as much; with ``wait``, for nothing at all for so many seconds."""
-        self.share.refused(now)
+    def refused(self, now: float, wait: float = 0.0, sent: float | None = None) -> None:
+        """Ask for half as much; with ``wait``, for nothing at all for so many seconds; ``sent`` as :meth:`Share.refused` has it."""
+        self.share.refused(now, sent)
         self._limit = self.share.limit
         if wait > 0.0:
             self._next = max(self._next, now + wait)

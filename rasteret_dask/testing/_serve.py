@@ -1,9 +1,8 @@
 """The process behind :class:`rasteret_dask.testing.server.RangeServer`.
 
-Run as a script, by path, with nothing but the standard library, so that it starts in a tenth of a
-second and never imports its caller's ``__main__``. Commands come as JSON lines on stdin, answers
-leave on stdout, and the end of stdin is the end of the process: a caller that dies leaves no
-server behind.
+Run as a script, by path, with nothing but the standard library, so that it starts in a tenth of a second and never imports its caller's
+``__main__``. Commands come as JSON lines on stdin, answers leave on stdout, and the end of stdin is the end of the process: a caller that
+dies leaves no server behind.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ class State:
     def __init__(self, config: dict[str, Any]) -> None:
         self.root = os.path.realpath(config["directory"])
         self.aliases: dict[str, str] = {}
-        self.latency = 0.0
-        self.connect_latency = 0.0
+        self.latency = self.connect_latency = 0.0
         self.faults: list[dict[str, Any]] = []
         self.attempts: Counter[str] = Counter()
         self.keep_log = False
         self.files: dict[str, File] = {}
-        self.in_flight = 0
+        self.bears: int | None = None
+        self.in_flight = self.served = 0
         self.reset()
         self.configure(config)
 
@@ -68,6 +67,7 @@ class State:
         self.latency = config.get("latency", self.latency)
         self.connect_latency = config.get("connect_latency", self.connect_latency)
         self.keep_log = config.get("log", self.keep_log)
+        self.bears = config.get("bears", self.bears)
         self.aliases.update(config.get("aliases", {}))
         if "faults" in config:
             self.faults = config["faults"]
@@ -76,8 +76,7 @@ class State:
     def reset(self) -> None:
         self.requests = self.bytes = self.connections = 0
         self.peak = self.in_flight
-        self.paths: Counter[str] = Counter()
-        self.methods: Counter[str] = Counter()
+        self.paths, self.methods = Counter[str](), Counter[str]()
         self.statuses: Counter[int] = Counter()
         self.log: list[tuple[str, str, int, int, int, float, float]] = []
 
@@ -106,8 +105,8 @@ class State:
             return known
         if not os.path.isfile(path):
             return None
-        file = self.files[path] = File(path, stat)
-        return file
+        self.files[path] = File(path, stat)
+        return self.files[path]
 
     def fault(self, name: str, asked: str) -> dict[str, Any] | None:
         """The first rule that hits this request, whatever the order of arrival."""
@@ -117,9 +116,8 @@ class State:
         attempt = self.attempts[key]
         self.attempts[key] += 1
         for number, rule in enumerate(self.faults):
-            if not fnmatchcase(name, rule["match"]):
-                continue
-            if rule["first"] is not None and attempt >= rule["first"]:
+            late = rule["first"] is not None and attempt >= rule["first"]
+            if late or not fnmatchcase(name, rule["match"]):
                 continue
             drawn = zlib.crc32(f"{rule['seed']}|{number}|{key}|{attempt}".encode()) / 2**32
             if drawn < rule["rate"]:
@@ -133,7 +131,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, state: State) -> None:
         self.state = state
         self.buffer = b""
-        self.busy = False
+        self.busy = self.borne = False
         self.fresh = True
         self.close_after = False
         self.rest: memoryview | None = None
@@ -175,6 +173,8 @@ class Connection(asyncio.Protocol):
         state.in_flight += 1
         if state.in_flight > state.peak:
             state.peak = state.in_flight
+        self.borne = state.bears is None or state.served < state.bears
+        state.served += self.borne
         delay = state.latency
         if self.fresh:
             self.fresh = False
@@ -201,6 +201,9 @@ class Connection(asyncio.Protocol):
             version == "HTTP/1.0" and asked_to != "keep-alive"
         )
         name = unquote(target.partition("?")[0]).lstrip("/")
+        if not self.borne:
+            self.answer(method, name, 429, "", started)
+            return
         if method not in ("GET", "HEAD"):
             # Its body, if it has one, is not ours to parse.
             self.close_after = True
@@ -311,6 +314,7 @@ class Connection(asyncio.Protocol):
     def finish(self, lost: bool = False) -> None:
         state = self.state
         state.in_flight -= 1
+        state.served -= self.borne
         self.busy = False
         self.rest = None
         if state.keep_log and self.entry is not None:

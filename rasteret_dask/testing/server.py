@@ -129,6 +129,8 @@ class RangeServer:
         Misbehaviour; the first that hits a request counts.
     log : bool
         Keep the entries that :meth:`log` returns.
+    bears : int, optional
+        Requests that are served at one time; whoever comes while there are so many is answered 429.
 
     Notes
     -----
@@ -153,6 +155,7 @@ class RangeServer:
         aliases: Mapping[str, str] | None = None,
         faults: Sequence[Fault] = (),
         log: bool = False,
+        bears: int | None = None,
         port: int = 0,
     ) -> None:
         self.directory = Path(directory).resolve()
@@ -165,6 +168,7 @@ class RangeServer:
             "latency": latency,
             "connect_latency": connect_latency,
             "log": log,
+            "bears": bears,
             "aliases": dict(aliases or {}),
             "faults": [asdict(fault) for fault in faults],
         }
@@ -255,6 +259,7 @@ class RangeServer:
         aliases: Mapping[str, str] | None = None,
         faults: Sequence[Fault] | None = None,
         log: bool | None = None,
+        bears: int | None = None,
     ) -> None:
         """Change what is given; `aliases` are added to those there are, `faults` replace them.
 
@@ -267,6 +272,8 @@ class RangeServer:
         faults : sequence of Fault, optional
         log : bool, optional
             Whether each request is kept for `log`.
+        bears : int, optional
+            Requests that are served at one time.
         """
         given: dict[str, Any] = {
             "latency": latency,
@@ -274,6 +281,7 @@ class RangeServer:
             "aliases": None if aliases is None else dict(aliases),
             "faults": None if faults is None else [asdict(fault) for fault in faults],
             "log": log,
+            "bears": bears,
         }
         self._ask({"do": "configure", "with": {k: v for k, v in given.items() if v is not None}})
 

@@ -161,6 +161,26 @@ def test_each_worker_that_is_refused_halves_its_share_and_recovers_slowly(
         assert expected.value == 16
 
 
+def test_a_server_that_bears_less_is_asked_for_less(
+    client: Client, three: list[str], tmp_path: Path
+) -> None:
+    """A quarter of what the workers may ask for: it would refuse seven of ten requests if they went on asking for that."""
+    (tmp_path / "a.bin").write_bytes(bytes(10_000))
+    options = StorageOptions(
+        rate=RatePolicy(cluster_in_flight=48), retry=RetryPolicy(attempts=20, base=0.01, cap=0.5)
+    )
+    with RangeServer(tmp_path, latency=0.05, bears=12) as server:
+        url = server.url_of("a.bin")
+        done = [
+            client.submit(fetch, url, options, k * 300, 300, workers=[one], pure=False)
+            for k, one in enumerate(three)
+        ]
+        assert client.gather(done) == [3000] * 3
+        statuses = server.counters().statuses
+    assert statuses[206] == 900
+    assert statuses[429] < 450, statuses
+
+
 def test_workers_of_other_versions_are_named(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,16 @@ def test_refusals_of_one_moment_halve_once() -> None:
     assert share.limit == 1
 
 
+def test_what_was_sent_after_a_halving_halves_again() -> None:
+    share = Share(64)
+    share.refused(100.0, sent=99.9)
+    for k in range(10):
+        share.refused(100.01 + k * 0.005, sent=99.95)
+    assert share.limit == 32
+    share.refused(100.1, sent=100.05)
+    assert share.limit == 16
+
+
 def test_recovery_is_one_more_for_each_round() -> None:
     share = Share(64)
     share.refused(0.0)

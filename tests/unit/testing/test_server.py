@@ -183,6 +183,16 @@ def test_pipelined_requests_are_answered_in_order(server: RangeServer) -> None:
     assert b"".join(parts) == CONTENT[:10]
 
 
+def test_more_than_it_bears_is_refused(server: RangeServer) -> None:
+    server.configure(latency=0.2, bears=2)
+    connections = [connect(server) for _ in range(5)]
+    for connection in connections:
+        connection.request("GET", BIG, headers={"Range": "bytes=0-9"})
+    answers = [connection.getresponse() for connection in connections]
+    assert sorted(answer.status for answer in answers) == [206, 206, 429, 429, 429]
+    assert ask(connect(server), BIG, "0-9")[0] == 206
+
+
 class TestFaults:
     def test_503_for_the_first_two(self, server: RangeServer) -> None:
         server.configure(faults=[Fault("status", first=2, retry_after=0.5)])
