@@ -18,7 +18,7 @@ from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.grid.given import Points, understand_points
 from rasteret_dask.index import schema
 from rasteret_dask.index.dataset import in_memory
-from rasteret_dask.read.chips import alone
+from rasteret_dask.read.client import alone
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, check_names, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS

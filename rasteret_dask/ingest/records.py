@@ -4,7 +4,6 @@ needs."""
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,27 +11,20 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.errors import ArgumentError, DuplicateItemError
 from rasteret_dask.index import own, schema
 from rasteret_dask.index.dedupe import acquisition
 from rasteret_dask.index.times import parse_instant
 from rasteret_dask.ingest.bands import bands_of_asset, find_asset
+from rasteret_dask.ingest.footprints import footprint
 from rasteret_dask.model import BandInfo
 from rasteret_dask.storage.urls import public
 
 Json = Mapping[str, Any]
-
-_RING = struct.Struct("<BIII")
-"""Head of a polygon of one ring as well-known binary: byte order, kind, rings, points. Shapely takes twenty times as long."""
 
 _SIGNATURES = {"sig", "x-amz-signature", "x-goog-signature", "signature", "token"}
 
@@ -176,7 +168,7 @@ def make_record(
         schema.ID: str(name),
         schema.COLLECTION: item.get("collection"),
         **_times(str(name), properties),
-        **_footprint(item),
+        **footprint(item),
         **_properties(properties, columns),
         **_own(str(name), properties, columns),
     }
@@ -227,54 +219,6 @@ def _times(item: str, properties: dict[str, Any]) -> dict[str, Any]:
         raise ArgumentError("an item has neither datetime nor start_datetime", item=item)
     found[schema.DATETIME] = moment
     return {**found, schema.YEAR: moment.year, schema.MONTH: moment.month}
-
-
-def _footprint(item: Json) -> dict[str, Any]:
-    ring = _ring(item.get("geometry"))
-    geometry = None if ring is not None else _geometry(item.get("geometry"))
-    box = item.get("bbox")
-    if box and len(box) in (4, 6):
-        half = len(box) // 2
-        bounds = (box[0], box[1], box[half], box[half + 1])
-    elif ring is not None:
-        bounds = (*ring.min(axis=0), *ring.max(axis=0))
-    elif geometry is not None and not geometry.is_empty:
-        bounds = geometry.bounds
-    else:
-        return {schema.GEOMETRY: None, schema.BBOX: None}
-    named = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
-    if ring is not None:
-        wkb = _RING.pack(1, 3, 1, len(ring)) + ring.astype("<f8").tobytes()
-    else:
-        geometry = shapely.box(*bounds) if geometry is None else geometry
-        wkb = shapely.to_wkb(shapely.force_2d(geometry) if geometry.has_z else geometry)
-    return {schema.GEOMETRY: wkb, schema.BBOX: named}
-
-
-def _geometry(value: Any) -> BaseGeometry | None:
-    """The footprint; None when there is none, or none that can be made sense of (the box then
-    stands for it)."""
-    try:
-        return shape(dict(value)) if value else None
-    except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
-        return None
-
-
-def _ring(value: Any) -> npt.NDArray[np.float64] | None:
-    """Longitudes and latitudes of the closed ring of a polygon without holes, as most footprints are."""
-    if not isinstance(value, Mapping) or value.get("type") != "Polygon":
-        return None
-    rings = value.get("coordinates")
-    if not isinstance(rings, list) or len(rings) != 1 or not isinstance(rings[0], list):
-        return None
-    try:
-        ring = np.asarray(rings[0], np.float64)
-    except (TypeError, ValueError):
-        return None
-    # Whatever is odd about it is for shapely to say.
-    plain = ring.ndim == 2 and ring.shape[0] > 3 and ring.shape[1] in (2, 3)
-    closed = plain and np.isfinite(ring).all() and (ring[0] == ring[-1]).all()
-    return ring[:, :2] if closed else None
 
 
 def _item_crs(properties: Json) -> tuple[str | None, int | None]:

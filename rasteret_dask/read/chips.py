@@ -1,13 +1,8 @@
-"""Windows of single items, on each item's own grid: as one NumPy array, or as rows of a table.
-
-State: ``_alone`` is set in threads that must not make use of a cluster.
-"""
+"""Windows of single items, on each item's own grid: as one NumPy array, or as rows of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -28,6 +23,7 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources
+from rasteret_dask.read.client import active_client
 from rasteret_dask.read.cut import Chip, plan_chips
 from rasteret_dask.read.engine import Load, run_loads
 from rasteret_dask.read.gather import Items, items_by_id, raw_sources
@@ -113,32 +109,6 @@ def read_ragged(
         for k, arrays in zip(batch, part):
             out[k] = arrays
     return out
-
-
-_alone: ContextVar[bool] = ContextVar("rasteret_dask_alone", default=False)
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Within it this thread reads by itself, whatever client is active.
-
-    It is for tasks: those that wait for tasks of their own would fill a worker. Dask's own configuration would be that of all threads, and
-    stay behind where several tasks set it and put it back at once.
-    """
-    before = _alone.set(True)
-    try:
-        yield
-    finally:
-        _alone.reset(before)
-
-
-def active_client() -> Any:
-    """Return the active distributed client, if any, without importing distributed; None for a thread that reads :func:`alone`."""
-    if _alone.get():
-        return None
-    get = dask.base.get_scheduler()
-    owner = getattr(get, "__self__", None)
-    return owner if type(owner).__name__ == "Client" else None
 
 
 def _batches(chips: Sequence[Chip]) -> list[list[int]]:

@@ -20,7 +20,7 @@ from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources, own_read
 from rasteret_dask.read.around import around, is_nodata, nearest_valid
-from rasteret_dask.read.chips import active_client
+from rasteret_dask.read.client import active_client
 from rasteret_dask.read.engine import run_loads
 from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.inner import inner_masks

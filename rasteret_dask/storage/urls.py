@@ -101,6 +101,8 @@ def locate(url: str) -> Location:
 
 def public(url: str) -> str:
     """Return the URL without user information and query: what may be logged, stored and shown."""
+    if "?" not in url and "@" not in url:
+        return url  # Every request asks, and mostly there is nothing to take out.
     parts = urlsplit(url)
     if "://" not in url or not (parts.query or parts.username):
         return url
