@@ -16,7 +16,8 @@ from rasteret_dask.facade.reads import CUBE_OPTIONS, prepare_cube
 from rasteret_dask.plan.chunks import BandPlan
 from rasteret_dask.read.assemble import assemble
 from rasteret_dask.read.cube import plan_cube
-from rasteret_dask.read.tasks import Reading, cover, pick
+from rasteret_dask.read.indices import cover, pick
+from rasteret_dask.read.tasks import Reading
 
 
 class PlannedArray(BackendArray):

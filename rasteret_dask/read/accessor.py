@@ -18,7 +18,7 @@ from rasteret_dask.plan.costs import BandCost
 from rasteret_dask.plan.count import Box, Known, count_plan, count_reads
 from rasteret_dask.plan.explain import Explanation
 from rasteret_dask.read.graph import BlockRead, plan_of
-from rasteret_dask.read.tasks import cover
+from rasteret_dask.read.indices import cover
 
 
 @xr.register_dataset_accessor("rasteret")  # type: ignore[no-untyped-call]  # xarray says none

@@ -18,7 +18,7 @@ from dask.optimization import cull
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.count import Box as Box3
 from rasteret_dask.read.graph import BlockRead
-from rasteret_dask.read.tasks import cover
+from rasteret_dask.read.indices import cover
 
 Index = tuple[int, ...]
 Box = tuple[tuple[int, int], ...]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rasteret_dask.read.tasks import cover, pick
+from rasteret_dask.read.indices import cover, pick
 
 SHAPE = (4, 9, 11)
 ARRAY = np.arange(np.prod(SHAPE)).reshape(SHAPE)
