@@ -235,10 +235,12 @@ def _open_address(profile: Address) -> Iterator[Client]:
     before = dask.config.get("scheduler", None)
     try:
         client = Client(profile.address, **options)
-    except (OSError, TypeError) as error:  # a TypeError: tls:// without certificates
+    except BaseException as error:
         # A client that fails has made itself Dask's default already, and undoes it only when it is
         # collected, in any order: what is computed without a client would then ask for one.
         dask.config.set(scheduler=before)
+        if not isinstance(error, (OSError, TypeError)):  # a TypeError: tls:// without certificates
+            raise
         raise ConfigError(
             f"no scheduler answers at {profile.address}: {error}", path="address"
         ) from None

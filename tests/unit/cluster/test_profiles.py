@@ -150,3 +150,17 @@ def test_address_without_a_scheduler_is_a_config_error():
         profiles.open_profile(profile),
     ):
         pass
+
+
+def test_a_client_that_fails_in_any_way_is_nobodys_default(monkeypatch):
+    """Everything computed later would ask for it: one test of TLS that met a stalled machine made 800 others fail."""
+
+    def failing(address, **options):
+        dask.config.set(scheduler="dask.distributed")
+        raise AssertionError("its loop did not start within ten seconds")
+
+    monkeypatch.setattr(profiles, "Client", failing)
+    profile = Address(kind="address", address="tcp://127.0.0.1:1")
+    with pytest.raises(AssertionError, match="ten seconds"), profiles.open_profile(profile):
+        pass
+    assert dask.config.get("scheduler", None) is None
