@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -293,7 +294,10 @@ def full_disks(row: Row, job: Callable[[Path], Job], wanted: Found, runs: int, a
                 _, told = process.communicate()
                 row.codes.add(process.returncode)
                 row.same &= process.returncode != 0 and "Traceback" not in told
-                row.note = told.strip().splitlines()[-1][:100] if told.strip() else ""
+                last = told.strip().splitlines()[-1] if told.strip() else ""
+                row.note = re.sub(r"/\S*/", "…/", last)[
+                    :100
+                ]  # whose folders they are is nobody's business
                 remount = ["mount", "-o", f"remount,size={LARGE}", str(disk)]
                 subprocess.run(remount, check=True)
                 one.finish(row)
