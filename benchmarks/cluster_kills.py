@@ -8,18 +8,14 @@ disturbed, by threads; what readers met before was nothing or the whole, and hea
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import rasteret_dask as rd
-from benchmarks.kills import ITEMS, ROWS, Campaign, files, finished
+from benchmarks.kills import ITEMS, Campaign, finished, main
 from rasteret_dask.errors import CollectionError
-from rasteret_dask.ingest import cut
 from rasteret_dask.testing.processes import Processes, end
 
 VICTIMS = ("client", "worker", "scheduler")
@@ -113,39 +109,13 @@ class OnClusters(Campaign):
             self.counts["unbegun" if not done else "amid" if rows is None else "committed"] += 1
             if wrong is not None or rows not in (None, ITEMS):
                 return wrong or f"a reader met {rows} rows"
-        slices = ITEMS // ROWS
-        expected = 0 if rows is not None else (slices - done) * self.requests // slices
-        with self.cluster() as cluster:
-            requests = self.requests_of(self.start(cluster, where))
-        if requests != expected:
-            return f"{requests} requests, where {expected} were missing ({done} parts were there)"
-        if files(where / "c") != self.calm:
-            return "other bytes"
-        shutil.rmtree(where)
-        return None
 
+        def finish() -> int:
+            with self.cluster() as cluster:
+                return self.requests_of(self.start(cluster, where))
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    cut.slice_rows = lambda count, bands: ROWS
-    with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        campaign = OnClusters(Path(name), given.seed)
-        wrong = []
-        for number in range(given.tries):
-            found = campaign.one(number)
-            if found is not None:
-                wrong.append(found)
-                print(f"WRONG {found}", flush=True)
-    print(
-        f"{given.tries} builds of {campaign.seconds:.1f} s on clusters, {len(wrong)} wrong; killed: "
-        + ", ".join(f"{state} {count}" for state, count in sorted(campaign.counts.items()))
-    )
-    if wrong:
-        sys.exit(f"{len(wrong)} builds ended as none may")
+        return self.ended(where, rows, done, finish)
 
 
 if __name__ == "__main__":
-    main()
+    main(OnClusters, 30, " on clusters", __doc__)

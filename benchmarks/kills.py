@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,15 @@ class Campaign:
             self.counts[state] += 1
             if rows not in (None, ITEMS):
                 return f"a reader met {rows} rows"
+        return self.ended(where, seen(where), done, lambda: self.whole(where))
+
+    def ended(
+        self, where: Path, rows: int | None, done: int, finish: Callable[[], int]
+    ) -> str | None:
+        """Finish a build, which had so many parts and rows, and compare the requests of it, and the bytes; what was wrong."""
         slices = ITEMS // ROWS
-        expected = 0 if seen(where) is not None else (slices - done) * self.requests // slices
-        requests = self.whole(where)
+        expected = 0 if rows is not None else (slices - done) * self.requests // slices
+        requests = finish()
         if requests != expected:
             return f"{requests} requests, where {expected} were missing ({done} parts were there)"
         if files(where / "c") != self.calm:
@@ -165,21 +172,29 @@ class Campaign:
         return None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=300)
+def main(
+    make: Any = Campaign, tries: int = 300, where: str = "", told: str | None = __doc__
+) -> None:
+    """Run a campaign of this kind, or of another that is made of a folder and a seed."""
+    parser = argparse.ArgumentParser(description=told)
+    parser.add_argument("--tries", type=int, default=tries)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     cut.slice_rows = lambda count, bands: ROWS
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        campaign = Campaign(Path(name), given.seed)
-        wrong = [found for k in range(given.tries) if (found := campaign.one(k)) is not None]
+        campaign = make(Path(name), given.seed)
+        wrong = []
+        for number in range(given.tries):
+            found = campaign.one(number)
+            if found is not None:
+                wrong.append(found)
+                print(f"WRONG {found}", flush=True)
     print(
-        f"{given.tries} builds of {campaign.seconds:.2f} s, {len(wrong)} wrong; killed: "
+        f"{given.tries} builds of {campaign.seconds:.2f} s{where}, {len(wrong)} wrong; killed: "
         + ", ".join(f"{state} {count}" for state, count in sorted(campaign.counts.items()))
     )
     if wrong:
-        sys.exit("\n".join(wrong[:10]))
+        sys.exit(f"{len(wrong)} builds ended as none may")
 
 
 if __name__ == "__main__":

@@ -233,17 +233,18 @@ def _open_address(profile: Address) -> Iterator[Client]:
     if profile.tls is not None:
         options["security"] = profile.tls.security()
     before = dask.config.get("scheduler", None)
+    client = None
     try:
         client = Client(profile.address, **options)
-    except BaseException as error:
-        # A client that fails has made itself Dask's default already, and undoes it only when it is
-        # collected, in any order: what is computed without a client would then ask for one.
-        dask.config.set(scheduler=before)
-        if not isinstance(error, (OSError, TypeError)):  # a TypeError: tls:// without certificates
-            raise
+    except (OSError, TypeError) as error:  # a TypeError: tls:// without certificates
         raise ConfigError(
             f"no scheduler answers at {profile.address}: {error}", path="address"
         ) from None
+    finally:
+        if client is None:
+            # One that fails, in whatever way, has made itself Dask's default already, and undoes it only when it
+            # is collected, in any order: what is computed without a client would then ask for one.
+            dask.config.set(scheduler=before)
     with client:
         yield prepare(client)
 
