@@ -58,7 +58,7 @@ class RatePolicy:
     """
 
     in_flight: int = 64
-    budget: int = 64 * 1024 * 1024
+    budget: int = 96 * 1024 * 1024
     cluster_in_flight: int | None = None
     per_second: float | None = None
 

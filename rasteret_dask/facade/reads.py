@@ -205,7 +205,8 @@ class Reads:
         Returns
         -------
         Explanation
-            Requests and bytes exactly (retries apart), tiles, tasks, memory; seconds and money on demand.
+            Requests and bytes exactly, retries apart, and tiles of which only upper rows are wanted and whose first bytes do not hold them
+            (at the edge of a swath), which are fetched whole then; tiles, tasks, memory; seconds and money on demand.
 
         Raises
         ------

@@ -23,7 +23,7 @@ class Merged:
     start, stop : int
         Half-open range of bytes.
     members : tuple of int
-        Numbers of the ranges within, in the order of their offsets.
+        Numbers of the ranges that it answers, in the order of their offsets.
     """
 
     start: int
@@ -34,6 +34,7 @@ class Merged:
 def coalesce(
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64] | None = None,
     *,
     gap: int = GAP,
     limit: int = LIMIT,
@@ -44,6 +45,9 @@ def coalesce(
     ----------
     starts, stops : ndarray of int64, shape (n,)
         Half-open ranges in any order; they may overlap or repeat.
+    ends : ndarray of int64, shape (n,), optional
+        How far of each range is asked for, at most to its stop. What is merged does not depend on it: a request ends where the last of its
+        ranges does that ends so, and there are never more requests.
     gap : int
         Ranges at most so many bytes apart are merged …
     limit : int
@@ -52,24 +56,25 @@ def coalesce(
     Returns
     -------
     list of Merged
-        By offset; every input range lies in exactly one of them.
+        By offset; every input range lies in exactly one of them, up to its end.
     """
     order = np.argsort(starts, kind="stable")
+    ends = stops if ends is None else ends
     out: list[Merged] = []
-    start = stop = -1
+    start = stop = end = -1
     members: list[int] = []
     for number in order.tolist():
-        a, b = int(starts[number]), int(stops[number])
+        a, b, e = int(starts[number]), int(stops[number]), int(ends[number])
         inside = bool(members) and b <= stop
         if members and (inside or (a - stop <= gap and b - start <= limit)):
-            stop = max(stop, b)
+            stop, end = max(stop, b), max(end, e)
             members.append(number)
             continue
         if members:
-            out.append(Merged(start, stop, tuple(members)))
-        start, stop, members = a, b, [number]
+            out.append(Merged(start, end, tuple(members)))
+        start, stop, end, members = a, b, e, [number]
     if members:
-        out.append(Merged(start, stop, tuple(members)))
+        out.append(Merged(start, end, tuple(members)))
     return out
 
 
@@ -77,6 +82,7 @@ def merged_sizes(
     keys: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
     stops: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64] | None = None,
     *,
     gap: int = GAP,
     limit: int = LIMIT,
@@ -91,7 +97,7 @@ def merged_sizes(
         Which set a range belongs to, not decreasing.
     starts, stops : ndarray of int64, shape (n,)
         Half-open ranges, in the order of their starts within each set.
-    gap, limit : int
+    ends, gap, limit
         As for :func:`coalesce`.
     """
     if not len(keys):
@@ -101,15 +107,17 @@ def merged_sizes(
     # Longest first: those that still have a range are then the head of every array.
     order = np.argsort(-lengths, kind="stable")
     first, lengths = first[order], lengths[order]
-    start, stop = starts[first], stops[first]
+    ends = stops if ends is None else ends
+    start, stop, end = starts[first], stops[first], ends[first]
     requests, size = len(first), 0
     for rank in range(1, int(lengths[0])):
         n = int(np.searchsorted(-lengths, -rank))
-        a, b = starts[first[:n] + rank], stops[first[:n] + rank]
-        begun, reached = start[:n], stop[:n]
+        a, b, e = starts[first[:n] + rank], stops[first[:n] + rank], ends[first[:n] + rank]
+        begun, reached, asked = start[:n], stop[:n], end[:n]
         joins = (b <= reached) | ((a - reached <= gap) & (b - begun <= limit))
-        size += int((reached - begun)[~joins].sum())
+        size += int((asked - begun)[~joins].sum())
         requests += n - int(joins.sum())
         start[:n] = np.where(joins, begun, a)
         stop[:n] = np.where(joins, np.maximum(reached, b), b)
-    return requests, size + int((stop - start).sum())
+        end[:n] = np.where(joins, np.maximum(asked, e), e)
+    return requests, size + int((end - start).sum())

@@ -13,16 +13,18 @@ from rasteret_dask.grid.tiles import Piece, Window
 from rasteret_dask.plan.chunks import BandPlan, Edges, ReadPlan
 from rasteret_dask.plan.coalesce import merged_sizes
 from rasteret_dask.plan.costs import BandCost
+from rasteret_dask.plan.enough import enough
 from rasteret_dask.plan.resolve import Coordinates, inner_needs, mask_window, needed_pieces, resolve
 from rasteret_dask.plan.sources import Ints, SourceRead, SourceTable
+from rasteret_dask.tiff.model import TileLayout
 
 AT_ONCE = 2**21
 """Tiles that are held at a time: some 40 bytes each."""
 
 Box = tuple[slice, slice, slice] | None
 
-Pattern = tuple[Ints, Ints, Ints] | None
-"""Rows, columns and used pixels of the tiles that a window touches."""
+Pattern = tuple[Ints, Ints, Ints, Ints] | None
+"""Rows, columns, used pixels and last used row (exclusive) of the tiles that a window touches."""
 
 Patterns = tuple[Pattern, Pattern, Pattern]
 """Of a source, of its mask band and of its internal mask."""
@@ -40,13 +42,13 @@ class Tally:
     cost : BandCost
         Of those that have been counted.
     parts : list of tuple of ndarray
-        ``(key of chunk and file, start, stop, pixels, used pixels)`` of tiles that have not.
+        ``(key of chunk and file, start, stop, end of what is asked for, pixels, used pixels)`` of tiles that have not.
     held : int
         How many those are.
     """
 
     cost: BandCost = field(default_factory=BandCost)
-    parts: list[tuple[Ints, Ints, Ints, Ints, Ints]] = field(default_factory=list)
+    parts: list[tuple[Ints, Ints, Ints, Ints, Ints, Ints]] = field(default_factory=list)
     held: int = 0
 
     def add(self, keys: Ints, read: Tiles, members: Ints, pattern: Pattern) -> None:
@@ -60,21 +62,24 @@ class Tally:
             The table's byte ranges.
         members : ndarray of int64
             Rows of the table.
-        pattern : (rows, columns, pixels used) of tiles, or None
+        pattern : (rows, columns, pixels used, last row used) of tiles, or None
         """
         if pattern is None:
             return
-        rows, cols, used = pattern
+        rows, cols, used, last = pattern
         r0, _, c0, c1 = read.rect
         flat = read.pointers[members][:, None] + ((rows - r0) * (c1 - c0) + cols - c0)
         starts, counts = read.offsets[flat].astype(np.int64), read.counts[flat].astype(np.int64)
         there = counts > 0
         every = np.broadcast_to(keys[:, None], there.shape)[there]
+        held = np.minimum(read.layout.height, read.height - rows * read.layout.height)
+        asked = enough(counts, last, held, read.layout)
         self.parts.append(
             (
                 every,
                 starts[there],
                 (starts + counts)[there],
+                (starts + asked)[there],
                 np.full(len(every), read.area, dtype=np.int64),
                 np.broadcast_to(used, there.shape)[there],
             )
@@ -85,15 +90,18 @@ class Tally:
         """Count what is held. Tiles of one chunk and file that were added before and come again would count twice."""
         if not self.held:
             return
-        keys, starts, stops, area, used = (np.concatenate(column) for column in zip(*self.parts))
+        keys, starts, stops, ends, area, used = (
+            np.concatenate(column) for column in zip(*self.parts)
+        )
         self.parts, self.held = [], 0
         order = np.lexsort((starts, keys))
-        keys, starts, stops = keys[order], starts[order], stops[order]
+        keys, starts, stops, ends = keys[order], starts[order], stops[order], ends[order]
         fresh = np.ones(len(keys), dtype=bool)
         fresh[1:] = (keys[1:] != keys[:-1]) | (starts[1:] != starts[:-1])
         first = np.flatnonzero(fresh)
         area, used = area[order][first], np.add.reduceat(used[order], first)
-        requests, size = merged_sizes(keys[first], starts[first], stops[first])
+        ends = np.maximum.reduceat(ends, first)
+        requests, size = merged_sizes(keys[first], starts[first], stops[first], ends)
         counted = BandCost(
             requests=requests,
             bytes=size,
@@ -115,15 +123,22 @@ class Tiles:
     pointers : ndarray of int64
         Where each source's tiles begin.
     offsets, counts : ndarray
-    area : int
-        Pixels of a tile.
+    height : int
+        Rows of the images.
+    layout : TileLayout
     """
 
     rect: tuple[int, int, int, int]
     pointers: Ints
     offsets: np.ndarray[Any, Any]
     counts: np.ndarray[Any, Any]
-    area: int
+    height: int
+    layout: TileLayout
+
+    @property
+    def area(self) -> int:
+        """Pixels of a tile."""
+        return self.layout.height * self.layout.width
 
 
 def count_plan(plan: BandPlan, known: Known | None = None) -> BandCost:
@@ -233,9 +248,8 @@ def _touched(edges: Edges, window: list[int]) -> Iterator[tuple[int, int]]:
 def _tiles(table: SourceTable, one: int) -> Tiles:
     layout = table.layouts[int(table.layout_ids[one])]
     r0, r1, c0, c1 = table.rects[one].tolist()
-    return Tiles(
-        (r0, r1, c0, c1), table.tile_ptr, table.offsets, table.counts, layout.height * layout.width
-    )
+    height = int(table.sizes[one, 0])
+    return Tiles((r0, r1, c0, c1), table.tile_ptr, table.offsets, table.counts, height, layout)
 
 
 def count_reads(reads: Iterable[tuple[ReadPlan, Box]]) -> BandCost:
@@ -251,9 +265,8 @@ def count_reads(reads: Iterable[tuple[ReadPlan, Box]]) -> BandCost:
         for read, pattern in _block(block, box, known):
             key = np.array([(number << 32) + files.setdefault(read.url, len(files))])
             rect = read.rect
-            area = read.layout.height * read.layout.width
             where = (rect.row0, rect.row1, rect.col0, rect.col1)
-            one = Tiles(where, _ZERO, read.offsets, read.counts, area)
+            one = Tiles(where, _ZERO, read.offsets, read.counts, read.height, read.layout)
             tally.add(key, one, _ZERO, pattern)
         if tally.held > AT_ONCE:
             tally.settle()
@@ -301,6 +314,8 @@ def _patterns(
 
 
 def _pattern(pieces: Iterable[Piece]) -> Pattern:
-    found = [(p.row, p.col, (p.rows[1] - p.rows[0]) * (p.cols[1] - p.cols[0])) for p in pieces]
-    rows, cols, used = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    return rows, cols, used
+    found = [
+        (p.row, p.col, (p.rows[1] - p.rows[0]) * (p.cols[1] - p.cols[0]), p.rows[1]) for p in pieces
+    ]
+    rows, cols, used, last = np.array(found, dtype=np.int64).reshape(-1, 4).T
+    return rows, cols, used, last

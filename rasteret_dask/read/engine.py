@@ -20,6 +20,7 @@ from rasteret_dask.errors import RasteretError, TileReadError
 from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.coalesce import coalesce
+from rasteret_dask.plan.enough import enough
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import Crew, crew
 from rasteret_dask.storage.fetch import Fetch
@@ -29,6 +30,8 @@ from rasteret_dask.tiff.codecs import decode_tile
 from rasteret_dask.tiff.inflate import Scratch
 
 _own = threading.local()
+
+Ints = npt.NDArray[np.int64]
 
 
 class Part(Protocol):
@@ -144,19 +147,51 @@ def tile_uses(
 
 
 def requests_for(
-    by_url: dict[str, dict[tuple[int, int], TileUse]],
+    by_url: dict[str, dict[tuple[int, int], TileUse]], *, whole: bool = False
 ) -> tuple[list[RangeRequest], list[list[TileUse]]]:
-    """Return the requests to make, and for each the tiles it answers."""
+    """Return the requests to make, and for each the tiles it answers.
+
+    Of the last tile of a request only so much is asked for as the rows that are wanted should need, unless `whole`.
+    """
     requests: list[RangeRequest] = []
     answers: list[list[TileUse]] = []
+    every = [use for tiles in by_url.values() for use in tiles.values()]
+    starts = np.array([use.start for use in every], dtype=np.int64)
+    stops = np.array([use.stop for use in every], dtype=np.int64)
+    ends = stops if whole else _ends(every, starts, stops)
+    first = 0
     for url, tiles in by_url.items():
-        uses = list(tiles.values())
-        starts = np.array([use.start for use in uses], dtype=np.int64)
-        stops = np.array([use.stop for use in uses], dtype=np.int64)
-        for merged in coalesce(starts, stops):
+        last = first + len(tiles)
+        uses, own = every[first:last], slice(first, last)
+        for merged in coalesce(starts[own], stops[own], ends[own]):
             requests.append(RangeRequest(url, merged.start, merged.stop, uses[0].source.etag))
             answers.append([uses[k] for k in merged.members])
+        first = last
     return requests, answers
+
+
+def _ends(uses: Sequence[TileUse], starts: Ints, stops: Ints) -> Ints:
+    """Where the bytes end that should hold the rows which are wanted of each tile."""
+    ends = stops.copy()
+    alike: dict[int, list[int]] = defaultdict(list)  # few layouts for many tiles
+    for number, use in enumerate(uses):
+        alike[id(use.source.layout)].append(number)
+    for members in alike.values():
+        layout = uses[members[0]].source.layout
+        rows, held = np.array(
+            [
+                (
+                    max(piece.rows[1] for _, piece in uses[k].users),
+                    uses[k].source.height - uses[k].users[0][1].row * layout.height,
+                )
+                for k in members
+            ],
+            dtype=np.int64,
+        ).T
+        counts = stops[members] - starts[members]
+        held = np.minimum(held, layout.height)
+        ends[members] = starts[members] + enough(counts, rows, held, layout)
+    return ends
 
 
 class Loading:
@@ -169,10 +204,10 @@ class Loading:
     ahead : bool
         Nobody waits for these yet: fetch only what the budget lends to such reads, and the rest from :meth:`begin` on.
     decode : callable, optional
-        What is done with each tile's bytes, on several threads at once; :func:`decode_use` by default.
+        What is done with each tile's bytes, on several threads at once; :func:`decode_use` by default. Any other is given all of them,
+        whatever rows are wanted.
     recording : bool
         A tile that fails is kept in `failures`, and the others go on; its users' pixels are left as they are.
-
     Attributes
     ----------
     failures : list of (TileUse, RasteretError)
@@ -192,8 +227,9 @@ class Loading:
         if recording:
             self._decode = partial(_try, self._decode, self.failures)
         uses, self._sparse = tile_uses(loads)
-        self._requests, self._answers = requests_for(uses)
+        self._requests, self._answers = requests_for(uses, whole=decode is not None)
         self._fetch = Fetch(self._requests, storage, ahead=ahead, raising=not recording)
+        self._asking = threading.Lock()
         self._ready: deque[Work] = deque()
         self._over = False
 
@@ -258,16 +294,27 @@ class Loading:
             if isinstance(data, RasteretError):
                 self.failures += [(use, data.located(**_whereabouts(use))) for use in uses]
                 continue
-            start = self._requests[number].start
-            parts = [memoryview(data)[use.start - start : use.stop - start] for use in uses]
+            start, came = self._requests[number].start, memoryview(data)
+            parts = [came[use.start - start : use.stop - start] for use in uses]
             numbers = [None] * (len(uses) - 1) + [number]
             self._ready.extend(zip(uses, parts, numbers))
 
     def _do(self, work: Work) -> None:
         use, part, number = work
-        self._decode(use, part)
+        enough = True
+        if len(part) == use.stop - use.start:
+            self._decode(use, part)
+        else:
+            enough = _decodes(use, part)
         if number is not None:
             self._fetch.done(number)
+        if not enough:
+            # Only now: what is held while more is waited for could keep that from coming.
+            request = RangeRequest(use.source.url, use.start, use.stop, use.source.etag)
+            with self._asking:
+                self._requests.append(request)
+                self._answers.append([use])
+                self._fetch.add(request)
 
     def _call(self, helpers: list[Future[None]], team: Crew) -> None:
         """Have the cores' other threads take tiles as well, while there are more than the calling thread decodes at once.
@@ -331,6 +378,15 @@ def decode_use(use: TileUse, data: memoryview) -> None:
         r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
         load.take(piece, tile[r : r + h, c : c + w, load.source.sample])
+
+
+def _decodes(use: TileUse, beginning: memoryview) -> bool:
+    """Decode a tile by its first bytes; False when they do not suffice. Why, only the whole tile can tell."""
+    try:
+        decode_use(use, beginning)
+    except TileReadError:
+        return False
+    return True
 
 
 def _scratch() -> Scratch:

@@ -56,7 +56,7 @@ class Fetch:
         ahead: bool = False,
         raising: bool = True,
     ) -> None:
-        self._requests = requests
+        self._requests = list(requests)
         self._raising = raising
         self._options = options or DEFAULT
         self._arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
@@ -65,7 +65,7 @@ class Fetch:
         self._claimed = 0  # remote ranges that somebody has, or waits for
         self._taking = threading.Lock()
         remote: list[tuple[int, Location]] = []
-        for number, request in enumerate(requests):
+        for number, request in enumerate(self._requests):
             location = locate(request.url)
             if location.kind == "file":
                 self._local.append((number, location.path))
@@ -159,6 +159,18 @@ class Fetch:
         if self._unsaid:
             self._unsaid = False
             self._loop.call_soon_threadsafe(self._launch_later)
+
+    def add(self, request: RangeRequest) -> None:
+        """Fetch one range more, whose number is the next; for those who take, while they do."""
+        location = locate(request.url)
+        with self._taking:
+            number = len(self._requests)
+            self._requests.append(request)
+            if location.kind == "file":
+                self._local.append((number, location.path))
+                return
+            self._remote += 1
+        self._loop.call_soon_threadsafe(self._launch, number, location)
 
     def take(self, *, wait: bool = True) -> tuple[int, Any] | None:
         """Return the number of a range that nobody else has taken, and its bytes, or its error unless those are raised.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import numpy as np
 from hypothesis import given
@@ -64,17 +65,35 @@ def test_known_merges() -> None:
 def test_many_sets_are_merged_as_each_alone(
     sets: list[list[tuple[int, int]]], gap: int, limit: int
 ) -> None:
-    keys, starts, stops = [], [], []
+    keys, starts, stops, ends = [], [], [], []
     requests = size = 0
     for key, ranges in enumerate(sets):
         own = sorted(ranges)
         a = np.array([low for low, _ in own], np.int64)
         b = np.array([low + n for low, n in own], np.int64)
-        merged = coalesce(a, b, gap=gap, limit=limit)
+        e = b - (b * 7 + a) % (b - a)  # some of each, all of a few
+        merged = coalesce(a, b, e, gap=gap, limit=limit)
         requests += len(merged)
         size += sum(m.stop - m.start for m in merged)
         keys.append(np.full(len(own), key, np.int64))
         starts.append(a)
         stops.append(b)
-    joined = [np.concatenate([*part, np.zeros(0, np.int64)]) for part in (keys, starts, stops)]
+        ends.append(e)
+    parts = (keys, starts, stops, ends)
+    joined = [np.concatenate([*part, np.zeros(0, np.int64)]) for part in parts]
     assert merged_sizes(*joined, gap=gap, limit=limit) == (requests, size)
+
+
+@given(RANGES, st.integers(0, 300), st.integers(100, 2000), st.randoms(use_true_random=False))
+def test_asking_for_less_makes_no_more_requests(
+    ranges: list[tuple[int, int]], gap: int, limit: int, chance: Random
+) -> None:
+    starts = np.array([a for a, _ in ranges], np.int64)
+    stops = np.array([a + n for a, n in ranges], np.int64)
+    ends = np.array([a + chance.randint(1, n) for a, n in ranges], np.int64)
+    whole = coalesce(starts, stops, gap=gap, limit=limit)
+    found = coalesce(starts, stops, ends, gap=gap, limit=limit)
+    assert [(m.start, m.members) for m in found] == [(m.start, m.members) for m in whole]
+    for less, more in zip(found, whole):
+        assert less.stop == max(ends[list(less.members)])
+        assert less.stop <= more.stop

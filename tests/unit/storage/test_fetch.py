@@ -356,3 +356,23 @@ def test_several_threads_take_each_range_once(server: RangeServer, folder: Path,
     assert not any(thread.is_alive() for thread in threads)
     assert sorted(found) == [(k, BYTES[k * 10 : k * 10 + 10]) for k in range(200)]
     assert fetch.take() is None
+
+
+@pytest.mark.parametrize("kind", ["path", "http"])
+def test_more_can_be_asked_for_while_others_come(
+    server: RangeServer, folder: Path, kind: str
+) -> None:
+    url = str(folder / "plain.bin") if kind == "path" else server.url_of("plain.bin")
+    data = (folder / "plain.bin").read_bytes()
+    # So little that nothing more comes before what is held is given back.
+    options = StorageOptions(rate=RatePolicy(budget=1))
+    fetch = Fetch([RangeRequest(url, 0, 10)], options)
+    found = {}
+    while (got := fetch.take()) is not None:
+        number, part = got
+        found[number] = bytes(part)
+        fetch.done(number)
+        if number < 5:
+            fetch.add(RangeRequest(url, 0, 20 * (number + 1)))
+    assert found == {0: data[:10]} | {k: data[: 20 * k] for k in range(1, 6)}
+    fetch.close()
