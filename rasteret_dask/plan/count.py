@@ -226,7 +226,7 @@ def _count_kind(
         if source is None:
             continue
         block = (chunk * (len(rows) - 1) + i) * (len(cols) - 1) + j
-        found = _patterns(source, window, plan.output.method, known, {})
+        found = _patterns(source, window, plan.output.method, known, Coordinates())
         present = (True, plan.masks is not None, plan.inner is not None)
         wanted = [pattern for pattern, used in zip(found, present) if used]
         for part, number, pattern in zip(_tables(plan), numbers, wanted):
@@ -283,7 +283,7 @@ def _block(block: ReadPlan, box: Box, known: Known) -> Iterator[tuple[SourceRead
     steps, rows, cols = box or (slice(0, nt), slice(0, ny), slice(0, nx))
     top, left = block.origin
     window = (top + rows.start, top + rows.stop, left + cols.start, left + cols.stop)
-    cache: Coordinates = {}
+    cache = Coordinates()
     for part in (block, *block.partners):
         for source in part.sources:
             if not steps.start <= source.step < steps.stop:

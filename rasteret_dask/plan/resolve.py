@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from rasteret_dask.plan.sources import Ints, SourceRead
 
 _NONE = np.zeros(0, dtype=np.int64)
 
-Coordinates = dict[tuple[CrsMap, Window], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +54,22 @@ class Resolved:
     samples: Samples | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Coordinates:
+    """What sources across two CRSs share within one task: dates of a place lie alike, and to work out where takes longer than to decode a tile.
+
+    Parameters
+    ----------
+    planes : dict
+        Source columns and rows of a window's pixels, by map and window.
+    found : dict
+        What a source of some size and tiling needs, by all that decides it.
+    """
+
+    planes: dict[tuple[CrsMap, Window], tuple[Floats, Floats]] = field(default_factory=dict)
+    found: dict[tuple[Any, ...], Resolved | None] = field(default_factory=dict)
+
+
 def resolve(
     source: SourceRead, window: Window, cache: Coordinates | None = None, method: str = "nearest"
 ) -> Resolved | None:
@@ -62,8 +80,8 @@ def resolve(
     source : SourceRead
     window : tuple of int
         ``(row0, row1, col0, col1)`` of the output grid.
-    cache : dict, optional
-        Shares coordinates between sources with one map.
+    cache : Coordinates, optional
+        Shared between sources.
     method : str
         Of resampling.
 
@@ -81,15 +99,18 @@ def resolve(
     )
     if window[0] >= window[1] or window[2] >= window[3]:
         return None
-    cache = {} if cache is None else cache
     if isinstance(source.map, AxisMap):
         found = _axes(source, source.map, window)
         if found is None or method == "nearest" or found.direct:
             return found
         return _sampled_axes(source, source.map, found, method)
-    if method == "nearest":
-        return _warped(source, source.map, window, cache)
-    return _sampled_plane(source, source.map, window, cache, method)
+    cache = Coordinates() if cache is None else cache
+    tile = (source.layout.height, source.layout.width)
+    key = (source.map, window, source.height, source.width, tile, method)
+    if key not in cache.found:
+        cut = _warped if method == "nearest" else partial(_sampled_plane, method=method)
+        cache.found[key] = cut(source, source.map, window, cache)
+    return cache.found[key]
 
 
 def _axes(source: SourceRead, mapped: AxisMap, window: Window) -> Resolved | None:
@@ -140,7 +161,7 @@ def _sampled_plane(
         return None
     pixels = _grown(nearest.pixels, method_halo(mapped, method), source)
     # Where PROJ has no answer a coordinate outside the source says so.
-    x, y = (np.nan_to_num(v, nan=-1e6) for v in cache[(mapped, window)])
+    x, y = (np.nan_to_num(v, nan=-1e6) for v in cache.planes[(mapped, window)])
     if method in POINT:
         samples = Samples(x, y, x, x, y, y, left=pixels[2], top=pixels[0])
     else:
@@ -190,9 +211,9 @@ def _warped(
     source: SourceRead, mapped: CrsMap, window: Window, cache: Coordinates
 ) -> Resolved | None:
     key = (mapped, window)
-    if key not in cache:
-        cache[key] = mapped.coordinates(window)
-    x, y = cache[key]
+    if key not in cache.planes:
+        cache.planes[key] = mapped.coordinates(window)
+    x, y = cache.planes[key]
     finite = np.isfinite(x)
     if not finite.all():
         x, y = np.where(finite, x, -1.0), np.where(finite, y, -1.0)

@@ -144,7 +144,7 @@ def plan_jobs(
 
     The others decode into arrays that `make` makes.
     """
-    cache: Coordinates = {}
+    cache = Coordinates()
     found = []
     for source in plan.sources:
         if source.step in steps:
