@@ -56,7 +56,7 @@ class Resolved:
 
 @dataclass(slots=True, eq=False)
 class Coordinates:
-    """What sources across two CRSs share within one task: dates of a place lie alike, and to work out where takes longer than to decode a tile.
+    """What sources across two CRSs share within one task: dates of a place lie alike, and working out where takes as long as decoding a tile.
 
     Parameters
     ----------

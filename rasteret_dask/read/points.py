@@ -103,11 +103,13 @@ def read_orders(
         # The file's own mask beside the band: an alpha band lies in the same tiles.
         pair = (order, mask_order(order))
         jobs += [(_source(o), o.spots, size, o.band) for o in pair if o is not None]
-    if active_client() is None:
+    client = active_client()
+    if client is None:
         found = iter(_read_jobs(jobs, storage))
     else:
         task = dask.delayed(_read_jobs, pure=False)
-        lazy = [task(batch, storage) for batch in _batches(jobs)]
+        threads = sum(client.nthreads().values())
+        lazy = [task(batch, storage) for batch in _batches(jobs, threads)]
         found = iter([values for part in dask.compute(*lazy) for values in part])
     return [_visible(order, found) for order in orders]
 
@@ -126,12 +128,14 @@ def _read_jobs(jobs: Sequence[tuple[Any, ...]], storage: StorageOptions) -> list
     return [sampling.out for sampling in samplings]
 
 
-def _batches(jobs: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+def _batches(jobs: Sequence[tuple[Any, ...]], threads: int) -> list[list[tuple[Any, ...]]]:
+    """Cut into three tasks for each thread, of enough tiles to hide latency and few enough to be done again."""
+    enough = min(max(TILES, sum(len(job[1]) for job in jobs) // (3 * threads)), 4 * TILES)
     out: list[list[tuple[Any, ...]]] = [[]]
     tiles = 0
     for job in jobs:
         # Bands of one file follow one another and share its tiles, so a file is never torn.
-        if tiles >= TILES and job[0].url != out[-1][-1][0].url:
+        if tiles >= enough and job[0].url != out[-1][-1][0].url:
             out.append([])
             tiles = 0
         out[-1].append(job)

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from rasteret_dask.storage import buffers, trust
+from rasteret_dask.storage import trust
 
 _HEAD: Final = 16384
-"""Bytes of room for the head of an answer, and for what comes with it of a large body."""
+"""Bytes of room for the head of an answer."""
 _IDLE: Final = 50.0
 """Seconds after which an idle connection is closed."""
 _PIECE: Final = 256 * 1024
@@ -175,8 +175,6 @@ class _Connection(asyncio.BufferedProtocol):
         self._rest = memoryview(bytearray(1))
         self._buffer = self._rest
         self._filled = 0
-        self._room = 0
-        self._bound = True
         self._begin = self._end = 0  # of the body, once the head has been read
         self._status = 0
         self._fields: dict[str, str] = {}
@@ -187,10 +185,7 @@ class _Connection(asyncio.BufferedProtocol):
     async def ask(self, request: bytes, size: int, pool: list[_Connection]) -> Answer:
         """Send a request for ``size`` bytes and receive what is said; afterwards lie in the pool."""
         self._asked += 1
-        self._room = size + _HEAD
-        # Memory for a large body is found when that comes: until then others use it.
-        self._bound = size <= buffers.LEAST
-        self._buffer = np.empty(self._room if self._bound else _HEAD, np.uint8).data
+        self._buffer = np.empty(size + _HEAD, np.uint8).data
         self._filled = self._begin = self._end = 0
         self._latest = self._loop.time()
         self._answer = self._loop.create_future()
@@ -250,8 +245,6 @@ class _Connection(asyncio.BufferedProtocol):
             self._fail(Unusual())
             return
         if self._filled < self._end:
-            if not self._bound:
-                self._bind()
             self._wake_at(min(self._end - self._filled, _PIECE))
             return
         self._wake_at(1)
@@ -260,14 +253,6 @@ class _Connection(asyncio.BufferedProtocol):
         self._buffer = self._rest
         self._filled = 0
         self._answer.set_result(Answer(self._status, self._fields, body))
-
-    def _bind(self) -> None:
-        """Go on in memory for the whole body."""
-        self._bound = True
-        size, came = self._end - self._begin, self._filled - self._begin
-        body = buffers.pool().lend(size)
-        body[:came] = self._buffer[self._begin : self._filled]
-        self._buffer, self._begin, self._filled, self._end = body, 0, came, size
 
     def _wake_at(self, size: int) -> None:
         """Have the loop woken when so many bytes have come, or the connection has ended (``SO_RCVLOWAT``)."""
@@ -300,7 +285,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _length(self, status: int, fields: Mapping[str, str]) -> int:
         """Bytes of the body that are to be received."""
-        room = self._room - self._begin
+        room = len(self._buffer) - self._begin
         plain = "transfer-encoding" not in fields and "content-length" in fields
         size = int(fields["content-length"]) if plain else room + 1
         if status == 206:
