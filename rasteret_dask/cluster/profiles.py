@@ -46,7 +46,7 @@ _WAITING, _DASKS_WAITING = "distributed.scheduler.worker-saturation", 1.1
 """Tasks without inputs that a worker has or is at, for each of its threads, before the scheduler holds the others back."""
 
 _TWO_MORE = 2.1
-"""One at work and two that wait, whose bytes are fetched meanwhile: to decode a task's tiles takes no longer than a far store's first answer."""
+"""One at work and two that wait, whose bytes come meanwhile: decoding a task's tiles takes no longer than a far store's first answer."""
 
 
 class Threads(Surroundings):

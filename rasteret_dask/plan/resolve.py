@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ class Resolved:
 
 @dataclass(slots=True, eq=False)
 class Coordinates:
-    """What sources across two CRSs share within one task: dates of a place lie alike, and working out where takes as long as decoding a tile.
+    """What sources share within one task: dates of a place lie alike, and to work it out across two CRSs takes as long as decoding a tile.
 
     Parameters
     ----------
@@ -99,18 +98,25 @@ def resolve(
     )
     if window[0] >= window[1] or window[2] >= window[3]:
         return None
+    cache = Coordinates() if cache is None else cache
+    tile = (source.layout.height, source.layout.width)
+    key = (source.map, window, source.height, source.width, tile, method)
+    if key not in cache.found:
+        cache.found[key] = _resolved(source, window, cache, method)
+    return cache.found[key]
+
+
+def _resolved(
+    source: SourceRead, window: Window, cache: Coordinates, method: str
+) -> Resolved | None:
     if isinstance(source.map, AxisMap):
         found = _axes(source, source.map, window)
         if found is None or method == "nearest" or found.direct:
             return found
         return _sampled_axes(source, source.map, found, method)
-    cache = Coordinates() if cache is None else cache
-    tile = (source.layout.height, source.layout.width)
-    key = (source.map, window, source.height, source.width, tile, method)
-    if key not in cache.found:
-        cut = _warped if method == "nearest" else partial(_sampled_plane, method=method)
-        cache.found[key] = cut(source, source.map, window, cache)
-    return cache.found[key]
+    if method == "nearest":
+        return _warped(source, source.map, window, cache)
+    return _sampled_plane(source, source.map, window, cache, method)
 
 
 def _axes(source: SourceRead, mapped: AxisMap, window: Window) -> Resolved | None:
