@@ -3,7 +3,7 @@
 When Dask works through a graph in this process (threads, or the calling thread alone), it tells whoever has asked
 (:class:`dask.callbacks.Callback`) and hands over the graph and its state: which tasks are at work, and which are ready, in the order in
 which they will be taken. So reads that come next are known with their very index, and nothing is guessed at. A worker of a cluster knows
-the task that it is at, that task's other reads, and those of the tasks that it has been given, though they may yet be taken away from it.
+the task that it is at, and that task's other reads; those that wait may yet be given to another worker.
 
 State: ``_runs`` holds the graphs that are being worked through in this process, from Dask's start to its end, and ``_own`` the task that
 each thread of a worker is at; this module owns them. A forked child has none.
@@ -28,10 +28,6 @@ from rasteret_dask.plan.chunks import ReadPlan
 
 FAR = 64
 """Tasks that are looked at: as many as one host may be asked at once by default, if each has a single tile."""
-
-
-NEAR = 2
-"""Tasks of a worker that are looked at, for each of its threads."""
 
 
 class Block(Protocol):
@@ -155,10 +151,9 @@ def end_own() -> None:
 
 
 def _of_worker(block: Block) -> tuple[Run, Any] | None:
-    """Return the task that this thread of a worker is at, and those that come next here: those of other bands' same chunk, and then
-    the two that are taken up first for each thread.
+    """Return the task that this thread of a worker is at, and beside it those that wait here for the same chunk of other bands.
 
-    What waits may yet be given to a worker that is idle, and is then fetched twice: at the end of a graph, at most what is looked at here.
+    What else waits may yet be given to a worker that is idle, and would be fetched twice.
     """
     module = sys.modules.get("distributed.worker")
     key = None if module is None else getattr(module.thread_state, "key", None)
@@ -190,17 +185,12 @@ def _run_at(state: Any, key: Any, block: Block) -> Run:
     except RuntimeError:
         waiting = []  # The worker's own thread has changed it at this very moment.
     graph = {} if own is None else {key: own.run_spec}
-    beside: list[Any] = []
-    later: list[Any] = []
+    beside = []
     for task in waiting:
-        reads = list(_reads(task.run_spec))
-        if any(_place(other.plan) == _place(block.plan) for other, _ in reads):
-            beside.append(task)
-        elif reads and len(later) < NEAR * state.nthreads:
-            later.append(task)
-    graph |= {task.key: task.run_spec for task in (*beside, *later)}
-    coming = [task.key for task in (*beside, *later)]
-    return Run(graph, {"running": [key], "ready": coming[::-1]})
+        if any(_place(other.plan) == _place(block.plan) for other, _ in _reads(task.run_spec)):
+            graph[task.key] = task.run_spec
+            beside.append(task.key)
+    return Run(graph, {"running": [key], "ready": beside[::-1]})
 
 
 def _place(plan: ReadPlan) -> tuple[Any, ...]:

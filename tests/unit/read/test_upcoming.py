@@ -248,29 +248,6 @@ def test_a_worker_that_takes_up_another_task_keeps_what_it_has_begun(
     assert settles()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_worker_fetches_for_the_tasks_that_it_has_been_given(
-    collection: rd.Collection, server: RangeServer, folder: Path, threads: int
-) -> None:
-    """One tile a task: beside the one at work two that wait, for each thread."""
-    lazy = cube(collection, bands=["red"])
-    options = {"n_workers": 1, "threads_per_worker": threads, "dashboard_address": None}
-    with (
-        dask.config.set({"distributed.scheduler.worker-saturation": 3.0}),
-        Client(processes=False, **options),
-    ):
-        server.configure(latency=0.05)
-        server.reset()
-        found = lazy.red.values
-    assert np.array_equal(found, truth(folder, "red"))
-    seen = server.counters()
-    told = lazy.rasteret.explain()
-    # Nobody is there to take a task away.
-    assert (seen.requests, seen.bytes) == (told.requests, told.bytes)
-    assert 2 * threads < seen.peak_in_flight <= 3 * threads
-    assert settles()
-
-
 # --- nothing is lost -----------------------------------------------------------------------------
 def test_a_failure_gives_up_what_was_fetched_ahead(
     collection: rd.Collection, server: RangeServer
