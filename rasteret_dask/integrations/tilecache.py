@@ -26,7 +26,8 @@ from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import crew
-from rasteret_dask.read.engine import Load, Loading, Part, TileUse, Wanted, decode_use
+from rasteret_dask.read.engine import Load, Loading, decode_use
+from rasteret_dask.read.wanted import Part, TileUse, Wanted
 
 Array = npt.NDArray[Any]
 Failure = tuple[TileUse, RasteretError]

@@ -46,8 +46,8 @@ def coalesce(
     starts, stops : ndarray of int64, shape (n,)
         Half-open ranges in any order; they may overlap or repeat.
     ends : ndarray of int64, shape (n,), optional
-        How far of each range is asked for, at most to its stop. What is merged does not depend on it: a request ends where the last of its
-        ranges does that ends so, and there are never more requests.
+        How far of each range is asked for, at most to its stop; all of it by default. What is merged is decided by the stops, so that
+        there are never more requests; a request then reaches to the last of its ranges' ends.
     gap : int
         Ranges at most so many bytes apart are merged …
     limit : int

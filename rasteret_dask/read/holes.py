@@ -10,7 +10,8 @@ from rasteret_dask.grid.tiles import Piece, Window
 from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.plan.halo import affected, unmasked
 from rasteret_dask.read import ledger
-from rasteret_dask.read.engine import Load, TileUse
+from rasteret_dask.read.engine import Load
+from rasteret_dask.read.wanted import TileUse
 
 if TYPE_CHECKING:
     from rasteret_dask.read.tasks import Job

@@ -20,12 +20,7 @@ from rasteret_dask.testing.catalog import write_demo_catalog
 
 DATES = ("2023-07-03", "2023-07-08", "2023-07-13")
 
-
-@pytest.fixture(autouse=True, params=["tiles as they are", "beginnings of small tiles"])
-def _beginnings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice: so small are these tiles that none would be cut, were it not for this."""
-    if request.param != "tiles as they are":
-        monkeypatch.setattr("rasteret_dask.plan.enough.LEAST", 1)
+pytestmark = pytest.mark.usefixtures("beginnings")
 
 
 @pytest.fixture

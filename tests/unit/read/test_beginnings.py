@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         edge[top + 150 : top + TILE] = 7
     for number in ("", *range(1, 6)):
         make_cog(path / f"edge{number}.tif", edge, blocksize=TILE)
+    make_cog(path / "edge-zstd.tif", edge, blocksize=TILE, compress="zstd")
     return path
 
 
 @pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[RangeServer]:
-    with RangeServer(folder) as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: RangeServer) -> RangeServer:
-    running.configure(faults=[], latency=0.0)
-    running.reset()
-    return running
-
-
-@pytest.fixture(scope="module")
 def collection(running: RangeServer) -> rd.Collection:
-    names = (*CODECS, "edge")
+    names = (*CODECS, "edge", "edge-zstd")
     files = {name: f"{running.url}/{name}.tif" for name in names}
     return collect(Scene("one", files, "2023-07-01T10:00:00"))
 
@@ -123,7 +110,7 @@ def test_explain_of_a_window_is_the_servers_count(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    st.sampled_from([*CODECS, "edge"]),
+    st.sampled_from([*CODECS, "edge", "edge-zstd"]),
     st.integers(0, SIDE - 1),
     st.integers(1, 700),
     st.integers(0, SIDE - 1),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import shutil
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,19 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             make_cog(path / f"{band}{day}.tif", image, nodata=0, blocksize=TILE, overviews=0)
     return path
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[RangeServer]:
-    with RangeServer(folder) as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: RangeServer) -> RangeServer:
-    running.configure(faults=[], latency=0.0)
-    running.reset()
-    return running
 
 
 def scenes(base: Any) -> list[Scene]:

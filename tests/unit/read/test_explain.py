@@ -19,12 +19,7 @@ from rasteret_dask.testing.server import RangeServer
 
 LEFT, TOP, SIDE = 500_000.0, 5_200_000.0, 160
 
-
-@pytest.fixture(autouse=True, params=["tiles as they are", "beginnings of small tiles"])
-def _beginnings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice: so small are these tiles that none would be cut, were it not for this."""
-    if request.param != "tiles as they are":
-        monkeypatch.setattr("rasteret_dask.plan.enough.LEAST", 1)
+pytestmark = pytest.mark.usefixtures("beginnings")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,20 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image = rng.integers(1, 60_000, (SIDE, SIDE)).astype("uint16")
             make_cog(path / f"{band}{day}.tif", image, nodata=0, blocksize=TILE, overviews=0)
     return path
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[RangeServer]:
-    with RangeServer(folder) as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: RangeServer) -> Iterator[RangeServer]:
-    running.configure(faults=[], latency=0.0)
-    running.reset()
-    yield running
-    running.configure(faults=[], latency=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -43,19 +42,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in NAMES:
         (path / name).write_bytes(BYTES)
     return path
-
-
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[RangeServer]:
-    with RangeServer(folder) as found:
-        yield found
-
-
-@pytest.fixture
-def server(running: RangeServer) -> RangeServer:
-    running.configure(faults=[], latency=0.0)
-    running.reset()
-    return running
 
 
 def owed(options: StorageOptions) -> int:
