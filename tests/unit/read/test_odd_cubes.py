@@ -251,3 +251,26 @@ def test_transparent_pixels_are_nothing_to_every_mosaic(tmp_path: Path) -> None:
     assert np.array_equal(count.r.values[0], seen.sum(axis=0))
     with pytest.raises(RasteretError, match="masked pixels"):
         collection.get_xarray(groupby="solar_day")
+
+
+@pytest.mark.parametrize("how", [{}, {"crs": "EPSG:3857", "resolution": 15}])
+def test_files_with_one_corner_and_two_sizes_share_no_more_than_that(
+    tmp_path: Path, how: dict[str, Any]
+) -> None:
+    """What a window needs of a source is worked out once for those that lie alike; a shorter file does not."""
+    image = np.arange(1, 64 * 64 + 1, dtype="u2").reshape(64, 64)
+    made = []
+    for day, rows in ((1, 64), (2, 32), (3, 64)):
+        make_cog(tmp_path / f"{day}.tif", image[:rows] + 5000 * day, nodata=0, blocksize=32)
+        made.append(
+            Scene(f"s{day}", {"red": str(tmp_path / f"{day}.tif")}, f"2023-07-0{day}T10:00:00")
+        )
+    got = (
+        collect(*made).get_xarray(bands=["red"], chunks={"time": -1}, **how).red.values.astype("i4")
+    )
+    first, short, last = got
+    # One image under all: what the short file has is the same less its day, and it has about half.
+    assert np.array_equal(first != 0, last != 0)
+    assert np.array_equal(last[last != 0] - 15_000, first[first != 0] - 5000)
+    assert np.array_equal((short - 10_000)[short != 0], (first - 5000)[short != 0])
+    assert np.array_equal(short != 0, (first != 0) & (first - 5000 <= 32 * 64))
