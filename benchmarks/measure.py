@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from rasteret_dask.testing.server import RangeServer
 
 Got = dict[str, Any] | str
 """What was measured; a string says why there is no measurement."""
 
-BACKED = 2 * 1024**3
-"""Bytes: as :func:`back_memory` has it. The largest result has 1 GB."""
+BACKED = 6 * 1024**3
+"""Bytes: as :func:`back_memory` has it. The largest result has 1 GB, and a host takes back some 1 GB every other second."""
 
 PATIENCE = 180
 """Seconds in which a process loads and does its spare work, beside others that do the same."""
@@ -76,14 +77,16 @@ def wait(child: subprocess.Popen[str]) -> str | None:
 
 
 def back_memory() -> None:
-    """Touch as much memory as most tools take, and let go of it.
+    """Touch several times as much memory as any tool takes, and let go of it.
 
-    A virtual machine's host takes back what its guest has free for a second. To have it again costs 1 to 2 ms a MB, ten to fifty times
-    what zeroing it costs, and fell to whoever needed more than the one before had let go of.
+    A virtual machine's host takes back what its guest has free, some 1 GB every other second. To have it again costs 1 to 2 ms a MB, ten
+    to fifty times what zeroing it costs. With no more than a tool takes (2 GB), whoever was measured last paid 0.5 s on W7, because
+    the host was busy with what those before had let go of.
     """
     if sys.platform != "linux":
         return
-    with mmap.mmap(-1, BACKED, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+    size = min(BACKED, psutil.virtual_memory().available // 2)
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
         np.frombuffer(pages, np.uint8)[::4096] = 1

@@ -18,6 +18,7 @@ from typing import Any
 from rasteret_dask.errors import RasteretError
 from rasteret_dask.read import upcoming
 from rasteret_dask.read.upcoming import Block, Next, Run, exact
+from rasteret_dask.read.whole import room
 
 _lock = threading.Lock()
 
@@ -32,13 +33,19 @@ class Claim:
         What it is for.
     promise : Future
         Of the reading, or of None if it could not be started.
+    run : Run
+        The graph that it is for.
     size : int
         Bytes that it fetches.
+    placed : bool
+        It will lie in that graph's result.
     """
 
     following: Next
     promise: Future[Any]
+    run: Run
     size: int = 0
+    placed: bool = False
 
     @property
     def open(self) -> bool:
@@ -55,7 +62,7 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     index : tuple
         As NumPy takes it.
     start : callable
-        ``(plan, index, ahead=…)`` to an object with ``size``, ``begin()``, ``finish()`` and ``close()``:
+        ``(plan, index, ahead=…, out=…)`` to an object with ``size``, ``begin()``, ``finish()`` and ``close()``:
         :class:`~rasteret_dask.read.tasks.Reading`.
     """
     key = exact(index)
@@ -65,24 +72,43 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         claim = block.claims.pop(key, None)
     # Whoever has claimed it may be at it this very moment, in another thread: planning takes milliseconds.
     reading = None if claim is None else claim.promise.result()
+    # Of several graphs that read it at this moment, nobody knows whose thread this is.
+    run, task = found[0] if len(found) == 1 else (None, None)
+    shared = False
     if reading is None:
-        reading = start(block.plan, index)
+        reading = start(
+            block.plan, index, out=None if run is None else _room(run, task, block, key)
+        )
     else:
+        assert claim is not None
+        shared = claim.placed and claim.run is not run
         reading.begin()
     try:
-        for claim in _following(block):
-            _begin(claim, start)
-        return reading.finish()
+        for following in _following(block):
+            _begin(following, start)
+        # What was begun for another graph lies in that graph's result.
+        return reading.finish().copy() if shared else reading.finish()
     except BaseException:
         reading.close()
         upcoming.end_own()
         raise
 
 
+_WHOLE = exact((slice(None),) * 3)
+
+
+def _room(run: Run, task: Any, block: Block, key: tuple[Any, ...]) -> Any:
+    """Return where a chunk may be read to, if it is wanted whole."""
+    return room(run, task, block.plan) if key == _WHOLE else None
+
+
 def _begin(claim: Claim, start: Any) -> None:
     begun = None
     try:
-        begun = start(claim.following.block.plan, claim.following.index, ahead=True)
+        coming = claim.following
+        out = _room(claim.run, coming.task, coming.block, coming.key)
+        claim.placed = out is not None
+        begun = start(coming.block.plan, coming.index, ahead=True, out=out)
         claim.size = begun.size
     except (IndexError, MemoryError, RasteretError):
         pass  # It will say so itself when it is its turn.
@@ -129,7 +155,7 @@ def _claim(following: Next, run: Run, beside: Callable[[Any], bool], most: int) 
         full = sum(waiting) >= most or len(waiting) >= upcoming.FAR
         if run.over or full or not _is_free(following, run):
             return None
-        claim = following.block.claims[following.key] = Claim(following, Future())
+        claim = following.block.claims[following.key] = Claim(following, Future(), run)
         run.claims.append(claim)
     return claim
 

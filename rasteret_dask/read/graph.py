@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import dask.array as da
 import numpy as np
 from dask.array.core import getter
 from dask.blockwise import BlockwiseDep, blockwise
@@ -16,6 +15,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.read import ahead, upcoming
+from rasteret_dask.read.whole import CubeArray
 
 _WHOLE = (slice(None), slice(None), slice(None))
 
@@ -86,7 +86,7 @@ class CubeBlocks(BlockwiseDep):
         return BlockRead(self.plan.block((t, y, x), self.edges))
 
 
-def to_dask(plan: BandPlan, name: str) -> da.Array:
+def to_dask(plan: BandPlan, name: str) -> CubeArray:
     """Return the lazy array of a band.
 
     Parameters
@@ -97,17 +97,17 @@ def to_dask(plan: BandPlan, name: str) -> da.Array:
 
     Returns
     -------
-    dask.array.Array, shape (time, y, x)
+    CubeArray, shape (time, y, x)
     """
     # getter with exactly two positional arguments: the form that Dask's slice fusion recognises.
     layer = blockwise(
         getter, name, "tyx", CubeBlocks(plan, name), "tyx", _WHOLE, None, numblocks={}
     )
     graph = HighLevelGraph.from_collections(name, layer, dependencies=())
-    return da.Array(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
+    return CubeArray(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
 
 
-def plan_of(array: da.Array) -> BandPlan | None:
+def plan_of(array: Any) -> BandPlan | None:
     """Return the plan of an array as :func:`to_dask` has made it; None for one that was sliced or computed with since."""
     layers = array.dask.layers
     inputs = getattr(layers.get(array.name), "io_deps", {}).values()

@@ -67,9 +67,18 @@ class Reading:
         As NumPy takes it, for ``(time, y, x)`` of the chunk; only what it covers is fetched.
     ahead : bool
         Nobody waits for it yet (see :class:`~rasteret_dask.read.engine.Loading`).
+    out : ndarray, optional
+        Where the pixels go, of what the index covers; an array of its own by default.
     """
 
-    def __init__(self, plan: ReadPlan, index: tuple[Any, ...], *, ahead: bool = False) -> None:
+    def __init__(
+        self,
+        plan: ReadPlan,
+        index: tuple[Any, ...],
+        *,
+        ahead: bool = False,
+        out: Array | None = None,
+    ) -> None:
         (t0, t1), (r0, r1), (c0, c1), self._rest = cover(index, plan.shape)
         self._plan = plan
         self._first = t0
@@ -77,7 +86,7 @@ class Reading:
         self._window = (top + r0, top + r1, left + c0, left + c1)
         shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
         make = untouched.empty if ahead else np.empty
-        self._out = make(shape, plan.output.dtype)
+        self._out = make(shape, plan.output.dtype) if out is None else out
         self._jobs: list[Job] = []
         if 0 not in shape:
             self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1), make)

@@ -15,11 +15,12 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from dask._task_spec import Alias, DataNode, Task, TaskRef, _execute_subgraph
 from dask.array.core import getter
 from dask.callbacks import Callback
@@ -80,6 +81,8 @@ class Run:
         For :mod:`~rasteret_dask.read.ahead`: what is fetched ahead.
     over : bool
         Nothing more may be fetched ahead.
+    results : dict
+        For :mod:`~rasteret_dask.read.whole`: arrays that chunks are decoded into, by the key of the task that returns them.
     """
 
     def __init__(self, graph: Mapping[Any, Any], state: Mapping[str, Any], number: int = 0) -> None:
@@ -87,6 +90,7 @@ class Run:
         self.number = number
         self.claims: list[Any] = []
         self.over = False
+        self.results: dict[Any, npt.NDArray[Any]] = {}
         self._state = state
         self._known: dict[Any, tuple[Next, ...]] = {}
 
@@ -99,6 +103,11 @@ class Run:
         """Keys of the tasks that come next, the first of them first."""
         last: list[Any] = self._state["ready"][-FAR:]
         return last[::-1]
+
+    def users(self, task: Any) -> Collection[Any]:
+        """Keys of the tasks that depend on a task; none are known of a worker's."""
+        found: Collection[Any] = self._state.get("dependents", {}).get(task, ())
+        return found
 
     def reads(self, task: Any) -> tuple[Next, ...]:
         """What a task reads."""

@@ -263,7 +263,7 @@ def test_what_is_begun_after_a_failure_is_given_up_as_well() -> None:
     def claim() -> Any:
         return ahead._claim(upcoming.Next("task", block, (), ()), run, lambda task: True, 99)
 
-    def start(*_: Any, ahead: bool) -> Begun:
+    def start(*_: Any, ahead: bool, out: Any) -> Begun:
         upcoming._tell(run)
         return begun
 
@@ -288,7 +288,7 @@ def test_a_read_that_fails_lets_go_of_its_own_bytes() -> None:
     begun = Failing()
     block: Any = SimpleNamespace(plan=None, seen=set(), claims={})
     with pytest.raises(MemoryError):
-        ahead.read(block, (), lambda *_: begun)
+        ahead.read(block, (), lambda *_, out: begun)
     assert begun.closed
 
 
