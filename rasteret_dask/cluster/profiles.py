@@ -42,6 +42,12 @@ _CYCLE, _DASKS_CYCLE = "distributed.worker.profile.cycle", "1000ms"
 _RARELY = "10 minutes"
 """A second's profile is hardly smaller than a minute's: begun each second, they grew by 100 KiB a second, to 100 MiB within 17 minutes."""
 
+_WAITING, _DASKS_WAITING = "distributed.scheduler.worker-saturation", 1.1
+"""Tasks without inputs that a worker has or is at, for each of its threads, before the scheduler holds the others back."""
+
+_TWO_MORE = 2.1
+"""One at work and two that wait, whose bytes are fetched meanwhile: decoding takes no longer than a far store's first answer."""
+
 
 class Threads(Surroundings):
     """Dask's threads in this process: no cluster at all."""
@@ -206,6 +212,8 @@ def _open_local(profile: Local) -> Iterator[Client]:
     }
     if dask.config.get(_CYCLE) == _DASKS_CYCLE:  # nobody has asked for another
         settings[_CYCLE] = _RARELY
+    if dask.config.get(_WAITING) == _DASKS_WAITING:
+        settings[_WAITING] = _TWO_MORE
     with (
         dask.config.set(settings),
         exported(_memory_kept()),

@@ -52,6 +52,12 @@ class Claim:
         """Whether its turn has yet to come."""
         return self.following.block.claims.get(self.following.key) is self
 
+    def take(self) -> Any:
+        """Return the reading, when it has been started, and forget it: its arrays must not outlive the task that it is for."""
+        reading = self.promise.result()
+        self.promise = Future()
+        return reading
+
 
 def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     """Read a window of a chunk, and start the fetches of what comes next.
@@ -71,7 +77,7 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
         block.seen |= {(run.number, key) for run, _ in found} or {(0, key)}
         claim = block.claims.pop(key, None)
     # Whoever has claimed it may be at it this very moment, in another thread: planning takes milliseconds.
-    reading = None if claim is None else claim.promise.result()
+    reading = None if claim is None else claim.take()
     # Of several graphs that read it at this moment, nobody knows whose thread this is.
     run, task = found[0] if len(found) == 1 else (None, None)
     shared = False

@@ -28,6 +28,7 @@ from rasteret_dask.read.cut import Chip, plan_chips
 from rasteret_dask.read.engine import Load, run_loads
 from rasteret_dask.read.gather import Items, items_by_id, raw_sources
 from rasteret_dask.read.inner import inner_masks
+from rasteret_dask.read.later import now
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.values import Meaning, meaning
 
@@ -223,7 +224,7 @@ def _hide(
         for inner, read, meant, result, band in each:
             if inner is None:
                 continue
-            hidden = seen[_key(chip, inner)].out == 0
+            hidden = now(seen[_key(chip, inner)].out) == 0
             if hidden.any():
                 result[hidden] = _nothing(read, meant, fill, band, "pixels that the file masks")
 

@@ -20,6 +20,7 @@ from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import Crew, crew
+from rasteret_dask.read.later import Place, now
 from rasteret_dask.read.wanted import TileUse, Wanted, requests_for, tile_uses
 from rasteret_dask.storage.fetch import Fetch
 from rasteret_dask.storage.source import RangeRequest
@@ -38,7 +39,7 @@ class Load:
     ----------
     source : SourceRead
     pieces : sequence of Piece
-    out : ndarray, shape (rows, columns), dtype of the source
+    out : ndarray or Later, shape (rows, columns), dtype of the source
         Written in place.
     band : str
         For messages.
@@ -46,7 +47,7 @@ class Load:
 
     source: SourceRead
     pieces: Sequence[Piece]
-    out: npt.NDArray[Any]
+    out: Place
     band: str
 
     def take(self, piece: Piece, pixels: npt.NDArray[Any]) -> None:
@@ -59,7 +60,7 @@ class Load:
 
     def _view(self, piece: Piece) -> npt.NDArray[Any]:
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
-        return self.out[piece.top : piece.top + h, piece.left : piece.left + w]
+        return now(self.out)[piece.top : piece.top + h, piece.left : piece.left + w]
 
 
 Work = tuple[TileUse, memoryview, "int | None"]
@@ -121,8 +122,8 @@ class Loading:
     def finish(self) -> None:
         """Decode everything as it arrives; return when every array is complete.
 
-        No array is written to before, so memory that is only read ahead for stays untouched. Sparse tiles are filled with the source's
-        nodata, or with 0, as GDAL does.
+        No array is asked for before: what is only read ahead has none yet (:class:`~rasteret_dask.read.later.Later`). Sparse tiles are
+        filled with the source's nodata, or with 0, as GDAL does.
 
         Raises
         ------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,17 +27,16 @@ from rasteret_dask.plan.resolve import (
     resolve,
 )
 from rasteret_dask.plan.sources import SourceRead
-from rasteret_dask.read import untouched
 from rasteret_dask.read.doubt import check_offset
 from rasteret_dask.read.early import fill_in_turn
 from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.indices import cover, pick
+from rasteret_dask.read.later import Later, Place, now, part
 from rasteret_dask.read.together import join, others, valid_in_all
 from rasteret_dask.storage.urls import public
 
 Array = npt.NDArray[Any]
-Make = Callable[[tuple[int, ...], Any], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +46,11 @@ class Job:
 
     source: SourceRead
     where: Resolved
-    pixels: Array
+    pixels: Place
     direct: bool
     mask_where: Resolved | None = None
-    mask_pixels: Array | None = None
-    inner_pixels: Array | None = None
+    mask_pixels: Place | None = None
+    inner_pixels: Place | None = None
     holes: list[tuple[slice, slice]] = field(default_factory=list)
     mask_holes: list[tuple[slice, slice]] = field(default_factory=list)
     partners: list[tuple[ReadPlan, list[Job]]] = field(default_factory=list)
@@ -85,11 +84,10 @@ class Reading:
         top, left = plan.origin
         self._window = (top + r0, top + r1, left + c0, left + c1)
         shape = (max(0, t1 - t0), max(0, r1 - r0), max(0, c1 - c0))
-        make = untouched.empty if ahead else np.empty
-        self._out = make(shape, plan.output.dtype) if out is None else out
+        self._out = Later.empty(shape, plan.output.dtype) if out is None else out
         self._jobs: list[Job] = []
         if 0 not in shape:
-            self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1), make)
+            self._jobs = plan_jobs(plan, self._out, self._window, range(t0, t1))
         # With early exit nothing is fetched before it is known to be needed.
         self._early = plan.output.early and plan.output.mosaic in ("first", "last")
         jobs = [] if self._early else self._jobs
@@ -119,9 +117,11 @@ class Reading:
         RasteretError
             If a byte cannot be had or a tile not be decoded, with item, band, URL and tile.
         """
-        plan, out = self._plan, self._out
         self.begin()
-        self._fill()
+        plan, out = self._plan, now(self._out)
+        self._fill(out)
+        if not self._early:
+            _make_arrays([*self._jobs, *others(self._jobs)])
         self._loading.finish()
         if self._loading.failures:
             note_failures(plan, [*self._jobs, *others(self._jobs)], self._loading.failures)
@@ -134,55 +134,67 @@ class Reading:
             out[:, outside(plan.shapes, self._window, plan.all_touched)] = plan.output.gap
         return pick(out, self._rest)
 
-    def _fill(self) -> None:
+    def _fill(self, out: Array) -> None:
         """Write where no source may write. It touches every page; a step that one source covers whole is written by its tiles."""
         whole = {j.source.step for j in self._jobs if j.direct and j.where.target == self._window}
-        for k in range(len(self._out)):
+        for k in range(len(out)):
             if self._first + k not in whole:
-                self._out[k] = self._plan.output.gap
+                out[k] = self._plan.output.gap
 
     def close(self) -> None:
         """Give it up."""
         self._loading.close()
 
 
-def plan_jobs(
-    plan: ReadPlan, out: Array | None, window: Window, steps: range, make: Make = np.empty
-) -> list[Job]:
+def plan_jobs(plan: ReadPlan, out: Place | None, window: Window, steps: range) -> list[Job]:
     """Resolve the sources of a window, and decide for each whether it decodes straight into the result, if there is one.
 
-    The others decode into arrays that `make` makes.
+    The others decode into arrays that are made then.
     """
     cache = Coordinates()
-    found = []
+    found: dict[int, list[tuple[SourceRead, Resolved]]] = {}
     for source in plan.sources:
         if source.step in steps:
             where = resolve(source, window, cache, plan.output.method)
             if where is not None:
-                found.append((source, where))
+                found.setdefault(source.step, []).append((source, where))
     jobs = []
-    for number, (source, where) in enumerate(found):
-        rivals = [w for k, (s, w) in enumerate(found) if k != number and s.step == source.step]
-        direct = out is not None and _is_plain(plan, source, where)
-        direct = direct and not any(_meet(where.target, r.target) for r in rivals)
-        if direct and out is not None:
-            r0, r1, c0, c1 = where.target
-            pixels = out[
-                source.step - steps.start,
-                r0 - window[0] : r1 - window[0],
-                c0 - window[2] : c1 - window[2],
-            ]
-        else:
-            pixels = _buffer(source, where, make)
-        mask_where = mask_window(source, where)
-        mask_pixels = None
-        if source.mask is not None and mask_where is not None:
-            mask_pixels = _buffer(source.mask, mask_where, make)
-        inner_pixels = None if source.inner is None else _buffer(source.inner, where, make)
-        jobs.append(Job(source, where, pixels, direct, mask_where, mask_pixels, inner_pixels))
+    for step, group in found.items():
+        for number, (source, where) in enumerate(group):
+            # By number: sources that lie alike share what is resolved.
+            rivals = [other for k, (_, other) in enumerate(group) if k != number]
+            alone = not any(_meet(where.target, other.target) for other in rivals)
+            place = None
+            if out is not None and alone and _is_plain(plan, source, where):
+                r0, r1, c0, c1 = where.target
+                rows = slice(r0 - window[0], r1 - window[0])
+                place = part(out, (step - steps.start, rows, slice(c0 - window[2], c1 - window[2])))
+            jobs.append(_job(source, where, place))
     for partner in plan.partners:
-        join(jobs, partner, plan_jobs(partner, None, window, steps, make))
+        join(jobs, partner, plan_jobs(partner, None, window, steps))
     return jobs
+
+
+def _job(source: SourceRead, where: Resolved, place: Place | None) -> Job:
+    """Return what is read of a source: into `place`, or into an array of its own."""
+    pixels = _buffer(source, where) if place is None else place
+    mask_where = mask_window(source, where)
+    mask_pixels = None
+    if source.mask is not None and mask_where is not None:
+        mask_pixels = _buffer(source.mask, mask_where)
+    inner_pixels = None if source.inner is None else _buffer(source.inner, where)
+    return Job(source, where, pixels, place is not None, mask_where, mask_pixels, inner_pixels)
+
+
+def _make_arrays(jobs: Sequence[Job]) -> None:
+    """Make the arrays that jobs are read into, in this thread.
+
+    Made by the threads that help it, where they decode first, they leave what they took to the memory of each: 16 MiB more a worker.
+    """
+    for job in jobs:
+        for place in (job.pixels, job.mask_pixels, job.inner_pixels):
+            if place is not None:
+                now(place)
 
 
 _KEEPS_ONE = frozenset(("first", "last", "min", "max", "mean", "median"))
@@ -218,9 +230,9 @@ def _meet(a: Window, b: Window) -> bool:
     return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
-def _buffer(source: SourceRead, where: Resolved, make: Make) -> Array:
+def _buffer(source: SourceRead, where: Resolved) -> Later:
     r0, r1, c0, c1 = where.pixels
-    return make((r1 - r0, c1 - c0), source.layout.dtype)
+    return Later.empty((r1 - r0, c1 - c0), source.layout.dtype)
 
 
 def loads_of(plan: ReadPlan, job: Job) -> Sequence[Load]:
@@ -301,22 +313,22 @@ def _converted(
 
 def warped(plan: ReadPlan, job: Job) -> tuple[Array, npt.NDArray[np.bool_] | None]:
     """Return a source's values and their validity on the output pixels of its target window."""
-    valid = valid_pixels(job.pixels, job.source.nodata)
+    pixels = now(job.pixels)
+    valid = valid_pixels(pixels, job.source.nodata)
     if job.holes and valid is None:
-        valid = np.ones(job.pixels.shape, dtype=bool)
+        valid = np.ones(pixels.shape, dtype=bool)
     for hole in job.holes:
         assert valid is not None
         valid[hole] = False
     if job.inner_pixels is not None:
-        shown = job.inner_pixels != 0
+        shown = now(job.inner_pixels) != 0
         valid = shown if valid is None else valid & shown
     if plan.output.doubted:
-        check_offset(job.source, plan.output.band, job.pixels, valid)
+        check_offset(job.source, plan.output.band, pixels, valid)
     if plan.mask is not None:
         kept = _kept(plan, job)
         valid = kept if valid is None else valid & kept
     where = job.where
-    pixels = job.pixels
     if plan.output.decode is not None:
         pixels = DECODERS[plan.output.decode](pixels)
     if where.direct:
@@ -349,11 +361,12 @@ def _rounded(values: Array, dtype: np.dtype[Any], nodata: float | int | None) ->
 def _kept(plan: ReadPlan, job: Job) -> npt.NDArray[np.bool_]:
     """Return which source pixels the mask keeps; what the mask does not cover is not kept."""
     assert plan.mask is not None
-    kept = np.zeros(job.pixels.shape, dtype=bool)
+    r0, r1, c0, c1 = job.where.pixels
+    kept = np.zeros((r1 - r0, c1 - c0), dtype=bool)
     if job.mask_where is None or job.mask_pixels is None or job.source.mask is None:
         return kept
     mask = job.source.mask
-    classes = plan.mask.apply(job.mask_pixels, mask.nodata, mask.radius)
+    classes = plan.mask.apply(now(job.mask_pixels), mask.nodata, mask.radius)
     for rows, cols in job.mask_holes:
         # What is not known is as bad as what is dropped, and reaches as far.
         down, across = (math.ceil(r) for r in mask.radius)

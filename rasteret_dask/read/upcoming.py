@@ -3,7 +3,7 @@
 When Dask works through a graph in this process (threads, or the calling thread alone), it tells whoever has asked
 (:class:`dask.callbacks.Callback`) and hands over the graph and its state: which tasks are at work, and which are ready, in the order in
 which they will be taken. So reads that come next are known with their very index, and nothing is guessed at. A worker of a cluster knows
-the task that it is at, and that task's other reads; those that wait may yet be given to another worker.
+the task that it is at, that task's other reads, and those of the tasks that it has been given, though they may yet be taken away from it.
 
 State: ``_runs`` holds the graphs that are being worked through in this process, from Dask's start to its end, and ``_own`` the task that
 each thread of a worker is at; this module owns them. A forked child has none.
@@ -29,6 +29,10 @@ from rasteret_dask.plan.chunks import ReadPlan
 
 FAR = 64
 """Tasks that are looked at: as many as one host may be asked at once by default, if each has a single tile."""
+
+
+NEAR = 2
+"""Tasks of a worker that are looked at, for each of its threads."""
 
 
 class Block(Protocol):
@@ -147,7 +151,7 @@ def at_work(block: Block) -> list[tuple[Run, Any]]:
         (run, task)
         for run in list(_runs)
         for task in run.running()
-        if any(read.block is block for read in run.reads(task))
+        if _of(run, task, block)
     ]
 
 
@@ -160,16 +164,18 @@ def end_own() -> None:
 
 
 def _of_worker(block: Block) -> tuple[Run, Any] | None:
-    """Return the task that this thread of a worker is at, and beside it those that wait here for the same chunk of other bands.
+    """Return the task that this thread of a worker is at, and those that come next here: those of other bands' same chunk, and then
+    the two that are taken up first for each thread.
 
-    What else waits may yet be given to a worker that is idle, and would be fetched twice.
+    What waits may yet be given to a worker that is idle, and is then fetched twice: at the end of a graph, at most what is looked at here.
     """
     module = sys.modules.get("distributed.worker")
     key = None if module is None else getattr(module.thread_state, "key", None)
     if module is None or key is None:
         return None
     run: Run | None = getattr(_own, "run", None)
-    if run is None or not any(read.block is block for read in run.reads(key)):
+    # A run that knows of this task as one that waits knows nothing of what has come since.
+    if run is None or run.running() != [key] or not _of(run, key, block):
         state = module.get_worker().state
         last, run = run, _run_at(state, key, block)
         _own.run = run
@@ -178,7 +184,11 @@ def _of_worker(block: Block) -> tuple[Run, Any] | None:
             run.claims = [claim for claim, still in zip(last.claims, waits) if still]
             last.claims = [claim for claim, still in zip(last.claims, waits) if not still]
             _tell(last)
-    return (run, key) if any(read.block is block for read in run.reads(key)) else None
+    return (run, key) if _of(run, key, block) else None
+
+
+def _of(run: Run, task: Any, block: Block) -> bool:
+    return any(read.block is block for read in run.reads(task))
 
 
 def _waits(state: Any, key: Any) -> bool:
@@ -194,12 +204,16 @@ def _run_at(state: Any, key: Any, block: Block) -> Run:
     except RuntimeError:
         waiting = []  # The worker's own thread has changed it at this very moment.
     graph = {} if own is None else {key: own.run_spec}
-    beside = []
+    beside, later = [], []
     for task in waiting:
-        if any(_place(other.plan) == _place(block.plan) for other, _ in _reads(task.run_spec)):
-            graph[task.key] = task.run_spec
-            beside.append(task.key)
-    return Run(graph, {"running": [key], "ready": beside[::-1]})
+        reads = list(_reads(task.run_spec))
+        if any(_place(other.plan) == _place(block.plan) for other, _ in reads):
+            beside.append(task)
+        elif reads and len(later) < NEAR * state.nthreads:
+            later.append(task)
+    graph |= {task.key: task.run_spec for task in (*beside, *later)}
+    coming = [task.key for task in (*beside, *later)]
+    return Run(graph, {"running": [key], "ready": coming[::-1]})
 
 
 def _place(plan: ReadPlan) -> tuple[Any, ...]:

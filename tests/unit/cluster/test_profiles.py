@@ -125,6 +125,20 @@ def test_workers_begin_profiles_rarely_unless_somebody_says_how_often(said, mill
         assert set(client.run(profile_cycle).values()) == {milliseconds}
 
 
+@pytest.mark.parametrize(("said", "found"), [(1.1, 2.1), (1.5, 1.5), ("inf", float("inf"))])
+def test_a_worker_has_two_tasks_waiting_unless_somebody_says_how_many(said, found):
+    """So that their bytes come while it decodes."""
+    with (
+        dask.config.set({"distributed.scheduler.worker-saturation": said}),
+        profiles.open_profile(Local(kind="local", workers=1, threads=1)) as client,
+    ):
+        assert client.run_on_scheduler(saturation) == found
+
+
+def saturation(dask_scheduler):
+    return dask_scheduler.WORKER_SATURATION
+
+
 def profile_cycle(dask_worker):
     return dask_worker.periodic_callbacks["profile-cycle"].callback_time
 

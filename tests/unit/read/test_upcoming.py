@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -233,6 +234,47 @@ def test_a_worker_that_takes_up_another_task_keeps_what_it_has_begun(
     assert settles()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_worker_fetches_for_the_tasks_that_it_has_been_given(
+    collection: rd.Collection, server: RangeServer, folder: Path, threads: int
+) -> None:
+    """One tile a task: beside the one at work two that wait, for each thread."""
+    lazy = cube(collection, bands=["red"])
+    options = {"n_workers": 1, "threads_per_worker": threads, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.scheduler.worker-saturation": 3.0}),
+        Client(processes=False, **options),
+    ):
+        server.configure(latency=0.05)
+        server.reset()
+        found = lazy.red.values
+    assert np.array_equal(found, truth(folder, "red"))
+    seen = server.counters()
+    told = lazy.rasteret.explain()
+    # Nobody is there to take a task away.
+    assert (seen.requests, seen.bytes) == (told.requests, told.bytes)
+    assert 2 * threads < seen.peak_in_flight <= 3 * threads
+    assert settles()
+
+
+def test_a_worker_goes_on_to_fetch_while_it_reads_what_was_fetched_ahead(
+    collection: rd.Collection, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has come meanwhile is looked at by each task, also by those that were known before."""
+    taken = []
+    take = ahead.Claim.take
+    monkeypatch.setattr(ahead.Claim, "take", lambda claim: taken.append(claim) or take(claim))
+    lazy = cube(collection, bands=["red"])
+    with (
+        dask.config.set({"distributed.scheduler.worker-saturation": 3.0}),
+        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None),
+    ):
+        server.configure(latency=0.02)
+        lazy.red.values
+    # Of 48 tasks all but the first; two of three where only a task that nobody knew of looks on.
+    assert len(taken) > 40
+
+
 # --- nothing is lost -----------------------------------------------------------------------------
 def test_a_failure_gives_up_what_was_fetched_ahead(
     collection: rd.Collection, server: RangeServer
@@ -290,6 +332,27 @@ def test_a_read_that_fails_lets_go_of_its_own_bytes() -> None:
     with pytest.raises(MemoryError):
         ahead.read(block, (), lambda *_, out: begun)
     assert begun.closed
+
+
+def test_what_has_been_read_is_held_by_no_claim() -> None:
+    """A worker's thread keeps its claims until its next task, while another thread has read what they were for."""
+
+    class Begun:
+        def begin(self) -> None: ...
+
+        def finish(self) -> None: ...
+
+    begun = Begun()
+    held = weakref.ref(begun)
+    run = upcoming.Run({}, {"running": [], "ready": []})
+    block: Any = SimpleNamespace(plan=None, seen=set(), claims={})
+    claim = ahead._claim(upcoming.Next("task", block, (), ()), run, lambda task: True, 99)
+    assert claim is not None
+    claim.promise.set_result(begun)
+    del begun
+    ahead.read(block, (), None)
+    assert claim in run.claims
+    assert held() is None
 
 
 def test_many_threads_compute_at_once(
