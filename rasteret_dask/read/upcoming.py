@@ -147,12 +147,7 @@ def find(block: Block) -> tuple[Run, Any] | None:
 
 def at_work(block: Block) -> list[tuple[Run, Any]]:
     """Return the graphs worked through here, and their tasks, that read a block at this moment: it may belong to several."""
-    return [
-        (run, task)
-        for run in list(_runs)
-        for task in run.running()
-        if _of(run, task, block)
-    ]
+    return [(run, task) for run in list(_runs) for task in run.running() if _of(run, task, block)]
 
 
 def end_own() -> None:
