@@ -117,7 +117,7 @@ class Campaign:
             return None
         began = time.monotonic()
         limit = min(self.limit, remaining)
-        got = measure.finish(server, child, limit)
+        got = measure.finish(server, child, key.workload, limit)
         self.took[key] = time.monotonic() - began
         if isinstance(got, str) and limit < self.limit and got.startswith("more"):
             return None

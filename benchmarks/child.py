@@ -46,6 +46,7 @@ def peak_memory() -> int:
 
 DISTRIBUTIONS = {
     "floor": ("imagecodecs",),
+    "floor-rows": ("imagecodecs", "isal"),
     "rasterio-serial": ("rasterio",),
     "rasterio-16": ("rasterio",),
     "rioxarray": ("rioxarray",),

@@ -177,7 +177,7 @@ def measure(case: str, options: argparse.Namespace, root: str, home: str, server
     )
     try:
         why = wait(process)
-        return why if why is not None else finish(server, process, options.limit)
+        return why if why is not None else finish(server, process, "W9", options.limit)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -19,10 +19,12 @@ from urllib.parse import urlsplit
 
 import imagecodecs
 import numpy as np
+from isal import isal_zlib
 from pyproj import Transformer
 
 from benchmarks.data import CORNERS, SIDE, Level, folder, level
-from benchmarks.workloads import BATCH, Array, Job, Window, Workload, reduce_median, split
+from benchmarks.workloads import BATCH, Array, Job, Unable, Window, Workload, reduce_median, split
+from rasteret_dask.plan.enough import MOST, OFFSET, SLOPE
 
 CONNECTIONS = 64
 THREADS = 2
@@ -39,10 +41,11 @@ class Piece:
     count: int
     level: Level
     places: list[tuple[Array, Any, Any]]  # result, index into it, index into the tile
+    rows: int = 0  # how far it is decoded; 0 is to its end
 
 
-def decode(data: Any, kind: Level, scratch: dict[int, Array]) -> Array:
-    """A whole tile."""
+def decode(data: Any, kind: Level, scratch: dict[int, Array], rows: int = 0) -> Array:
+    """A whole tile, or its first rows."""
     side = kind.tile
     if not side:
         return np.zeros(0, "uint16")
@@ -53,7 +56,12 @@ def decode(data: Any, kind: Level, scratch: dict[int, Array]) -> Array:
     if tile is None:
         tile = scratch[side] = np.empty((side, side), "uint16")
     out = tile.data.cast("B")
-    if kind.compression == 8:
+    if rows:
+        need = rows * side * 2
+        found = isal_zlib.decompressobj().decompress(data, need)
+        out[:need] = found
+        tile = tile[:rows]
+    elif kind.compression == 8:
         imagecodecs.deflate_decode(data, out=out)
     else:
         imagecodecs.zstd_decode(data, out=out)
@@ -90,7 +98,7 @@ def run(root: str, pieces: list[Piece]) -> None:
         scratch: dict[int, Array] = {}
         while (got := ready.get()) is not None:
             piece, data = got
-            tile = decode(data, piece.level, scratch)
+            tile = decode(data, piece.level, scratch, piece.rows)
             for result, there, here in piece.places:
                 result[there] = tile[here]
             room.release()
@@ -158,11 +166,26 @@ def prepare(work: Workload, root: str) -> Job:
     return Job(_KINDS[work.kind](work, root, levels))
 
 
-def _windows(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
+def prepare_rows(work: Workload, root: str) -> Job:
+    """The same, of windows of deflated tiles, no further than their last row."""
+    if work.kind not in ("windows", "median") or work.variant != "s2":
+        raise Unable("it is for windows under s2")
+    levels = {
+        scene.files[b]: level(folder() / scene.files[b])
+        for scene in work.scenes
+        for b in work.bands
+    }
+    return Job(_windows(work, root, levels, to_last_row=True))
+
+
+def _windows(
+    work: Workload, root: str, levels: Levels, *, to_last_row: bool = False
+) -> Callable[[], Any]:
     def job() -> Any:
         shape = work.windows[0][2:]
         stack = np.empty((len(work.windows), len(work.scenes), len(work.bands), *shape), "uint16")
-        run(root, _cover(work, levels, stack))
+        pieces = _cover(work, levels, stack)
+        run(root, [_cut(piece) for piece in pieces] if to_last_row else pieces)
         return reduce_median(split(stack[0])) if work.kind == "median" else stack
 
     return job
@@ -237,6 +260,18 @@ def _cover(work: Workload, levels: Levels, stack: Array) -> list[Piece]:
                 for ij, where in places.items()
             ]
     return pieces
+
+
+def _cut(piece: Piece) -> Piece:
+    """The first rows of a tile, if its last are not wanted."""
+    rows = max(here[0].stop for _, _, here in piece.places)
+    share = rows / piece.level.tile
+    if share == 1:
+        return piece
+    count = piece.count
+    if share <= MOST:
+        count = min(count, int(count * (SLOPE * share + OFFSET)) + 1)
+    return replace(piece, rows=rows, count=count)
 
 
 def _gather(work: Workload, levels: Levels, wanted: Any) -> list[Piece]:

@@ -25,8 +25,10 @@ from rasteret_dask.testing.server import RangeServer
 Got = dict[str, Any] | str
 """What was measured; a string says why there is no measurement."""
 
-BACKED = 6 * 1024**3
-"""Bytes: as :func:`back_memory` has it. The largest result has 1 GB, and a host takes back some 1 GB every other second."""
+BACKED = {"W4": 6 * 1024**3, "W7": 6 * 1024**3, "W9": 6 * 1024**3}
+"""Bytes by workload, as :func:`back_memory` has it; ``LITTLE`` for others."""
+
+LITTLE = 2 * 1024**3
 
 PATIENCE = 180
 """Seconds in which a process loads and does its spare work, beside others that do the same."""
@@ -76,25 +78,26 @@ def wait(child: subprocess.Popen[str]) -> str | None:
     return line.strip() or _last(error)
 
 
-def back_memory() -> None:
-    """Touch several times as much memory as any tool takes, and let go of it.
+def back_memory(size: int = LITTLE) -> None:
+    """Touch more memory than any tool takes, and let go of it.
 
     A virtual machine's host takes back what its guest has free, some 1 GB every other second. To have it again costs 1 to 2 ms a MB, ten
-    to fifty times what zeroing it costs. With no more than a tool takes (2 GB), whoever was measured last paid 0.5 s on W7, because
-    the host was busy with what those before had let go of.
+    to fifty times what zeroing it costs. For work that makes 1 GB of results 2 GiB are not enough: whoever was measured last paid 0.5 s
+    on W7, because the host was busy with what those before had let go of. For work of a tenth of a second more than that is too much: the
+    host is then still at it.
     """
     if sys.platform != "linux":
         return
-    size = min(BACKED, psutil.virtual_memory().available // 2)
+    size = min(size, psutil.virtual_memory().available // 2)
     with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
         np.frombuffer(pages, np.uint8)[::4096] = 1
 
 
-def finish(server: RangeServer, child: subprocess.Popen[str], limit: float) -> Got:
-    """Let a process that is ready do its work."""
-    back_memory()
+def finish(server: RangeServer, child: subprocess.Popen[str], name: str, limit: float) -> Got:
+    """Let a process that is ready do its work, of that name."""
+    back_memory(BACKED.get(name, LITTLE))
     server.reset()
     try:
         out, error = child.communicate("\n", timeout=limit)

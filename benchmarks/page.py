@@ -14,6 +14,7 @@ from benchmarks.workloads import ALL
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TOOLS = {
     "floor": "the floor",
+    "floor-rows": "the floor, to the last row wanted",
     "ours": "**this package**, lazy",
     "ours-numpy": "this package, NumPy",
     "ours-cluster": "this package, LocalCluster",

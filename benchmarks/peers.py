@@ -384,6 +384,7 @@ def stackstac_threads(work: Workload, root: str) -> Job:
 
 TOOLS: dict[str, Callable[[Workload, str], Job]] = {
     "floor": floor.prepare,
+    "floor-rows": floor.prepare_rows,
     "rasterio-serial": rasterio_serial,
     "rasterio-16": rasterio_threads,
     "rioxarray": rioxarray_dask,

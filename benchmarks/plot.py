@@ -68,7 +68,7 @@ def _settings(record: Record) -> list[str]:
 
 def _tools(record: Record, setting: str) -> list[str]:
     there = {k.tool for k in record.cells() if (k.setting, k.latency) == (setting, LATENCY)}
-    return [tool for tool in TOOLS if tool in there and tool != "floor"]
+    return [tool for tool in TOOLS if tool in there and not tool.startswith("floor")]
 
 
 def _workloads(record: Record, setting: str) -> list[str]:

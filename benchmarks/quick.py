@@ -18,7 +18,7 @@ from benchmarks.run import common, finish, record_of
 from benchmarks.workloads import ALL, PARTS
 
 OURS = ("floor", "ours", "ours-numpy", "ours-cluster")
-CORE = (*OURS, "rasterio-16", "async-geotiff")
+CORE = (*OURS, "floor-rows", "rasterio-16", "async-geotiff")
 EVERY = (
     *CORE, "odc-stac", "rasteret", "odc-stac-cluster", "stackstac", "lazycogs", "virtual-tiff", "rioxarray",
 )  # fmt: skip

@@ -10,7 +10,7 @@ from benchmarks.workloads import ALL
 
 OURS = "ours"
 CLUSTER = "ours-cluster"
-OWN = ("floor", OURS, "ours-numpy", CLUSTER)
+OWN = ("floor", "floor-rows", OURS, "ours-numpy", CLUSTER)
 GDAL = ("rasterio-16", "rioxarray", "odc-stac", "odc-stac-cluster", "stackstac")
 LATENCIES = (0, 20, 60, 100)
 

@@ -199,7 +199,8 @@ def _run_at(state: Any, key: Any, block: Block) -> Run:
     except RuntimeError:
         waiting = []  # The worker's own thread has changed it at this very moment.
     graph = {} if own is None else {key: own.run_spec}
-    beside, later = [], []
+    beside: list[Any] = []
+    later: list[Any] = []
     for task in waiting:
         reads = list(_reads(task.run_spec))
         if any(_place(other.plan) == _place(block.plan) for other, _ in reads):
