@@ -173,7 +173,7 @@ def told(record: Record) -> str:
         f"### Where it should be\n\n{targets.table(record)}\n"
         "![Wall seconds over the floor's](images/benchmarks.png)\n\n"
         "In the tables: wall seconds (CPU seconds) × the floor's wall (the floor's CPU); raised, the rounds "
-        "of which these are the medians.\n\n"
+        "of which these are the medians. A ratio is the median of those of the rounds.\n\n"
         f"{tables(record)}\n{stages(record)}"
     )
 

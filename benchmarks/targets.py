@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,9 +72,14 @@ class Check:
 
 
 def ratio(record: Record, key: Key, other: Key, name: str = "wall") -> float | None:
-    """A median of one cell over that of another."""
-    mine, theirs = record.median(key, name), record.median(other, name)
-    return mine / theirs if mine and theirs else None
+    """One cell over another: the median over the rounds that both have. A machine is not as quick in one round as in the next."""
+    rounds = zip(record.of(key), record.of(other))
+    found = [
+        mine[name] / theirs[name]
+        for mine, theirs in rounds
+        if isinstance(mine, dict) and isinstance(theirs, dict) and theirs[name]
+    ]
+    return statistics.median(found) if found else None
 
 
 def against_floor(record: Record) -> dict[str, list[Check]]:
@@ -145,11 +151,11 @@ def _measured(record: Record) -> dict[Key, tuple[str, int]]:
 def _quickest(record: Record, key: Key, tools: tuple[str, ...] | None = None) -> Key | None:
     """The peer that did the same work in the least time."""
     found = [
-        (wall, peer)
+        (over, peer)
         for peer in record.cells()
         if (peer.setting, peer.workload, peer.latency) == (key.setting, key.workload, key.latency)
         and (peer.tool in tools if tools is not None else peer.tool not in OWN)
-        and (wall := record.median(peer, "wall")) is not None
+        and (over := ratio(record, peer, key)) is not None
     ]
     return min(found)[1] if found else None
 

@@ -80,20 +80,19 @@ def read(block: Block, index: tuple[Any, ...], start: Any) -> Any:
     reading = None if claim is None else claim.take()
     # Of several graphs that read it at this moment, nobody knows whose thread this is.
     run, task = found[0] if len(found) == 1 else (None, None)
-    shared = False
+    if reading is not None and claim is not None and claim.placed and claim.run is not run:
+        # It would be written into the result of another graph, which may be at it, or have handed it out.
+        reading.close()
+        reading = None
     if reading is None:
-        reading = start(
-            block.plan, index, out=None if run is None else _room(run, task, block, key)
-        )
+        out = None if run is None else _room(run, task, block, key)
+        reading = start(block.plan, index, out=out)
     else:
-        assert claim is not None
-        shared = claim.placed and claim.run is not run
         reading.begin()
     try:
         for following in _following(block):
             _begin(following, start)
-        # What was begun for another graph lies in that graph's result.
-        return reading.finish().copy() if shared else reading.finish()
+        return reading.finish()
     except BaseException:
         reading.close()
         upcoming.end_own()

@@ -48,6 +48,25 @@ def test_targets_are_met_or_not_by_the_medians(record: Record) -> None:
     assert text.startswith("4 of 6 measured targets are met (✓).")
 
 
+def test_ratios_are_within_rounds() -> None:
+    """A peer that was measured once, while the machine was quick, stands beside what was measured then."""
+    made, ours, peer = (
+        Record(where="a machine"),
+        *(Key("s2", "W4", 20, t) for t in ("ours", "rasteret")),
+    )
+    for wall in (4.0, 8.0, 8.0):
+        made.add(ours, _got(wall, wall))
+    assert targets.ratio(made, peer, ours) is None
+    made.add(peer, _got(12.0, 12.0))
+    assert targets.ratio(made, peer, ours) == 3.0
+    made.add(peer, "more than 300 s")
+    made.add(peer, _got(40.0, 40.0))
+    assert targets.ratio(made, peer, ours) == 4.0  # of 3 and 5
+    assert "| W4: at least 3 times as fast as rasteret | `s2`, 20 ms | ×4.00 ✓ |" in targets.table(
+        made
+    )
+
+
 def test_cells_have_ratios_rounds_and_marks(record: Record) -> None:
     text = page.tables(record)
     assert "| the floor | 0.20 (0.30) <sup>3</sup> |" in text

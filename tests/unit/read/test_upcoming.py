@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -257,22 +258,33 @@ def test_a_worker_fetches_for_the_tasks_that_it_has_been_given(
     assert settles()
 
 
-def test_a_worker_goes_on_to_fetch_while_it_reads_what_was_fetched_ahead(
-    collection: rd.Collection, server: RangeServer, monkeypatch: pytest.MonkeyPatch
+def test_a_task_that_was_known_before_looks_at_what_has_come_since(
+    collection: rd.Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has come meanwhile is looked at by each task, also by those that were known before."""
-    taken = []
-    take = ahead.Claim.take
-    monkeypatch.setattr(ahead.Claim, "take", lambda claim: taken.append(claim) or take(claim))
-    lazy = cube(collection, bands=["red"])
-    with (
-        dask.config.set({"distributed.scheduler.worker-saturation": 3.0}),
-        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None),
-    ):
-        server.configure(latency=0.02)
-        lazy.red.values
-    # Of 48 tasks all but the first; two of three where only a task that nobody knew of looks on.
-    assert len(taken) > 40
+    """A worker's list of waiting tasks grows while it is at one of them."""
+    graph = dict(cube(collection, bands=["red"]).red.data.__dask_graph__())
+    first, second, third, fourth = (
+        SimpleNamespace(key=key, priority=n, run_spec=task, state="ready")
+        for n, (key, task) in enumerate(list(graph.items())[:4])
+    )
+    every = {task.key: task for task in (first, second, third, fourth)}
+    state = SimpleNamespace(tasks=every, ready=[third, second], nthreads=1)
+    thread = SimpleNamespace(key=first.key)
+    worker = SimpleNamespace(state=state)
+    module = SimpleNamespace(thread_state=thread, get_worker=lambda: worker)
+    monkeypatch.setitem(sys.modules, "distributed.worker", module)
+    monkeypatch.setattr(upcoming, "_own", threading.local())
+
+    def coming(task: Any) -> Any:
+        found = upcoming.find(task.run_spec.args[0].value)
+        assert found is not None
+        run, key = found
+        assert (run.running(), key) == ([task.key], task.key)
+        return run.ready()
+
+    assert coming(first) == [second.key, third.key]
+    thread.key, state.ready = second.key, [fourth, third]
+    assert coming(second) == [third.key, fourth.key]
 
 
 # --- nothing is lost -----------------------------------------------------------------------------
