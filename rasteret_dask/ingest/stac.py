@@ -1,8 +1,12 @@
-"""STAC items from an API, from a static catalogue, or from whatever a caller has already."""
+"""STAC items from an API, from a static catalogue, or from whatever a caller has already.
+
+State: ``_migrations``, a lock that is held while pystac learns once how to bring old items up to date.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +31,8 @@ Json = Mapping[str, Any]
 
 _DOCUMENTS: Final = 16
 """Documents of a static catalogue under way at once."""
+
+_migrations = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,7 @@ def search_static(url: str, search: Search) -> list[Json]:
 
 
 def _walk(url: str, collection: str | None) -> Iterator[dict[str, Any]]:
+    _learn_migrations()
     try:
         root = pystac.read_file(url)
         if not isinstance(root, pystac.Catalog):
@@ -248,6 +255,16 @@ def _walk(url: str, collection: str | None) -> Iterator[dict[str, Any]]:
                 yield item.to_dict(include_self_link=False, transform_hrefs=False)
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, pystac.STACError) as error:
         raise SourceError(f"the STAC catalogue cannot be read: {error}", url=public(url)) from None
+
+
+def _learn_migrations() -> None:
+    """Have pystac find the extensions that are installed.
+
+    It does so when it reads for the first time, and takes itself for done before it is: a second build in another thread then had items as
+    they were written, other properties and so other parts than the first.
+    """
+    with _migrations:
+        pystac.EXTENSION_HOOKS.get_extended_object_links(pystac.Catalog("any", "any"))
 
 
 def _matches(item: Json, search: Search) -> bool:

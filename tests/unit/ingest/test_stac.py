@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,24 @@ def test_an_api_is_searched_page_by_page(api: StacApi, tmp_path: Path) -> None:
     assert api.asked[0]["collections"] == ["sentinel-2-l2a"]
     assert api.asked[0]["datetime"] == "2023-08-10T00:00:00Z/2023-08-20T23:59:59.999999Z"
     assert api.asked[0]["query"] == {"eo:cloud_cover": {"lt": 100}}
+
+
+def test_two_threads_that_read_first_read_the_same(austria: Path) -> None:
+    """In a fresh interpreter: pystac learns of its extensions with the first document."""
+    code = f"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from rasteret_dask.ingest.stac import Search, search_static
+gate = threading.Barrier(4)
+def read(_):
+    gate.wait()
+    return search_static({str(austria / "catalog.json")!r}, Search())
+with ThreadPoolExecutor(4) as pool:
+    first, *others = pool.map(read, range(4))
+assert all(found == first for found in others)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_box_over_the_antimeridian_is_asked_in_halves(api: StacApi) -> None:
