@@ -6,7 +6,6 @@ graph is the cube's own (:meth:`CubeArray.__dask_postcompute__`), so a chunk tha
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import dask.array as da
@@ -20,7 +19,6 @@ from rasteret_dask.plan.chunks import ReadPlan
 from rasteret_dask.read.upcoming import Run
 
 Array = npt.NDArray[Any]
-_lock = threading.Lock()
 
 
 class CubeArray(da.Array):
@@ -59,10 +57,10 @@ def room(run: Run, task: Any, plan: ReadPlan) -> Array | None:
     starts = (plan.first_step, *plan.origin)
     if any(first + size > most for first, size, most in zip(starts, plan.shape, shape)):
         return None
-    with _lock:
-        whole = run.results.get(user)
-        if whole is None:
-            whole = run.results[user] = np.empty(shape, plan.output.dtype)
+    whole = run.results.get(user)
+    if whole is None:
+        # In one step, whoever is first: the array of the other thread has not been written to.
+        whole = run.results.setdefault(user, np.empty(shape, plan.output.dtype))
     return whole[tuple(slice(first, first + size) for first, size in zip(starts, plan.shape))]
 
 
