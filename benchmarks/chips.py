@@ -124,8 +124,9 @@ def child(options: argparse.Namespace) -> None:
     library, _, how = options.child.partition("-")
     made = named(options.variant, options.scenes)
     asked = chips(made, options.chips, options.size)
-    print("READY", flush=True)
-    sys.stdin.readline()
+    for _ in ("loaded", "memory touched"):
+        print("READY", flush=True)
+        sys.stdin.readline()
     cpu, started = cpu_seconds(), time.perf_counter()
     if library == "ours":
         dataset = ours_dataset(options.collections)

@@ -96,8 +96,14 @@ def back_memory(size: int = LITTLE) -> None:
 
 
 def finish(server: RangeServer, child: subprocess.Popen[str], name: str, limit: float) -> Got:
-    """Let a process that is ready do its work, of that name."""
+    """Let a process that is ready do its work, of that name; before that its spare work once more, for what it had to wait."""
+    assert child.stdin is not None
     back_memory(BACKED.get(name, LITTLE))
+    child.stdin.write("\n")
+    child.stdin.flush()
+    why = wait(child)
+    if why is not None:
+        return why
     server.reset()
     try:
         out, error = child.communicate("\n", timeout=limit)

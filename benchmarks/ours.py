@@ -19,7 +19,16 @@ from shapely import points as make_points
 
 import rasteret_dask as rd
 from benchmarks.chips import load_torchgeo
-from benchmarks.workloads import BATCH, Job, Unable, Workload, make, reduce_median, split
+from benchmarks.workloads import (
+    BATCH,
+    Job,
+    Unable,
+    Workload,
+    make,
+    reduce_lazily,
+    reduce_median,
+    split,
+)
 
 _OPEN: list[Any] = []  # what ends with this process
 
@@ -124,13 +133,9 @@ def _other(work: Workload, root: str) -> Job:
     stages: dict[str, float] = {}
 
     def median() -> Any:
-        # As a user writes it: chunks that hold all of time, so that a median needs no rechunk, and begin where tiles begin.
+        # Chunks that hold all of time, so that a median needs no rechunk, and begin where tiles begin.
         cube = _cube(work, work.windows[0], chunks={"time": -1, "y": "tiles", "x": "tiles"})
-        red, nir = cube.B04.astype("float32"), cube.B08.astype("float32")
-        visible = (cube.B02.astype("uint32") + cube.B03).sum("time", dtype="uint32")
-        ndvi, visible = dask.compute(
-            ((nir - red) / (nir + red)).median("time", skipna=False), visible
-        )
+        ndvi, visible = dask.compute(*reduce_lazily(cube))
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def warp() -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import floor, peers_async
 from benchmarks.data import SIDE, Scene
-from benchmarks.workloads import Job, Unable, Workload, reduce_median, split
+from benchmarks.workloads import Job, Unable, Workload, reduce_lazily, reduce_median, split
 from benchmarks.workloads import Window as Pixels
 
 GDAL: dict[str, Any] = {
@@ -291,12 +291,7 @@ def odc_cluster(work: Workload, root: str) -> Job:
 
     def median() -> Any:
         lazy = cube(work.windows[0], 1024)
-        lazy = lazy.chunk(time=-1)
-        red, nir = lazy.B04.astype("float32"), lazy.B08.astype("float32")
-        visible = (lazy.B02.astype("uint32") + lazy.B03).sum("time", dtype="uint32")
-        ndvi, visible = dask.compute(
-            ((nir - red) / (nir + red)).median("time", skipna=False), visible
-        )
+        ndvi, visible = dask.compute(*reduce_lazily(lazy.chunk(time=-1)))
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def points() -> Any:

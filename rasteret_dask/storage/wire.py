@@ -12,12 +12,13 @@ State: ``_pools`` holds the idle connections of each process, server and patienc
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -61,7 +62,7 @@ class Answer:
     body: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Host:
     """Where connections lead.
 
@@ -78,6 +79,15 @@ class _Host:
     name: str
     port: int | None
     line: str
+
+    @cached_property
+    def literal(self) -> bool:
+        """Whether the name is an address."""
+        try:
+            ipaddress.ip_address(self.name)
+        except ValueError:
+            return False
+        return True
 
 
 _pools: dict[tuple[int, str, float], list[_Connection]] = {}
@@ -146,7 +156,8 @@ async def _connect(host: _Host, stall: float) -> _Connection:
         host.name,
         host.port or (443 if host.tls else 80),
         ssl=trust.context() if host.tls else None,
-        happy_eyeballs_delay=0.25,
+        # Of an address there is nothing to choose from, and the race for one takes as long as connecting.
+        happy_eyeballs_delay=None if host.literal else 0.25,
     )
     return connection
 
