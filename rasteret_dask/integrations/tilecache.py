@@ -63,6 +63,9 @@ class WholeTile:
     users: list[tuple[Load, Piece]] = field(default_factory=list)
     tile: Array | None = None
 
+    def place(self, piece: Piece) -> None:
+        """Nowhere: the array is made with the pixels."""
+
     def take(self, piece: Piece, pixels: Array) -> None:
         """Keep the tile, and give every user its piece."""
         self.tile = np.array(pixels)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import RasteretError, TileReadError
@@ -52,13 +53,14 @@ class Load:
 
     def take(self, piece: Piece, pixels: npt.NDArray[Any]) -> None:
         """Copy a piece to where it belongs."""
-        self._view(piece)[...] = pixels
+        self.place(piece)[...] = pixels
 
     def fill(self, piece: Piece, value: Any) -> None:
         """Fill where a piece belongs."""
-        self._view(piece)[...] = value
+        self.place(piece)[...] = value
 
-    def _view(self, piece: Piece) -> npt.NDArray[Any]:
+    def place(self, piece: Piece) -> npt.NDArray[Any]:
+        """Return where a piece belongs."""
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]
         return now(self.out)[piece.top : piece.top + h, piece.left : piece.left + w]
 
@@ -265,10 +267,11 @@ def decode_use(use: TileUse, data: memoryview) -> None:
     boxes = [piece for _, piece in use.users]
     rows = (min(p.rows[0] for p in boxes), max(p.rows[1] for p in boxes))
     cols = (min(p.cols[0] for p in boxes), max(p.cols[1] for p in boxes))
+    load, piece = use.users[0]
+    room = load.place(piece) if len(use.users) == 1 else None
     try:
-        tile = decode_tile(data, source.layout, rows=rows, cols=cols, scratch=_scratch())
+        tile = decode_tile(data, source.layout, rows=rows, cols=cols, scratch=_scratch(), out=room)
     except RasteretError as error:
-        load, piece = use.users[0]
         raise TileReadError(
             error.message,
             hint=error.hint,
@@ -279,6 +282,8 @@ def decode_use(use: TileUse, data: memoryview) -> None:
             tile=(piece.row, piece.col),
             range=(use.start, use.stop),
         ) from None
+    if room is not None and np.may_share_memory(tile, room):
+        return
     for load, piece in use.users:
         r, c = piece.rows[0] - rows[0], piece.cols[0] - cols[0]
         h, w = piece.rows[1] - piece.rows[0], piece.cols[1] - piece.cols[0]

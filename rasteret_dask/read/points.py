@@ -76,6 +76,9 @@ class Sampling:
     out: Floats
     band: str
 
+    def place(self, piece: Spots) -> None:
+        """Nowhere: only some pixels are wanted."""
+
     def take(self, piece: Spots, pixels: npt.NDArray[Any]) -> None:
         """Pick the values of one tile."""
         self.out[piece.into] = pixels[piece.at[0], piece.at[1]]

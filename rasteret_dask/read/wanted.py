@@ -51,6 +51,9 @@ class Wanted(Protocol):
     def pieces(self) -> Sequence[Any]:
         """One `Part` for each tile."""
 
+    def place(self, piece: Any) -> npt.NDArray[Any] | None:
+        """Where the pixels of a part may be decoded to, shape (rows, columns) of it; None: nowhere, :meth:`take` takes them."""
+
     def take(self, piece: Any, pixels: npt.NDArray[Any]) -> None:
         """Use the pixels of a part, shape (rows, columns) of it; they must be copied."""
 

@@ -25,6 +25,7 @@ def decode_tile(
     rows: tuple[int, int] | None = None,
     cols: tuple[int, int] | None = None,
     scratch: Scratch | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Decode one tile, or the part of it that is wanted.
 
@@ -42,6 +43,8 @@ def decode_tile(
         the rows that it holds.
     scratch : Scratch, optional
         Memory of this thread to decode into; the result is then good until the next tile.
+    out : ndarray, shape (rows, columns), optional
+        Where the pixels are wanted in the end. They lie there if the result shares its memory, and else nothing does.
 
     Returns
     -------
@@ -78,4 +81,6 @@ def decode_tile(
         raw = decompress(
             data, layout.compression, full, row_bytes * r1, skip=row_bytes * r0, scratch=scratch
         )
-    return unpack_rows(raw[row_bytes * r0 : row_bytes * r1], layout, r1 - r0, (c0, c1), scratch)
+    return unpack_rows(
+        raw[row_bytes * r0 : row_bytes * r1], layout, r1 - r0, (c0, c1), scratch, out
+    )

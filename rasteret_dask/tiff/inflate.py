@@ -43,7 +43,7 @@ _DENSE: Final = 0.7
 """Compressed bytes of a tile as a share of its own: above it are mostly literals, which isal takes a quarter longer for than libdeflate;
 below it they are equally quick, forty tiles of 1024² pixels in 0.16 s."""
 
-_PIECE: Final = 16 * 1024
+_PIECE: Final = 32 * 1024
 """Compressed bytes that a streaming decoder is given at once: what comes out fits the cache, and never needs fresh pages of memory."""
 
 _KEEP: Final = 16 * 1024 * 1024

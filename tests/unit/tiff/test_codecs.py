@@ -105,6 +105,28 @@ def test_memory_is_used_again(stored: tuple[bytes, TileLayout, Any]) -> None:
         np.testing.assert_array_equal(found, expected[slice(*rows), 1:-1])
 
 
+def test_pixels_lie_where_they_are_wanted_or_nowhere_near(
+    stored: tuple[bytes, TileLayout, Any],
+) -> None:
+    """Into the middle of an array, whose other pixels are somebody else's."""
+    data, layout, expected = stored
+    for rows, cols in (((0, SIZE), (0, SIZE)), ((5, 30), (0, 17)), ((5, 30), (3, SIZE))):
+        h, w = rows[1] - rows[0], cols[1] - cols[0]
+        whole = np.full((h + 4, w + 6), 77, layout.dtype)
+        room = whole[2 : 2 + h, 3 : 3 + w]
+        found = decode_tile(data, layout, rows=rows, cols=cols, scratch=Scratch(), out=room)
+        wanted = expected[slice(*rows), slice(*cols)]
+        np.testing.assert_array_equal(found, wanted)
+        there = np.shares_memory(found, room)
+        assert there == (layout.predictor == 2 and layout.samples == 1 and cols[0] == 0)
+        if there:
+            np.testing.assert_array_equal(room[:, :, None], wanted)
+            room[...] = 77
+        assert (whole == 77).all()
+    other = np.zeros((SIZE, SIZE), "float64")
+    assert not np.shares_memory(decode_tile(data, layout, out=other), other)
+
+
 def test_scratch_gives_the_same_bytes_again_and_keeps_none_that_are_huge() -> None:
     scratch = Scratch()
     first = scratch.empty("bytes", 1000)
