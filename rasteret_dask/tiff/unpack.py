@@ -60,7 +60,6 @@ def unpack_rows(
         if (
             out is not None
             and (out.shape, out.dtype) == (stored.shape[:2], dtype)
-            and c0 == 0
             and shape[2] == 1
         ):
             # One pass over the pixels and one turn of the interpreter's lock fewer than by way of a copy.
