@@ -124,6 +124,7 @@ def child(options: argparse.Namespace) -> None:
     library, _, how = options.child.partition("-")
     made = named(options.variant, options.scenes)
     asked = chips(made, options.chips, options.size)
+    # Nothing is done again in between: this work takes seconds, a slow start milliseconds.
     for _ in ("loaded", "memory touched"):
         print("READY", flush=True)
         sys.stdin.readline()

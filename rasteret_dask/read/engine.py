@@ -110,9 +110,6 @@ class Loading:
         self._fetch = Fetch(self._requests, storage, ahead=ahead, raising=not recording)
         self._asking = threading.Lock()
         self._ready: deque[Work] = deque()
-        self._calling = threading.Lock()
-        self._helpers: list[Future[None]] = []
-        self._busy = False  # the thread that finishes decodes, and cannot look at what arrives
         self._over = False
 
     @property
@@ -136,44 +133,31 @@ class Loading:
             The first failure, with item, band, URL and tile; what is still under way is given up.
         """
         team = crew()
+        helpers: list[Future[None]] = []
         try:
             self._fetch.begin()
             for load, piece in self._sparse:
                 load.fill(piece, 0 if load.source.nodata is None else load.source.nodata)
-            self._fetch.on_arrival = partial(self._arrived, team)
             while True:
                 work = self._next(wait=True)
                 if work is not None:
-                    self._call(team)
-                    self._reap()
-                    self._busy = True
+                    self._call(helpers, team)
                     team.here(partial(self._do, work))
-                    self._busy = False
-                elif (helper := self._a_helper()) is not None:
-                    # It may have left something, because others wanted to decode.
-                    helper.result()
+                elif helpers:
+                    # They may have left something, because others wanted to decode.
+                    helpers.pop().result()
                 else:
                     break
         except RasteretError as error:
             raise _located(error, self._answers) from None
         finally:
-            self._end()
-
-    def _a_helper(self) -> Future[None] | None:
-        """Return one that has not been waited for; whoever is about to call one has done so before."""
-        with self._calling:
-            return self._helpers.pop() if self._helpers else None
-
-    def _end(self) -> None:
-        """Give up what is left, and wait for the helpers: they write into arrays of ours, so none may outlive :meth:`finish`."""
-        self._fetch.on_arrival = None
-        with self._calling:
+            # Helpers write into arrays of ours: none may outlive this call.
             self._over = True
-        self._fetch.close()
-        for future in self._helpers:
-            future.cancel()
-            if not future.cancelled():
-                future.exception()
+            self._fetch.close()
+            for future in helpers:
+                future.cancel()
+                if not future.cancelled():
+                    future.exception()
 
     def _next(self, *, wait: bool) -> Work | None:
         """Return the next tile to decode; None when there is none left, or none at the moment."""
@@ -211,32 +195,20 @@ class Loading:
                 self._answers.append([use])
                 self._fetch.add(request)
 
-    def _arrived(self, team: Crew) -> None:
-        """Take note, in the event loop's thread, of bytes that have come."""
-        if self._busy:
-            self._call(team)
-
-    def _call(self, team: Crew) -> None:
+    def _call(self, helpers: list[Future[None]], team: Crew) -> None:
         """Have the cores' other threads take tiles as well, while there are more than the calling thread decodes at once.
 
         They take them by themselves: one that had to be handed each tile would wait until the calling thread has done with its own.
         """
         if not (self._ready or self._fetch.backlog()):
             return
-        with self._calling:
-            at_work = sum(not future.done() for future in self._helpers)
-            if not self._over and at_work < team.size - 1:
-                helper = team.elsewhere(partial(self._help, team))
-                if helper is not None:
-                    self._helpers.append(helper)
-
-    def _reap(self) -> None:
-        """Forget helpers that have ended, and raise what one has raised."""
-        with self._calling:
-            ended = [future for future in self._helpers if future.done()]
-            self._helpers = [future for future in self._helpers if future not in ended]
-        for future in ended:
-            future.result()
+        for ended in [future for future in helpers if future.done()]:
+            helpers.remove(ended)
+            ended.result()
+        if len(helpers) < team.size - 1:
+            helper = team.elsewhere(partial(self._help, team))
+            if helper is not None:
+                helpers.append(helper)
 
     def _help(self, team: Crew) -> None:
         while not (self._over or team.crowded):
@@ -256,7 +228,7 @@ def run_loads(loads: Sequence[Wanted], storage: StorageOptions) -> None:
 
 
 def decode_use(use: TileUse, data: memoryview) -> None:
-    """Decode one tile, no further than its users need, and copy each user's piece out.
+    """Decode one tile, no further than its users need, and give each user its piece.
 
     Raises
     ------

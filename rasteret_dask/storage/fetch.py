@@ -7,7 +7,7 @@ import queue
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -64,8 +64,6 @@ class Fetch:
         self._local_read = 0
         self._claimed = 0  # remote ranges that somebody has, or waits for
         self._taking = threading.Lock()
-        self.on_arrival: Callable[[], None] | None = None
-        """Called by the event loop's thread when a range has arrived, and is not to be slow."""
         remote: list[tuple[int, Location]] = []
         for number, request in enumerate(self._requests):
             location = locate(request.url)
@@ -127,8 +125,6 @@ class Fetch:
         )
         check_response(request, response)
         self._arrived.put((number, response.data))
-        if self.on_arrival is not None:
-            self.on_arrival()
 
     def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -62,7 +62,7 @@ class Answer:
     body: memoryview
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Host:
     """Where connections lead.
 
@@ -73,21 +73,15 @@ class _Host:
     port : int, optional
     line : str
         As a request names it.
+    literal : bool
+        The name is an address.
     """
 
     tls: bool
     name: str
     port: int | None
     line: str
-
-    @cached_property
-    def literal(self) -> bool:
-        """Whether the name is an address."""
-        try:
-            ipaddress.ip_address(self.name)
-        except ValueError:
-            return False
-        return True
+    literal: bool
 
 
 _pools: dict[tuple[int, str, float], list[_Connection]] = {}
@@ -135,7 +129,11 @@ def _host(root: str) -> _Host:
     parts = urlsplit(root)
     if parts.scheme not in ("http", "https") or parts.hostname is None or "@" in parts.netloc:
         raise Unusual
-    return _Host(parts.scheme == "https", parts.hostname, parts.port, parts.netloc)
+    try:
+        literal = bool(ipaddress.ip_address(parts.hostname))
+    except ValueError:
+        literal = False
+    return _Host(parts.scheme == "https", parts.hostname, parts.port, parts.netloc, literal)
 
 
 def _request(host: _Host, target: str, start: int, stop: int, headers: Mapping[str, str]) -> bytes:

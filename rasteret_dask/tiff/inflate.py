@@ -44,7 +44,8 @@ _DENSE: Final = 0.7
 below it they are equally quick, forty tiles of 1024² pixels in 0.16 s."""
 
 _PIECE: Final = 32 * 1024
-"""Compressed bytes that a streaming decoder is given at once: what comes out fits the cache, and never needs fresh pages of memory."""
+"""Compressed bytes that a streaming decoder is given at once: what comes out fits the cache, and never needs fresh pages of memory. 16 KiB
+take 4 % longer with two threads, 256 KiB 10 %."""
 
 _KEEP: Final = 16 * 1024 * 1024
 """Bytes of a part that :class:`Scratch` keeps at most."""
