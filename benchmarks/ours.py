@@ -93,7 +93,7 @@ def cluster(work: Workload, root: str) -> Job:
                 result = job.arrange(job.run())
         return result
 
-    return Job(every_worker, keep=client)
+    return Job(every_worker, client=client)
 
 
 @cache
@@ -117,7 +117,7 @@ def _on(client: Any, work: Workload, root: str) -> Job:
 
     if work.kind == "windows":
         return Job(windows, lambda there: _stack(work, dask.compute(*there)), client)
-    return replace(_other(work, root), keep=client)
+    return replace(_other(work, root), client=client)
 
 
 def _cubes(work: Workload) -> list[Any]:

@@ -301,7 +301,7 @@ def odc_cluster(work: Workload, root: str) -> Job:
         rows, columns = work.points[:, 0] - r0, work.points[:, 1] - c0
         return block.data.vindex[:, rows, columns].T.compute()
 
-    return replace(_by_kind(work, windows, median=median, points=points), keep=client)
+    return replace(_by_kind(work, windows, median=median, points=points), client=client)
 
 
 @cache
