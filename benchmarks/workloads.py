@@ -226,18 +226,25 @@ def reduce_median(bands: Sequence[Array], threads: int = 2) -> dict[str, Array]:
 
 
 def reduce_lazily(cube: Any) -> tuple[Any, Any]:
-    """The same of a cube of xarray whose chunks hold all of time: NDVI's median and the sum, lazy."""
+    """The same of a cube of xarray whose chunks hold all of time: NDVI's median and the sum, lazy.
+
+    By :func:`xarray.map_blocks`, which hands chunks over as they are: `apply_ufunc`, and Dask's own `map_blocks` where an axis goes,
+    copy each into a new array first, although there is but one (decision 66).
+    """
     # Not at the top: peers without xarray are measured too, and what they need of memory must not hold it.
     import xarray as xr
 
-    def over(function: Callable[[Array, Array], Array], first: Any, second: Any, dtype: str) -> Any:
-        return xr.apply_ufunc(
-            lambda a, b: function(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)), first, second,
-            input_core_dims=[["time"], ["time"]], dask="parallelized", output_dtypes=[dtype],
-        )  # fmt: skip
+    bands = cube[["B02", "B03", "B04", "B08"]].reset_coords(drop=True)
 
-    ndvi = over(median_ndvi, cube.B04, cube.B08, "float32")
-    return ndvi, over(sum_visible, cube.B02, cube.B03, "uint32")
+    def over(function: Callable[[Array, Array], Array], names: list[str], dtype: str) -> Any:
+        def reduced(block: Any) -> Any:
+            pixels = function(*(block[name].values for name in names))
+            return xr.DataArray(pixels, {name: block[name] for name in ("y", "x")}, ("y", "x"))
+
+        template = bands[names[0]].isel(time=0, drop=True).astype(dtype)
+        return xr.map_blocks(reduced, bands[names], template=template.rename(None))
+
+    return over(median_ndvi, ["B04", "B08"], "float32"), over(sum_visible, ["B02", "B03"], "uint32")
 
 
 def split(stack: Array) -> list[Array]:
