@@ -34,8 +34,8 @@ class Job:
     """Work that is ready to be done.
 
     `run` is what the clock sees, and gives what this library gives (a dataset, a list of arrays, chunks on a cluster). `arrange` brings
-    that to the shape that :class:`Workload` names, for the comparison: those copies are the benchmark's own, and no clock sees them. `client` is
-    the cluster's, where there is one. What `run` writes into `stages` (seconds by name) is kept beside the measurement.
+    that to the shape that :class:`Workload` names, for the comparison: those copies are the benchmark's own, and no clock sees them.
+    `client` is the cluster's, where there is one. What `run` writes into `stages` (seconds by name) is kept beside the measurement.
     """
 
     run: Callable[[], Any]
