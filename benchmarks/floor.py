@@ -11,7 +11,8 @@ import queue
 import socket
 import ssl
 import threading
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +26,10 @@ from benchmarks.data import CORNERS, SIDE, Level, folder, level
 from benchmarks.workloads import BATCH, Array, Job, Unable, Window, Workload, reduce_median, split
 from rasteret_dask.plan.enough import MOST, OFFSET, SLOPE
 
-CONNECTIONS = 64
+CONNECTIONS = 64  # as many as help with large pieces
+SMALL = 512 * 1024  # bytes of pieces with which twice as many help, unless the server is near
+NEAR = 0.005  # seconds in which a near server has answered
 THREADS = 2
-AHEAD = 64  # tiles fetched and not yet decoded
 Levels = dict[str, Level]  # by file
 
 
@@ -77,8 +79,11 @@ def run(root: str, pieces: list[Piece]) -> None:
     todo = iter(pieces)
     lock = threading.Lock()
     ready: queue.SimpleQueue[tuple[Piece, memoryview] | None] = queue.SimpleQueue()
-    room = threading.Semaphore(AHEAD)
+    small = sum(piece.count for piece in pieces) < SMALL * len(pieces)
+    connections = 2 * CONNECTIONS if small else CONNECTIONS
+    room = threading.Semaphore(connections)  # pieces fetched and not yet decoded
     failures: list[BaseException] = []
+    answered: deque[bool] = deque(maxlen=1)
 
     def fetch() -> None:
         try:
@@ -91,6 +96,7 @@ def run(root: str, pieces: list[Piece]) -> None:
                         room.release()
                         return
                     ready.put((piece, _get(connection, piece)))
+                    answered.append(True)
         except BaseException as error:
             failures.append(error)
             for _ in range(THREADS):
@@ -106,11 +112,17 @@ def run(root: str, pieces: list[Piece]) -> None:
             room.release()
 
     fetchers = [
-        threading.Thread(target=fetch, daemon=True) for _ in range(min(CONNECTIONS, len(pieces)))
+        threading.Thread(target=fetch, daemon=True) for _ in range(min(connections, len(pieces)))
     ]
     workers = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
-    for thread in (*fetchers, *workers):
+    for thread in (*workers, *fetchers[:CONNECTIONS]):
         thread.start()
+    time.sleep(NEAR if len(fetchers) > CONNECTIONS else 0.0)
+    if not answered:
+        for thread in fetchers[CONNECTIONS:]:
+            thread.start()
+    else:
+        del fetchers[CONNECTIONS:]
     for thread in fetchers:
         thread.join()
     for _ in range(THREADS):

@@ -42,7 +42,8 @@ def async_geotiff(work: Workload, root: str) -> Job:
     if work.kind == "warp":
         raise Unable("async-geotiff does not reproject")
     store = HTTPStore(root, client_options={"allow_http": True})
-    gate = asyncio.Semaphore(64)
+    # As many as this package has under way of small requests: headers come sooner, and windows no later.
+    gate = asyncio.Semaphore(128)
 
     async def opened(scene: Scene, band: str) -> Any:
         async with gate:

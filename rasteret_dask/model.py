@@ -48,7 +48,7 @@ class RatePolicy:
     Parameters
     ----------
     in_flight : int
-        Requests of one process under way at once to one host.
+        Requests of one process under way at once to one host; of those for more than 512 KiB, 64 at most.
     budget : int
         Bytes fetched and not yet decoded, over all hosts of the process.
     cluster_in_flight : int, optional
@@ -57,7 +57,7 @@ class RatePolicy:
         Requests of the whole cluster to one host in a second; shared out likewise.
     """
 
-    in_flight: int = 64
+    in_flight: int = 128
     budget: int = 96 * 1024 * 1024
     cluster_in_flight: int | None = None
     per_second: float | None = None

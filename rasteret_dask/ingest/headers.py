@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,13 @@ from rasteret_dask.tiff.model import TiffHeader
 
 FIRST_READ: Final = 32768
 """Bytes asked for at first: the whole header of most COGs."""
+
+_AT_FIRST: Final = 32
+"""Headers under way when a fetch begins, and by how many they become more."""
+_LOOK: Final = 0.004
+"""Seconds between two looks whether more of them would help."""
+_IDLE: Final = 0.75
+"""Share of these seconds that the loop's thread may work and still have time for more."""
 
 
 async def fetch_header(
@@ -88,9 +96,11 @@ async def fetch_headers(
     *,
     options: StorageOptions | None = None,
     first_read: int = FIRST_READ,
-    concurrency: int = 64,
 ) -> list[TiffHeader | RasteretError]:
     """Read many headers at once; a file that fails gives its error in place of its header.
+
+    Some at first, and more as long as the thread that reads them has little to do: connections cost as much as headers, and the more of
+    them help the farther the server is.
 
     Parameters
     ----------
@@ -100,8 +110,6 @@ async def fetch_headers(
         How to reach them.
     first_read : int
         Bytes of the first request for each.
-    concurrency : int
-        Headers under way at once.
 
     Returns
     -------
@@ -120,5 +128,13 @@ async def fetch_headers(
             except RasteretError as error:
                 found[number] = error.located(url=public(urls[number]))
 
-    await asyncio.gather(*(work() for _ in range(min(concurrency, len(urls)))))
+    most = min((options or StorageOptions()).rate.in_flight, len(urls))
+    async with asyncio.TaskGroup() as group:
+        begun = [group.create_task(work()) for _ in range(min(most, _AT_FIRST))]
+        while len(begun) < most and not any(one.done() for one in begun):
+            worked = time.thread_time()
+            await asyncio.sleep(_LOOK)
+            if time.thread_time() - worked < _IDLE * _LOOK:
+                more = min(_AT_FIRST, most - len(begun))
+                begun += [group.create_task(work()) for _ in range(more)]
     return [one for one in found if one is not None]

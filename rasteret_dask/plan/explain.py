@@ -49,7 +49,7 @@ class Explanation:
         """Share of the fetched pixels that is used, 0 to 1."""
         return self.total.used_share
 
-    def seconds(self, *, latency: float, bandwidth: float, in_flight: int = 64) -> float:
+    def seconds(self, *, latency: float, bandwidth: float, in_flight: int = 128) -> float:
         """Return how long fetching takes at least.
 
         Parameters

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import aiohttp
@@ -18,7 +19,7 @@ from obstore.exceptions import BaseError
 from rasteret_dask.errors import AccessError, SourceError, TransientError
 from rasteret_dask.model import RatePolicy, RetryPolicy
 from rasteret_dask.storage import counters
-from rasteret_dask.storage.limiter import Gate, Limiter
+from rasteret_dask.storage.limiter import LARGE, Gate, Limiter
 from rasteret_dask.storage.loop import get_loop
 from rasteret_dask.storage.ranges import RangeResponse
 from rasteret_dask.storage.retry import REFUSALS, Refusal, classify, delay, status_of
@@ -62,6 +63,7 @@ async def with_retries(
     policy: RetryPolicy,
     gate: Gate,
     renew: Callable[[], None] | None = None,
+    size: int = 0,
 ) -> RangeResponse:
     """Make a request until it succeeds, fails for good, or the policy's attempts are used up.
 
@@ -75,6 +77,8 @@ async def with_retries(
         Passed by every attempt; not held while waiting for the next.
     renew : callable, optional
         Forget the credential that the last attempt used. A refused access is then tried once more: a signature may have expired.
+    size : int
+        Bytes that are asked for.
 
     Raises
     ------
@@ -83,8 +87,9 @@ async def with_retries(
     """
     number = 1
     refused = False
+    few = gate.large if size > LARGE else nullcontext()
     while True:
-        async with gate:
+        async with few, gate:
             counters.add(requests=1)
             failure, status, wait = None, None, 0.0
             sent = asyncio.get_running_loop().time()

@@ -10,8 +10,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
 
 from rasteret_dask.model import RatePolicy
+
+LARGE: Final = 512 * 1024
+"""Bytes of a request of which few are enough to fill a line."""
+_MOST_LARGE: Final = 64
+"""Such requests to one host at once: of more, each has a smaller share of the line, and all come in the end, when nothing is left to be
+decoded meanwhile."""
 
 
 class Budget:
@@ -174,9 +181,15 @@ class Gate:
         Requests under way at once.
     per_second : float, optional
         Requests that are let in per second.
+
+    Attributes
+    ----------
+    large : asyncio.Semaphore
+        What requests for more than `LARGE` bytes pass before it.
     """
 
     def __init__(self, most: int, per_second: float | None = None) -> None:
+        self.large = asyncio.Semaphore(_MOST_LARGE)
         self.share = Share(most)
         self.per_second = per_second
         self._limit = most

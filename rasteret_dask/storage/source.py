@@ -76,7 +76,7 @@ async def read_remote(
     read = reader_of(url, location, options, start, stop)
     renew = read.renew if isinstance(read, HttpRead) and read.keeper is not None else None
     gate = limits.host(location.host)
-    return await with_retries(read, public(url), options.retry, gate, renew)
+    return await with_retries(read, public(url), options.retry, gate, renew, stop - start)
 
 
 def read_local(path: str, start: int, stop: int) -> RangeResponse:

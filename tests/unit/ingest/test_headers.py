@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.ingest import headers
 from rasteret_dask.ingest.headers import fetch_header, fetch_headers
+from rasteret_dask.model import RatePolicy, StorageOptions
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import RangeResponse, read_range
 from rasteret_dask.testing.cog import make_cog
@@ -69,7 +72,10 @@ def test_headers_elsewhere_take_a_few(server: RangeServer, folder: Path, first: 
 def test_one_bad_file_costs_only_itself(server: RangeServer) -> None:
     names = ["cog.tif", "none.tif", "page.tif", "jp2.tif", "short.tif", "tail.tif"]
     urls = [f"{server.url}/{name}" for name in names]
-    found = run(fetch_headers(urls, concurrency=2))
+    server.reset()
+    few = StorageOptions(rate=RatePolicy(in_flight=2))
+    found = run(fetch_headers(urls, options=few))
+    assert server.counters().peak_in_flight <= 2
     assert isinstance(found[0], TiffHeader)
     assert isinstance(found[1], NotFoundError)
     assert isinstance(found[2], HeaderError)
@@ -79,6 +85,37 @@ def test_one_bad_file_costs_only_itself(server: RangeServer) -> None:
     for url, error in zip(urls[1:5], found[1:5], strict=True):
         assert not isinstance(error, TiffHeader)
         assert error.url == url
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(128, 128), (50, 50), (8, 8)])
+def test_far_away_more_of_them_are_under_way(
+    server: RangeServer, allowed: int, expected: int
+) -> None:
+    server.reset()
+    server.configure(latency=0.2)
+    options = StorageOptions(rate=RatePolicy(in_flight=allowed))
+    urls = [f"{server.url}/cog.tif"] * 150
+    found = run(fetch_headers(urls, options=options))
+    assert all(isinstance(one, TiffHeader) for one in found)
+    assert len(found) == 150
+    assert server.counters().peak_in_flight == expected
+    server.configure(latency=0.0)
+
+
+def test_who_gives_up_leaves_nothing_behind(server: RangeServer) -> None:
+    server.configure(latency=5.0)
+
+    async def main() -> set[asyncio.Task[Any]]:
+        before = asyncio.all_tasks()
+        reading = asyncio.ensure_future(fetch_headers([f"{server.url}/cog.tif"] * 200))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        return asyncio.all_tasks() - before
+
+    assert run(main()) == set()
+    server.configure(latency=0.0)
 
 
 def test_a_file_that_changes_while_its_header_is_read(

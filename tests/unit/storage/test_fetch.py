@@ -18,6 +18,7 @@ from rasteret_dask import errors
 from rasteret_dask.model import RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.storage import counters
 from rasteret_dask.storage.fetch import Fetch
+from rasteret_dask.storage.limiter import LARGE
 from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.source import RangeRequest, limiter, read_range
 from rasteret_dask.testing.server import Fault, RangeServer
@@ -41,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files")
     for name in NAMES:
         (path / name).write_bytes(BYTES)
+    (path / "large.bin").write_bytes(bytes(LARGE + 100))
     return path
 
 
@@ -136,6 +138,15 @@ def test_many_are_under_way_at_once_but_no_more_than_allowed(server: RangeServer
     requests = [RangeRequest(server.url_of("plain.bin"), k, k + 1) for k in range(24)]
     collect(Fetch(requests, options))
     assert 4 <= server.counters().peak_in_flight <= 8
+
+
+@pytest.mark.parametrize(("size", "expected"), [(LARGE, 80), (LARGE + 1, 64)])
+def test_of_large_ranges_fewer_are_under_way(server: RangeServer, size: int, expected: int) -> None:
+    server.configure(latency=0.3)
+    options = StorageOptions(rate=RatePolicy(budget=2**30))
+    requests = [RangeRequest(server.url_of("large.bin"), k, k + size) for k in range(80)]
+    collect(Fetch(requests, options))
+    assert server.counters().peak_in_flight == expected
 
 
 def test_503s_are_retried_and_counted(server: RangeServer) -> None:

@@ -159,8 +159,8 @@ def test_cancelled_waiters_lose_no_place(seed: int) -> None:
 @pytest.mark.parametrize(
     ("policy", "share", "expected"),
     [
-        (RatePolicy(), 0.25, (64, None)),
-        (RatePolicy(cluster_in_flight=100), 1.0, (64, None)),
+        (RatePolicy(), 0.25, (128, None)),
+        (RatePolicy(cluster_in_flight=200), 1.0, (128, None)),
         (RatePolicy(cluster_in_flight=100), 0.25, (25, None)),
         (RatePolicy(cluster_in_flight=3), 0.1, (1, None)),
         (RatePolicy(in_flight=8, per_second=50.0), 0.2, (8, 10.0)),
