@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +28,7 @@ from rasteret_dask.plan.enough import MOST, OFFSET, SLOPE
 
 CONNECTIONS = 64  # as many as help with large pieces
 SMALL = 512 * 1024  # bytes of pieces with which twice as many help, unless the server is near
-NEAR = 0.005  # seconds in which a near server has answered
+NEAR = 0.005  # seconds in which a near server answers
 THREADS = 2
 Levels = dict[str, Level]  # by file
 
@@ -80,10 +80,9 @@ def run(root: str, pieces: list[Piece]) -> None:
     lock = threading.Lock()
     ready: queue.SimpleQueue[tuple[Piece, memoryview] | None] = queue.SimpleQueue()
     small = sum(piece.count for piece in pieces) < SMALL * len(pieces)
-    connections = 2 * CONNECTIONS if small else CONNECTIONS
+    connections = 2 * CONNECTIONS if _far(root, pieces[0].path) and small else CONNECTIONS
     room = threading.Semaphore(connections)  # pieces fetched and not yet decoded
     failures: list[BaseException] = []
-    answered: deque[bool] = deque(maxlen=1)
 
     def fetch() -> None:
         try:
@@ -96,7 +95,6 @@ def run(root: str, pieces: list[Piece]) -> None:
                         room.release()
                         return
                     ready.put((piece, _get(connection, piece)))
-                    answered.append(True)
         except BaseException as error:
             failures.append(error)
             for _ in range(THREADS):
@@ -115,14 +113,8 @@ def run(root: str, pieces: list[Piece]) -> None:
         threading.Thread(target=fetch, daemon=True) for _ in range(min(connections, len(pieces)))
     ]
     workers = [threading.Thread(target=work, daemon=True) for _ in range(THREADS)]
-    for thread in (*workers, *fetchers[:CONNECTIONS]):
+    for thread in (*fetchers, *workers):
         thread.start()
-    time.sleep(NEAR if len(fetchers) > CONNECTIONS else 0.0)
-    if not answered:
-        for thread in fetchers[CONNECTIONS:]:
-            thread.start()
-    else:
-        del fetchers[CONNECTIONS:]
     for thread in fetchers:
         thread.join()
     for _ in range(THREADS):
@@ -131,6 +123,21 @@ def run(root: str, pieces: list[Piece]) -> None:
         thread.join()
     if failures:
         raise failures[0]
+
+
+_distances: dict[str, bool] = {}
+"""By server; known before the clock starts, since the spare work has asked already."""
+
+
+def _far(root: str, path: str) -> bool:
+    """Whether a server takes its time to answer."""
+    if root not in _distances:
+        nothing = Level(0, 16, 1, 1, np.zeros((0, 0)), np.zeros((0, 0)))
+        with _connect(root) as connection:
+            began = time.perf_counter()
+            _get(connection, Piece(path, 0, 1, nothing, []))
+            _distances[root] = time.perf_counter() - began > NEAR
+    return _distances[root]
 
 
 def _connect(root: str) -> socket.socket:
