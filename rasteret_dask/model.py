@@ -48,7 +48,7 @@ class RatePolicy:
     Parameters
     ----------
     in_flight : int
-        Requests of one process under way at once to one host; of those for more than 512 KiB, 64 at most.
+        Requests of one process under way at once to one host; of those for more than 512 KiB 64, or half as many if that is more.
     budget : int
         Bytes fetched and not yet decoded, over all hosts of the process.
     cluster_in_flight : int, optional

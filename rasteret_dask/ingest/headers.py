@@ -129,12 +129,16 @@ async def fetch_headers(
                 found[number] = error.located(url=public(urls[number]))
 
     most = min((options or StorageOptions()).rate.in_flight, len(urls))
-    async with asyncio.TaskGroup() as group:
-        begun = [group.create_task(work()) for _ in range(min(most, _AT_FIRST))]
-        while len(begun) < most and not any(one.done() for one in begun):
-            worked = time.thread_time()
-            await asyncio.sleep(_LOOK)
-            if time.thread_time() - worked < _IDLE * _LOOK:
-                more = min(_AT_FIRST, most - len(begun))
-                begun += [group.create_task(work()) for _ in range(more)]
+    try:
+        async with asyncio.TaskGroup() as group:
+            begun = [group.create_task(work()) for _ in range(min(most, _AT_FIRST))]
+            while len(begun) < most and not any(one.done() for one in begun):
+                worked = time.thread_time()
+                await asyncio.sleep(_LOOK)
+                if time.thread_time() - worked < _IDLE * _LOOK:
+                    more = min(_AT_FIRST, most - len(begun))
+                    begun += [group.create_task(work()) for _ in range(more)]
+    except ExceptionGroup as failed:
+        # Whoever calls knows what to do with an error, and nothing of groups.
+        raise failed.exceptions[0] from None
     return [one for one in found if one is not None]

@@ -16,9 +16,9 @@ from rasteret_dask.model import RatePolicy
 
 LARGE: Final = 512 * 1024
 """Bytes of a request of which few are enough to fill a line."""
-_MOST_LARGE: Final = 64
-"""Such requests to one host at once: of more, each has a smaller share of the line, and all come in the end, when nothing is left to be
-decoded meanwhile."""
+_MANY_LARGE: Final = 64
+"""Such requests to one host at once, or half of all if that is more: of more, each has a smaller share of the line, and all come in the
+end, when nothing is left to be decoded meanwhile."""
 
 
 class Budget:
@@ -189,7 +189,7 @@ class Gate:
     """
 
     def __init__(self, most: int, per_second: float | None = None) -> None:
-        self.large = asyncio.Semaphore(_MOST_LARGE)
+        self.large = asyncio.Semaphore(max(_MANY_LARGE, most // 2))
         self.share = Share(most)
         self.per_second = per_second
         self._limit = most

@@ -118,6 +118,17 @@ def test_who_gives_up_leaves_nothing_behind(server: RangeServer) -> None:
     server.configure(latency=0.0)
 
 
+def test_what_is_no_error_of_a_file_is_raised_as_it_is(
+    server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> RangeResponse:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(headers, "read_range", broken)
+    with pytest.raises(OSError, match="too many open files"):
+        run(fetch_headers([f"{server.url}/cog.tif"] * 3))
+
+
 def test_a_file_that_changes_while_its_header_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

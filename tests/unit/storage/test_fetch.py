@@ -140,10 +140,15 @@ def test_many_are_under_way_at_once_but_no_more_than_allowed(server: RangeServer
     assert 4 <= server.counters().peak_in_flight <= 8
 
 
-@pytest.mark.parametrize(("size", "expected"), [(LARGE, 80), (LARGE + 1, 64)])
-def test_of_large_ranges_fewer_are_under_way(server: RangeServer, size: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "allowed", "expected"),
+    [(LARGE, 128, 80), (LARGE + 1, 128, 64), (LARGE + 1, 150, 75), (LARGE + 1, 8, 8)],
+)
+def test_of_large_ranges_fewer_are_under_way(
+    server: RangeServer, size: int, allowed: int, expected: int
+) -> None:
     server.configure(latency=0.3)
-    options = StorageOptions(rate=RatePolicy(budget=2**30))
+    options = StorageOptions(rate=RatePolicy(in_flight=allowed, budget=2**30))
     requests = [RangeRequest(server.url_of("large.bin"), k, k + size) for k in range(80)]
     collect(Fetch(requests, options))
     assert server.counters().peak_in_flight == expected
