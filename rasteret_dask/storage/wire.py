@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rasteret_dask.storage import trust
+from rasteret_dask.storage.room import LEAST, clear, room
 
 _HEAD: Final = 16384
 """Bytes of room for the head of an answer."""
@@ -181,6 +182,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._asked = 0
         self._answer: asyncio.Future[Answer] | None = None
         self._latest = loop.time()
+        self._size = 0
         self._rest = memoryview(bytearray(1))
         self._buffer = self._rest
         self._filled = 0
@@ -194,7 +196,9 @@ class _Connection(asyncio.BufferedProtocol):
     async def ask(self, request: bytes, size: int, pool: list[_Connection]) -> Answer:
         """Send a request for ``size`` bytes and receive what is said; afterwards lie in the pool."""
         self._asked += 1
-        self._buffer = np.empty(size + _HEAD, np.uint8).data
+        # Room for a large body is made when it comes: who is silent holds none.
+        self._size = size
+        self._buffer = np.empty(_HEAD + (size if size < LEAST else 0), np.uint8).data
         self._filled = self._begin = self._end = 0
         self._latest = self._loop.time()
         self._answer = self._loop.create_future()
@@ -233,7 +237,7 @@ class _Connection(asyncio.BufferedProtocol):
         """End; whoever waits is told."""
         self.open = False
         self._watch.cancel()
-        unanswered = self._filled == 0 and self._asked > 1
+        unanswered = self._filled == self._end == 0 and self._asked > 1
         self._fail(_Stale() if unanswered else ConnectionResetError("the connection broke off"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -290,19 +294,28 @@ class _Connection(asyncio.BufferedProtocol):
         self._status, self._fields = code, fields
         self._begin = stop + 4
         self._end = self._begin + self._length(code, fields)
+        if self._end > len(self._buffer):
+            self._move()
         return True
+
+    def _move(self) -> None:
+        """Go on in memory that the body has room in."""
+        came = self._buffer[self._begin : self._filled]
+        self._buffer = room(self._end - self._begin)
+        self._buffer[: len(came)] = came
+        self._begin, self._end, self._filled = 0, len(self._buffer), len(came)
 
     def _length(self, status: int, fields: Mapping[str, str]) -> int:
         """Bytes of the body that are to be received."""
-        room = len(self._buffer) - self._begin
+        most = self._size + _HEAD - self._begin
         plain = "transfer-encoding" not in fields and "content-length" in fields
-        size = int(fields["content-length"]) if plain else room + 1
+        size = int(fields["content-length"]) if plain else most + 1
         if status == 206:
-            if not 0 <= size <= room:
+            if not 0 <= size <= most:
                 raise Unusual
             return size
         # What a refusal says in its body is not read, unless the connection can be kept that way.
-        if 0 <= size <= room and status != 200:
+        if 0 <= size <= most and status != 200:
             return size
         self._keep = False
         return 0
@@ -327,3 +340,4 @@ class _Connection(asyncio.BufferedProtocol):
             self._fail(TimeoutError("no answer in time"))
         else:
             self.close()
+            clear()

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from scripted import Answer, Asked, Scripted, part
 
-from rasteret_dask.errors import TransientError
+from rasteret_dask.errors import SourceError, TransientError
 from rasteret_dask.model import RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.storage import counters, trust, wire
-from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.loop import get_loop, run
 from rasteret_dask.storage.source import read_range
 from rasteret_dask.testing.server import RangeServer
 
@@ -358,6 +358,75 @@ def test_a_large_range_that_stays_away_is_asked_for_again(rude: str) -> None:
         spent = counters.snapshot() - before
     assert bytes(found.data) == LARGE
     assert (spent.requests, spent.retries, server.connections) == (2, 1, 2)
+
+
+def test_a_large_range_whose_head_comes_alone() -> None:
+    head = _ENTIRE.encode()
+
+    def talk(connection: socket.socket, number: int) -> None:
+        while asked(connection):
+            connection.sendall(head)
+            time.sleep(0.1)
+            if number == 1:
+                return  # a kept connection: what it has begun to say is lost, and counted
+            connection.sendall(LARGE)
+            if number == 0:
+                asked(connection)
+                connection.sendall(head)
+                time.sleep(0.1)
+                return
+
+    with Bare(talk) as server:
+        before = counters.snapshot()
+        for _ in range(2):
+            found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(19)))
+            assert bytes(found.data) == LARGE
+        spent = counters.snapshot() - before
+    assert (spent.requests, spent.retries, server.connections) == (4, 2, 3)
+
+
+def test_a_refusal_with_much_to_read_leaves_its_connection() -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        text = asked(connection)
+        assert b"/no " in text
+        connection.sendall(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000
+        )
+        asked(connection)
+        connection.sendall(_ENTIRE.encode() + LARGE)
+        asked(connection)
+
+    with Bare(talk) as server:
+        with pytest.raises(SourceError, match="404"):
+            run(read_range(f"{server.url}/no", 0, len(LARGE), options=options(20)))
+        found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(20)))
+    assert bytes(found.data) == LARGE
+    assert server.connections == 1
+
+
+def test_who_is_silent_holds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[int] = []
+    monkeypatch.setattr(
+        wire, "room", lambda size: (asked_for.append(size), memoryview(bytearray(size)))[1]
+    )
+    said_all, heard = threading.Event(), threading.Event()
+
+    def talk(connection: socket.socket, number: int) -> None:
+        asked(connection)
+        heard.set()
+        said_all.wait(30)
+        connection.sendall(_ENTIRE.encode() + LARGE)
+        asked(connection)
+
+    with Bare(talk) as server:
+        pending = asyncio.run_coroutine_threadsafe(
+            read_range(f"{server.url}/a", 0, len(LARGE), options=options(21)), get_loop()
+        )
+        assert heard.wait(30)
+        assert asked_for == []
+        said_all.set()
+        assert bytes(pending.result(30).data) == LARGE
+    assert asked_for == [len(LARGE)]
 
 
 def test_a_connection_serves_small_ranges_after_large_ones(folder: Path) -> None:
