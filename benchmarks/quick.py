@@ -19,7 +19,8 @@ from benchmarks.workloads import ALL, PARTS
 
 OURS = ("floor", "ours", "ours-numpy", "ours-cluster")
 EVERY = (
-    *OURS, "floor-rows", "rasterio-16", "async-geotiff", "odc-stac", "rasteret", "odc-stac-cluster", "stackstac", "lazycogs", "virtual-tiff", "rioxarray",
+    *OURS, "floor-rows", "rasterio-16", "async-geotiff", "odc-stac",
+    "rasteret", "odc-stac-cluster", "stackstac", "lazycogs", "virtual-tiff", "rioxarray",
 )  # fmt: skip
 W1_TO_7 = ALL[:7]
 CLOSE = ("floor", "ours", "ours-cluster", "rasterio-16")
