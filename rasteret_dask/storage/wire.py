@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rasteret_dask.storage import trust
-from rasteret_dask.storage.room import LEAST, clear, room
+from rasteret_dask.storage.room import LEAST, room, watch
 
 _HEAD: Final = 16384
 """Bytes of room for the head of an answer."""
@@ -301,9 +301,12 @@ class _Connection(asyncio.BufferedProtocol):
     def _move(self) -> None:
         """Go on in memory that the body has room in."""
         came = self._buffer[self._begin : self._filled]
-        self._buffer = room(self._end - self._begin)
+        size = self._end - self._begin
+        # One byte more than was announced can be told from none, and then the connection is not kept.
+        self._buffer = room(size + 1)
         self._buffer[: len(came)] = came
-        self._begin, self._end, self._filled = 0, len(self._buffer), len(came)
+        self._begin, self._end, self._filled = 0, size, len(came)
+        watch(self._loop)
 
     def _length(self, status: int, fields: Mapping[str, str]) -> int:
         """Bytes of the body that are to be received."""
@@ -340,4 +343,3 @@ class _Connection(asyncio.BufferedProtocol):
             self._fail(TimeoutError("no answer in time"))
         else:
             self.close()
-            clear()

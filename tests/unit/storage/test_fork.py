@@ -18,8 +18,9 @@ from rasteret_dask.storage.source import RangeRequest, read_range
 
 url = sys.argv[1]
 def read():
-    found = dict(Fetch([RangeRequest(url, k * 10, k * 10 + 10) for k in range(20)]))
-    return [bytes(found[k]) for k in range(20)]
+    ranges = [(k * 10, k * 10 + 10) for k in range(20)] + [(k, k + 700_000) for k in range(8)]
+    found = dict(Fetch([RangeRequest(url, *one) for one in ranges]))
+    return [bytes(found[k]) for k in range(28)]
 
 expected = read()
 children = []
@@ -36,7 +37,7 @@ assert read() == expected
 
 
 def test_forked_children_read(tmp_path: Path) -> None:
-    (tmp_path / "a b%.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "a b%.bin").write_bytes(bytes(range(256)) * 4000)
     with RangeServer(tmp_path) as server:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", SCRIPT, server.url_of("a b%.bin")],

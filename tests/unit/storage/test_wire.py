@@ -368,7 +368,7 @@ def test_a_large_range_whose_head_comes_alone() -> None:
             connection.sendall(head)
             time.sleep(0.1)
             if number == 1:
-                return  # a kept connection: what it has begun to say is lost, and counted
+                return
             connection.sendall(LARGE)
             if number == 0:
                 asked(connection)
@@ -383,6 +383,32 @@ def test_a_large_range_whose_head_comes_alone() -> None:
             assert bytes(found.data) == LARGE
         spent = counters.snapshot() - before
     assert (spent.requests, spent.retries, server.connections) == (4, 2, 3)
+
+
+def test_more_than_a_large_range_is_nobody_elses() -> None:
+    def talk(connection: socket.socket, number: int) -> None:
+        while asked(connection):
+            connection.sendall(_ENTIRE.encode() + LARGE + said(0, 9))
+
+    with Bare(talk) as server:
+        for _ in range(3):
+            found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(22)))
+            assert bytes(found.data) == LARGE
+    assert server.connections == 3
+
+
+def test_a_large_question_with_a_small_answer() -> None:
+    """All of it comes with the head, where it has room."""
+
+    def talk(connection: socket.socket, number: int) -> None:
+        while asked(connection):
+            connection.sendall(said(0, 9))
+
+    with Bare(talk) as server:
+        for _ in range(2):
+            found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(23)))
+            assert bytes(found.data) == CONTENT[:9]
+    assert server.connections == 1
 
 
 def test_a_refusal_with_much_to_read_leaves_its_connection() -> None:
@@ -426,7 +452,7 @@ def test_who_is_silent_holds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
         assert asked_for == []
         said_all.set()
         assert bytes(pending.result(30).data) == LARGE
-    assert asked_for == [len(LARGE)]
+    assert asked_for == [len(LARGE) + 1]
 
 
 def test_a_connection_serves_small_ranges_after_large_ones(folder: Path) -> None:
