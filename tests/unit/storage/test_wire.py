@@ -398,16 +398,16 @@ def test_more_than_a_large_range_is_nobody_elses() -> None:
 
 
 def test_a_large_question_with_a_small_answer() -> None:
-    """All of it comes with the head, where it has room."""
+    """The file ends: all of it comes with the head, where it has room."""
 
     def talk(connection: socket.socket, number: int) -> None:
         while asked(connection):
-            connection.sendall(said(0, 9))
+            connection.sendall(said(10_000, len(CONTENT)))
 
     with Bare(talk) as server:
         for _ in range(2):
-            found = run(read_range(f"{server.url}/a", 0, len(LARGE), options=options(23)))
-            assert bytes(found.data) == CONTENT[:9]
+            found = run(read_range(f"{server.url}/a", 10_000, len(LARGE), options=options(23)))
+            assert bytes(found.data) == CONTENT[10_000:]
     assert server.connections == 1
 
 
