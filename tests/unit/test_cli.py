@@ -93,8 +93,13 @@ def _lose():
 def test_what_can_go_on_is_exit_code_75_and_says_so(capsys, event, resumes):
     """A build has no such option: it finds what is done."""
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(typer.Exit) as caught, console.reported(debug=False, resumes=resumes):
-        event()
+    # A shell that runs the tests in the background has told them to ignore Ctrl-C.
+    of_shell = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as caught, console.reported(debug=False, resumes=resumes):
+            event()
+    finally:
+        signal.signal(signal.SIGINT, of_shell)
     assert caught.value.exit_code == 75
     told = capsys.readouterr().err
     assert "start the same command again" in told
