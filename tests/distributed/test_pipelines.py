@@ -87,7 +87,10 @@ def test_a_run_that_was_broken_off_goes_on(sets, tmp_path, sign):
     def markers() -> int:
         return len(list(Path(f"{store}.regions").glob("*.done")))
 
+    # A shell that runs the tests in the background has told them to ignore Ctrl-C, and what they start would inherit that.
+    of_shell = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, **options, **pipes)
+    signal.signal(signal.SIGINT, of_shell)
     while markers() < 5:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
