@@ -141,8 +141,7 @@ class Loading:
             while True:
                 work = self._next(wait=True)
                 if work is not None:
-                    self._call(helpers, team)
-                    team.here(partial(self._do, work))
+                    team.here(partial(self._go_on, work, helpers, team))
                 elif helpers:
                     # They may have left something, because others wanted to decode.
                     helpers.pop().result()
@@ -177,6 +176,16 @@ class Loading:
             parts = [came[use.start - start : use.stop - start] for use in uses]
             numbers = [None] * (len(uses) - 1) + [number]
             self._ready.extend(zip(uses, parts, numbers))
+
+    def _go_on(self, work: Work | None, helpers: list[Future[None]], team: Crew) -> None:
+        """Decode a tile and what else is there, unless another task waits to decode.
+
+        A token that was let go of after each tile was taken by a helper of the other task, for nothing: this one wanted it again at once.
+        """
+        while work is not None:
+            self._call(helpers, team)
+            self._do(work)
+            work = None if team.crowded else self._next(wait=False)
 
     def _do(self, work: Work) -> None:
         use, part, number = work
