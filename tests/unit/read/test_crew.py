@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from rasteret_dask import open_tiff
+from rasteret_dask.read import engine
 from rasteret_dask.read.crew import Crew
+from rasteret_dask.testing.cog import make_cog
 
 
 def test_never_more_at_once_than_tokens() -> None:
@@ -85,3 +93,25 @@ def test_who_waits_for_a_token_is_seen() -> None:
     first.join(20)
     second.join(20)
     assert not crew.crowded
+
+
+def test_a_task_keeps_its_token_while_it_has_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two tiles a helper of another task would take it, for nothing."""
+
+    class Counting(Crew):
+        turns = 0
+
+        def here(self, work: Callable[[], None]) -> None:
+            self.turns += 1
+            super().here(work)
+
+    pixels = np.arange(512 * 512, dtype=np.uint16).reshape(512, 512)
+    path = make_cog(tmp_path / "many.tif", pixels, blocksize=128)
+    crew = Counting(1)
+    monkeypatch.setattr(engine, "crew", lambda: crew)
+    image = open_tiff(str(path))
+    np.testing.assert_array_equal(np.squeeze(image.read()), pixels)
+    assert crew.turns == 1  # for 16 tiles
+    assert crew._tokens._value == 1
