@@ -27,7 +27,7 @@ from rasteret_dask.storage.source import (
 from rasteret_dask.storage.urls import Location, locate, public
 
 ROOM: Final = 16 * 1024
-"""Bytes that a range takes beside its own: the room for an answer's head is one piece with the body's."""
+"""Bytes that a range takes beside its own: the room for an answer's head."""
 
 
 class Fetch:

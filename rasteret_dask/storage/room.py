@@ -1,7 +1,7 @@
 """Memory that large answers are received into: pages of two megabytes, used again.
 
-Memory of its own for each answer, a megabyte or so, costs the system half as long to lay out in pages of 4 KiB as receiving and
-decoding it take together: 0.5 ms a megabyte, for 0.1 in pages of 2 MiB (Linux, x86). So answers are laid one behind the other into
+Memory of its own for each answer, a megabyte or so, takes the system as long to lay out in pages of 4 KiB as it takes to receive
+it: 0.5 ms a megabyte, for 0.1 in pages of 2 MiB (Linux, x86). So answers are laid one behind the other into
 slabs, and a slab that nobody looks at any more takes the next ones.
 
 State, of each process: ``_free`` holds the slabs that nobody looks at, ``_looked_at`` one entry for each of the others, and ``_current``

@@ -95,10 +95,11 @@ def test_who_waits_for_a_token_is_seen() -> None:
     assert not crew.crowded
 
 
-def test_a_task_keeps_its_token_while_it_has_tiles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("others", "turns"), [(False, 1), (True, 16)])
+def test_a_task_keeps_its_token_until_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool, turns: int
 ) -> None:
-    """Between two tiles a helper of another task would take it, for nothing."""
+    """Between two of its 16 tiles a helper of another task would take it, for nothing."""
 
     class Counting(Crew):
         turns = 0
@@ -107,11 +108,15 @@ def test_a_task_keeps_its_token_while_it_has_tiles(
             self.turns += 1
             super().here(work)
 
+        @property
+        def crowded(self) -> bool:
+            return others
+
     pixels = np.arange(512 * 512, dtype=np.uint16).reshape(512, 512)
     path = make_cog(tmp_path / "many.tif", pixels, blocksize=128)
     crew = Counting(1)
     monkeypatch.setattr(engine, "crew", lambda: crew)
     image = open_tiff(str(path))
     np.testing.assert_array_equal(np.squeeze(image.read()), pixels)
-    assert crew.turns == 1  # for 16 tiles
+    assert crew.turns == turns
     assert crew._tokens._value == 1
