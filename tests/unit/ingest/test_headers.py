@@ -87,18 +87,19 @@ def test_one_bad_file_costs_only_itself(server: RangeServer) -> None:
         assert error.url == url
 
 
-@pytest.mark.parametrize(("allowed", "expected"), [(128, 128), (50, 50), (8, 8)])
+# As far away as a machine busy with other things needs to begin them all before the first answer.
+@pytest.mark.parametrize(("allowed", "latency"), [(128, 2.0), (50, 1.0), (8, 0.1)])
 def test_far_away_more_of_them_are_under_way(
-    server: RangeServer, allowed: int, expected: int
+    server: RangeServer, allowed: int, latency: float
 ) -> None:
     server.reset()
-    server.configure(latency=0.2)
+    server.configure(latency=latency)
     options = StorageOptions(rate=RatePolicy(in_flight=allowed))
     urls = [f"{server.url}/cog.tif"] * 150
     found = run(fetch_headers(urls, options=options))
     assert all(isinstance(one, TiffHeader) for one in found)
     assert len(found) == 150
-    assert server.counters().peak_in_flight == expected
+    assert server.counters().peak_in_flight == allowed
     server.configure(latency=0.0)
 
 

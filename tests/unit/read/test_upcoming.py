@@ -105,7 +105,7 @@ def test_the_next_chunk_is_under_way_while_one_is_read(
     collection: rd.Collection, server: RangeServer
 ) -> None:
     """Reads of a fused task, then those of the next task; the last of all has nothing to start."""
-    server.configure(latency=0.1)
+    server.configure(latency=0.5)
     lazy = cube(collection, chunks={"time": 1, "y": -1, "x": -1}, bands=list(BANDS))
     ratio = lazy.red.astype("f4") / lazy.nir
     tiles = (SIDE // TILE) ** 2

@@ -147,7 +147,7 @@ def test_many_are_under_way_at_once_but_no_more_than_allowed(server: RangeServer
 def test_of_large_ranges_fewer_are_under_way(
     server: RangeServer, size: int, allowed: int, expected: int
 ) -> None:
-    server.configure(latency=0.3)
+    server.configure(latency=1.0 if expected > 8 else 0.1)
     options = StorageOptions(rate=RatePolicy(in_flight=allowed, budget=2**30))
     requests = [RangeRequest(server.url_of("large.bin"), k, k + size) for k in range(80)]
     collect(Fetch(requests, options))
