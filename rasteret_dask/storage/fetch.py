@@ -29,12 +29,17 @@ from rasteret_dask.storage.urls import Location, locate, public
 ROOM: Final = 16 * 1024
 """Bytes that a range takes beside its own: the room for an answer's head."""
 
+_LOT: Final = 16
+"""The part of the budget of which the loop is told at once that it has been used, one over it. Each time wakes the loop's thread, which
+then wants the interpreter's lock of those that decode."""
+
 
 class Fetch:
     """Many ranges under way at once; iterate to have each as it arrives, or let several threads take them.
 
     All remote ranges are handed to the event loop at construction. Whoever iterates calls :meth:`done` once a range has been used, so that
-    the next ones may come: bytes fetched and not yet used stay under the process's budget. Whoever stops early calls :meth:`close`.
+    the next ones may come: bytes fetched and not yet used stay under the process's budget. Whoever stops early calls :meth:`close`; who
+    pauses before it has taken what has arrived may keep a sixteenth of the budget from others.
 
     Parameters
     ----------
@@ -63,6 +68,10 @@ class Fetch:
         self._local: list[tuple[int, str]] = []
         self._local_read = 0
         self._claimed = 0  # remote ranges that somebody has, or waits for
+        self._used: list[int] = []  # and not released yet
+        self._used_bytes = 0
+        self._told = False
+        self._lot = self._options.rate.budget // _LOT
         self._taking = threading.Lock()
         remote: list[tuple[int, Location]] = []
         for number, request in enumerate(self._requests):
@@ -125,6 +134,7 @@ class Fetch:
         )
         check_response(request, response)
         self._arrived.put((number, response.data))
+        self._release_used()  # it need not be woken for these any more
 
     def _ended(self, number: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -186,6 +196,8 @@ class Fetch:
             None when all have been taken.
         """
         arrived: tuple[int, Any] | None = None
+        if self._used:
+            self._tell()  # what has come since may have been an error, which nobody uses
         with self._taking:
             local = self._local_read < len(self._local)
             if local:
@@ -222,9 +234,29 @@ class Fetch:
         return self._arrived.qsize() + len(self._local) - self._local_read
 
     def done(self, number: int) -> None:
-        """Say that the bytes of one range have been used."""
-        if self._remote:
-            self._loop.call_soon_threadsafe(self._release, number)
+        """Say that the bytes of one range have been used; the loop is told when it is worth it, and before anybody waits."""
+        if not self._remote:
+            return
+        with self._taking:
+            self._used.append(number)
+            self._used_bytes += self._size(number)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Have the loop's thread woken for what has been used, if that is much, or if nothing is there to go on with."""
+        with self._taking:
+            little = self._used_bytes < self._lot and self._arrived.qsize()
+            if self._told or little or not self._used:
+                return
+            self._told = True
+        self._loop.call_soon_threadsafe(self._release_used)
+
+    def _release_used(self) -> None:
+        if self._used:
+            with self._taking:
+                used, self._used, self._used_bytes, self._told = self._used, [], 0, False
+            for number in used:
+                self._release(number)
 
     def close(self) -> None:
         """Give up what is still under way; what has arrived and was not used is dropped."""
