@@ -29,9 +29,9 @@ from rasteret_dask.storage.urls import Location, locate, public
 ROOM: Final = 16 * 1024
 """Bytes that a range takes beside its own: the room for an answer's head."""
 
-_LOT: Final = 16
-"""The part of the budget of which the loop is told at once that it has been used, one over it. Each time wakes the loop's thread, which
-then wants the interpreter's lock of those that decode."""
+_LOTS: Final = 16
+"""Lots that a budget is of; the loop's thread is woken when one has been used. Each time it wants the interpreter's lock of those that
+decode."""
 
 
 class Fetch:
@@ -70,8 +70,8 @@ class Fetch:
         self._claimed = 0  # remote ranges that somebody has, or waits for
         self._used: list[int] = []  # and not released yet
         self._used_bytes = 0
-        self._told = False
-        self._lot = self._options.rate.budget // _LOT
+        self._told = False  # the loop's thread, that it is to release these
+        self._lot = self._options.rate.budget // _LOTS
         self._taking = threading.Lock()
         remote: list[tuple[int, Location]] = []
         for number, request in enumerate(self._requests):
@@ -252,6 +252,7 @@ class Fetch:
         self._loop.call_soon_threadsafe(self._release_used)
 
     def _release_used(self) -> None:
+        """Give back what has been used since; by the loop's thread."""
         if self._used:
             with self._taking:
                 used, self._used, self._used_bytes, self._told = self._used, [], 0, False

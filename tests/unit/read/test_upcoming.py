@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+from budget import settles
 from dask.callbacks import Callback
 from distributed import Client
 from handmade import Scene, collect
@@ -26,8 +26,6 @@ from rasteret_dask.grid.tiles import Piece
 from rasteret_dask.model import RatePolicy, StorageOptions
 from rasteret_dask.read import ahead, upcoming
 from rasteret_dask.read.engine import Load, Loading
-from rasteret_dask.storage.loop import run
-from rasteret_dask.storage.source import limiter
 from rasteret_dask.testing.cog import make_cog
 from rasteret_dask.testing.server import Fault, RangeServer
 
@@ -68,23 +66,6 @@ def cube(collection: rd.Collection, **options: Any) -> Any:
 
 def truth(folder: Path, band: str) -> np.ndarray[Any, Any]:
     return np.stack([rasterio.open(folder / f"{band}{d}.tif").read(1) for d in (1, 2, 3)])
-
-
-def owed() -> int:
-    async def held() -> int:
-        budget = limiter(STORAGE.rate).budget
-        return budget.size - budget.free
-
-    return run(held())
-
-
-def settles() -> bool:
-    """Whether all bytes of the budget come back; closing goes through the loop."""
-    for _ in range(500):
-        if not owed():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # --- what it is for ------------------------------------------------------------------------------
@@ -187,7 +168,7 @@ def test_slices_stay_exact(
     for band in BANDS:
         right = whole[band].copy(data=truth(folder, band)).isel(index)
         assert np.array_equal(found[band].values, right.values)
-    assert settles()
+    assert settles(STORAGE)
 
 
 def test_slices_of_one_chunk_that_several_take(
@@ -232,7 +213,7 @@ def test_a_worker_that_takes_up_another_task_keeps_what_it_has_begun(
         lazy.compute()
     seen = server.counters()
     assert (seen.requests, seen.bytes) == expected
-    assert settles()
+    assert settles(STORAGE)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -255,7 +236,7 @@ def test_a_worker_fetches_for_the_tasks_that_it_has_been_given(
     # Nobody is there to take a task away.
     assert (seen.requests, seen.bytes) == (told.requests, told.bytes)
     assert 2 * threads < seen.peak_in_flight <= 3 * threads
-    assert settles()
+    assert settles(STORAGE)
 
 
 def test_a_task_that_was_known_before_looks_at_what_has_come_since(
@@ -297,7 +278,7 @@ def test_a_failure_gives_up_what_was_fetched_ahead(
         lazy.compute()
     assert (info.value.item, info.value.band) == ("s2", "nir")
     assert upcoming._runs == []
-    assert settles()
+    assert settles(STORAGE)
 
 
 def test_what_is_begun_after_a_failure_is_given_up_as_well() -> None:
@@ -392,7 +373,7 @@ def test_many_threads_compute_at_once(
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(one, range(6)))
     assert upcoming._runs == []
-    assert settles()
+    assert settles(STORAGE)
 
 
 def test_nothing_is_written_before_somebody_waits(

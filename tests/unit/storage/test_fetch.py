@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import fsspec
 import numpy as np
 import pytest
+from budget import settles
 
 from rasteret_dask import errors
 from rasteret_dask.model import RatePolicy, RetryPolicy, StorageOptions
@@ -20,7 +20,7 @@ from rasteret_dask.storage import counters
 from rasteret_dask.storage.fetch import Fetch
 from rasteret_dask.storage.limiter import LARGE
 from rasteret_dask.storage.loop import run
-from rasteret_dask.storage.source import RangeRequest, limiter, read_range
+from rasteret_dask.storage.source import RangeRequest, read_range
 from rasteret_dask.testing.server import Fault, RangeServer
 
 SIZE = 200_000
@@ -44,23 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / name).write_bytes(BYTES)
     (path / "large.bin").write_bytes(bytes(LARGE + 100))
     return path
-
-
-def owed(options: StorageOptions) -> int:
-    async def held() -> int:
-        budget = limiter(options.rate).budget
-        return budget.size - budget.free
-
-    return run(held())
-
-
-def wait_for_budget(options: StorageOptions) -> None:
-    """Closing goes through the loop; what is given up must be back soon."""
-    for _ in range(500):
-        if not owed(options):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{owed(options)} bytes of the budget are lost")
 
 
 def collect(fetch: Fetch) -> dict[int, bytes]:
@@ -239,7 +222,7 @@ def test_a_budget_smaller_than_a_range_lets_them_through_one_by_one(server: Rang
     requests = [RangeRequest(server.url_of("plain.bin"), k, k + 5000) for k in range(8)]
     assert collect(Fetch(requests, options)) == {k: BYTES[k : k + 5000] for k in range(8)}
     assert server.counters().peak_in_flight == 1
-    wait_for_budget(options)
+    assert settles(options)
 
 
 @pytest.mark.parametrize("bad", [0, 7, 19])
@@ -255,7 +238,7 @@ def test_an_error_gives_up_the_rest_and_returns_the_budget(server: RangeServer, 
         with pytest.raises(errors.NotFoundError):
             collect(fetch)
         fetch.close()
-    wait_for_budget(options)
+    assert settles(options)
     requests = [RangeRequest(good, k * 100, k * 100 + 1000) for k in range(20)]
     assert collect(Fetch(requests, options)) == {
         k: BYTES[k * 100 : k * 100 + 1000] for k in range(20)
@@ -273,10 +256,10 @@ def test_whoever_stops_half_way_returns_the_budget(server: RangeServer) -> None:
                     break
                 fetch.done(number)
             fetch.close()
-    wait_for_budget(options)
+    assert settles(options)
     abandoned = Fetch([RangeRequest(server.url_of("plain.bin"), 0, 2500)], options)
     del abandoned
-    wait_for_budget(options)
+    assert settles(options)
 
 
 def test_many_threads_share_one_small_budget(server: RangeServer) -> None:
@@ -294,7 +277,7 @@ def test_many_threads_share_one_small_budget(server: RangeServer) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(one, range(24)))
-    wait_for_budget(options)
+    assert settles(options)
 
 
 def test_the_loop_serves_every_thread() -> None:
