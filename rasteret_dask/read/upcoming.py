@@ -87,6 +87,8 @@ class Run:
         Nothing more may be fetched ahead.
     results : dict
         For :mod:`~rasteret_dask.read.whole`: arrays that chunks are decoded into, by the key of the task that returns them.
+    taken : dict
+        For the same: who has been given the place of a chunk in them, by the key of the task that reads it.
     """
 
     def __init__(self, graph: Mapping[Any, Any], state: Mapping[str, Any], number: int = 0) -> None:
@@ -95,6 +97,7 @@ class Run:
         self.claims: list[Any] = []
         self.over = False
         self.results: dict[Any, npt.NDArray[Any]] = {}
+        self.taken: dict[Any, object] = {}
         self._state = state
         self._known: dict[Any, tuple[Next, ...]] = {}
 

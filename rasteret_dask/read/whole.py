@@ -57,6 +57,11 @@ def room(run: Run, task: Any, plan: ReadPlan) -> Array | None:
     starts = (plan.first_step, *plan.origin)
     if any(first + size > most for first, size, most in zip(starts, plan.shape, shape)):
         return None
+    # Dask hides its callbacks from a computation that begins while another is at work, and a thread of that one may be taken for this
+    # run's: of two that read a chunk at once the first alone is given its place.
+    mine = object()
+    if run.taken.setdefault(task, mine) is not mine:
+        return None
     whole = run.results.get(user)
     if whole is None:
         # In one step, whoever is first: the array of the other thread has not been written to.

@@ -183,7 +183,8 @@ def test_only_what_one_result_is_made_of_is_placed(collection: rd.Collection) ->
     place = whole.room(fits, "own", plan)
     assert place is not None
     assert place.shape == plan.shape
-    assert np.shares_memory(place, whole.room(fits, "own", plan))
+    # A thread of a graph that Dask told nobody of may come for it, too: a place has one that writes.
+    assert whole.room(fits, "own", plan) is None
     assert whole.room(graph_of(block, users=2, shape=plan.shape), "own", plan) is None
     assert whole.room(graph_of(block, users=0, shape=plan.shape), "own", plan) is None
     assert whole.room(graph_of(block), "own", plan) is None
