@@ -34,6 +34,7 @@ from rasteret_dask.opening import (
     register_local,
     workspace,
 )
+from rasteret_dask.storage.urls import public, unsigned
 
 __all__ = [
     "WORKSPACE",
@@ -172,7 +173,8 @@ def build_from_stac(
     workspace_dir : optional
         Where the collection goes; see `workspace`.
     storage : StorageOptions, optional
-        How the rasters are reached.
+        How the rasters and the workspace are reached; by default the rasters as the dataset says, and the workspace by what this
+        process has.
     first_read : int
         Bytes of the first request for a header.
     force : bool
@@ -205,9 +207,11 @@ def build_from_stac(
     choice = BandChoice(bands, band_map, band_index_map, descriptor, _links(prefer, {}, descriptor))
     target = Target(name, workspace_dir, storage, first_read, force, single_writer)
     if stac_api is not None:
+        _check_public(stac_api)
         source, find = {"stac_api": stac_api}, partial(search_api, stac_api, wanted)
     else:
         path = _catalog_file(os.fspath(static_catalog or ""))
+        _check_public(path)
         source, find = {"static_catalog": path}, partial(search_static, path, wanted)
 
     def gather() -> Gathered:
@@ -363,3 +367,13 @@ def _catalog_file(text: str) -> str:
         return text
     path = Path(text).expanduser().absolute()
     return str(path / "catalog.json" if path.is_dir() else path)
+
+
+def _check_public(url: str) -> None:
+    """Refuse a catalogue whose URL holds a secret: it is written into the collection, and asked again by `append`."""
+    if unsigned(url) != url:
+        raise ArgumentError(
+            "the URL of a catalogue holds no user, key or signature: it is written into the collection",
+            url=public(url),
+            hint="an API's user and password may be in ~/.netrc; or search by yourself, and build_from_items() of what is found",
+        )

@@ -28,7 +28,8 @@ class Target:
         Of the collection, and of its folder in the workspace.
     workspace_dir : optional
     storage : StorageOptions, optional
-        How the rasters are reached; as the catalogue says by default.
+        How the rasters and the workspace are reached; by default the rasters as the catalogue says, and the workspace by what this
+        process has.
     first_read : int
         Bytes of the first request for a header.
     force : bool
@@ -71,7 +72,9 @@ def build_collection(
     descriptor = choice.descriptor
     storage = storage_of(descriptor) if target.storage is None else target.storage
     folder = workspace(target.workspace_dir).rstrip("/")
-    place = Place(f"{folder}/{target.name}", storage, target.single_writer)
+    # What a dataset says of its own bucket is not so of the caller's.
+    reached = StorageOptions() if target.storage is None else target.storage
+    place = Place(f"{folder}/{target.name}", reached, target.single_writer)
     arguments = {"source": source, **choice.describe(), "storage": dict(storage.options)}
     if storage.auth is not None:
         arguments |= {"auth": storage.auth, "auth_options": dict(storage.auth_options)}

@@ -147,8 +147,10 @@ class BandInfo:
         Further names people use for it.
     categorical : bool
         A class map: never interpolated.
-    nodata, scale, offset : float, optional
-        Used where the file is silent.
+    nodata : float, optional
+        What is nothing, whatever the file says; the caller's own stands above it.
+    scale, offset : float, optional
+        Used where neither the file nor STAC gives one of them.
     decode : str, optional
         How stored numbers become values where that is no straight line (:data:`rasteret_dask.grid.radiometry.DECODERS`).
     """

@@ -34,6 +34,7 @@ from rasteret_dask.index.dataset import (
 from rasteret_dask.index.foreign import as_rows
 from rasteret_dask.index.joined import join
 from rasteret_dask.index.place import Place
+from rasteret_dask.index.told import agreed
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 
@@ -169,7 +170,8 @@ def concat(
     Parameters
     ----------
     collections : iterable of Collection
-        Bands of the same canonical name are one band, as ``red`` of HLS from Landsat and from Sentinel-2.
+        Bands of the same canonical name are one band, as ``red`` of HLS from Landsat and from Sentinel-2. Where their descriptors call
+        something else nodata, scale or offset, each one's items keep its own.
     name : str
     storage : StorageOptions, optional
         How all the rasters are reached; needed when the collections differ in that.
@@ -179,7 +181,7 @@ def concat(
     DuplicateItemError
         Two of them hold an item of the same id.
     ArgumentError
-        There is none, or they have no band in common, or they reach rasters differently.
+        There is none, or they have no band in common, or reach rasters differently, or decode a band differently.
     """
     given = list(collections)
     if not given:
@@ -206,9 +208,8 @@ def concat(
             item=twice,
             hint="subset() one of them",
         )
-    infos: dict[str, BandInfo] = {}
-    for info in (info for c in given for info in c.infos):
-        infos.setdefault(info.name, info)
+    said = [{band: c.band_info(band) for band in c.bands} for c in given]
+    infos, told = agreed(said, [c.name for c in given])
     descriptor = given[0].descriptor
     if any(c.descriptor != descriptor for c in given):
         descriptor = None
@@ -218,10 +219,10 @@ def concat(
     if geo:
         metadata[b"geo"] = geo
     return Collection(
-        join([c.view for c in given], metadata),
+        join([c.view for c in given], metadata, told),
         name=name or "+".join(c.name for c in given if c.name),
         descriptor=descriptor,
-        infos=tuple(infos.values()),
+        infos=infos,
         storage=storage,
     )
 

@@ -20,13 +20,14 @@ START = datetime(2023, 1, 1)
 class StacApi(ThreadingHTTPServer):
     """A STAC API that really filters by time and footprint, counts, pages, and remembers what it
     was asked; what begins with the time `broken` dies at its second page, and any `status` but 200
-    is the answer to every search."""
+    is the answer to every search; `refusals` are those of the next ones."""
 
     def __init__(self, items: list[dict[str, Any]], page: int = 10) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.items, self.page = items, page
         self.searches, self.asked = Counter[str](), list[dict[str, Any]]()
         self.broken, self.status = "", 200
+        self.refusals = list[int]()
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
@@ -96,8 +97,14 @@ class Handler(BaseHTTPRequestHandler):
         start, when = int(asked.get("token", 0)), asked.get("datetime", "")
         self.server.asked.append(asked)
         self.server.searches[when] += 1
+        if self.server.refusals:
+            self.answer(self.server.refusals.pop(0), {"description": "later"})
+            return
         if self.server.status != 200:
             self.answer(self.server.status, {"description": "no"})
+            return
+        if when == "../..":  # as stac-server and pgstac do
+            self.answer(400, {"description": "an open interval has one end at least"})
             return
         if self.server.broken and start and when.startswith(self.server.broken):
             self.answer(400, {"description": "the page loop died"})

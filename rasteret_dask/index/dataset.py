@@ -28,7 +28,8 @@ from rasteret_dask.index.place import Place
 from rasteret_dask.index.query import Expression, every
 
 REQUIRED = (schema.ID, schema.DATETIME, schema.ASSETS)
-_ORDER = (schema.DATETIME, schema.ID)
+ORDER: Final = (schema.DATETIME, schema.START, schema.ID)
+"""The columns that the order of rows follows from; see `by_time`."""
 _FEW_ROWS: Final = 1024
 """Arrow's threads cost more than they save below so many rows."""
 _FEW_PARTS: Final = 64
@@ -81,9 +82,8 @@ class TableView:
         wanted = list(self.schema.names if columns is None else columns)
         if self.in_order:
             return self._table(wanted)
-        keys = [name for name in _ORDER if name in self.schema.names]
-        names = wanted + [name for name in keys if name not in wanted]
-        return _ordered(self._table(names), keys).select(wanted)
+        more = [name for name in ORDER if name in self.schema.names and name not in wanted]
+        return by_time(self._table(wanted + more)).select(wanted)
 
     def _table(self, names: list[str]) -> pa.Table:
         return self.dataset.to_table(columns=names, filter=self.filter, use_threads=self.threads)
@@ -101,10 +101,19 @@ class TableView:
         yield from self.dataset.to_batches(columns=names, filter=self.filter)
 
 
-def _ordered(table: pa.Table, keys: list[str]) -> pa.Table:
+def by_time(table: pa.Table) -> pa.Table:
+    """Rows in the order (datetime, id), as far as they have these columns.
+
+    Where others leave the moment of an interval open, it counts from its start, as in our own collections.
+    """
+    keys = {name: table.column(name) for name in ORDER if name in table.column_names}
+    start, moment = keys.pop(schema.START, None), keys.get(schema.DATETIME)
+    told = start is not None and pa.types.is_timestamp(start.type)
+    if told and moment is not None and moment.null_count:
+        keys[schema.DATETIME] = pc.coalesce(moment, start.cast(moment.type, safe=False))
     if not keys or table.num_rows < 2:
         return table
-    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in keys])
+    order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
     if np.array_equal(order.to_numpy(), np.arange(table.num_rows)):
         return table
     return table.take(order)

@@ -29,13 +29,15 @@ COLUMNS = (
 """What tells acquisitions apart, and versions of one; a table may lack some."""
 
 _LANDSAT = re.compile(r"L[A-Z]0?\d_L\dS[PR]_(\d{6})_(\d{8})_(\d{8})")
+_LEVEL = re.compile(r"(?:^|[_.-]|MSI)L([12])[A-Z]{0,3}(?=$|[_.-])", re.IGNORECASE)
 
 
 def superseded(table: pa.Table) -> list[str]:
     """Ids of the items that a newer version of the same acquisition replaces.
 
-    An acquisition of Sentinel-2 is a datatake and a tile; of Landsat a platform, path, row and day. The newest has the highest processing
-    baseline, then the latest time of generation (else of update or creation), then the highest id. Items that say neither stay.
+    An acquisition of Sentinel-2 is a datatake and a tile; of Landsat a platform, path, row and day; each of one level (L1C, L2A).
+    The newest has the highest processing baseline, then the latest time of generation (else of update or creation), then the highest id.
+    Items that say neither stay.
 
     Parameters
     ----------
@@ -71,10 +73,20 @@ def acquisition(row: Mapping[str, Any]) -> tuple[Any, ...] | None:
     datatake, tile = row.get(schema.DATATAKE), row.get(schema.GRID_CODE) or row.get("s2:mgrs_tile")
     if datatake and tile:
         # The datatake's own name ends with the baseline that processed it.
-        return "sentinel-2", str(datatake).rpartition("_N")[0], tile
+        return "sentinel-2", _level(row), str(datatake).rpartition("_N")[0], tile
     moment = row.get(schema.DATETIME)
     if row.get(WRS_PATH) and row.get(WRS_ROW) and moment is not None:
-        return "landsat", row.get("platform"), row[WRS_PATH], row[WRS_ROW], moment.date()
+        place = (row[WRS_PATH], row[WRS_ROW])
+        return "landsat", _level(row), row.get("platform"), *place, moment.date()
+    return None
+
+
+def _level(row: Mapping[str, Any]) -> str | None:
+    """The level that an item was processed to, by its id, else by its collection: radiances are no version of reflectances."""
+    for name in (schema.ID, schema.COLLECTION):
+        found = _LEVEL.search(str(row.get(name) or ""))
+        if found is not None:
+            return found[1]
     return None
 
 

@@ -9,6 +9,7 @@ import shapely
 
 from rasteret_dask.errors import DuplicateItemError
 from rasteret_dask.index import schema
+from rasteret_dask.index.geometries import stored_span
 
 
 def as_rows(table: pa.Table) -> pa.Table:
@@ -84,6 +85,9 @@ def _holds_wkb(table: pa.Table) -> bool:
 
 def _boxes(column: pa.ChunkedArray) -> pa.Array:
     bounds = shapely.bounds(shapely.from_wkb(column.to_numpy()))
+    west, east = bounds[:, 0], bounds[:, 2]
+    for row in np.flatnonzero((west < -180.0) | (east > 180.0)):
+        bounds[row, 0], bounds[row, 2] = stored_span(float(west[row]), float(east[row]))
     nothing = pa.array(np.isnan(bounds[:, 0]))
     corners = [pa.array(np.ascontiguousarray(bounds[:, k])) for k in range(4)]
     return pa.StructArray.from_arrays(corners, fields=list(schema.BBOX_TYPE), mask=nothing)

@@ -37,11 +37,29 @@ def check_bbox(bbox: Any) -> Bounds:
         )
     if south > north:
         raise ArgumentError(f"the bbox {bbox!r} has its south above its north")
-    if 0 <= east - west < 360:
-        west, east = _wrap(west), _wrap(east) if _wrap(east) != -180 else 180.0
-    elif east - west >= 360:
-        west, east = -180.0, 180.0
+    west, east = wrap_span(west, east)
     return west, south, east, north
+
+
+def wrap_span(west: float, east: float) -> tuple[float, float]:
+    """Two longitudes brought to −180 … 180; west > east crosses the antimeridian, and a turn or more is all of it."""
+    if east - west >= 360:
+        return -180.0, 180.0
+    left, right = _wrap(west), _wrap(east)
+    # What ends at the antimeridian ends at 180, unless it is the meridian alone.
+    return left, 180.0 if west <= east and right == -180 and left != -180 else right
+
+
+def stored_span(west: float, east: float) -> tuple[float, float]:
+    """The longitudes of a footprint as a collection has them.
+
+    One that crosses the antimeridian has west > 0 > east, by which it is known (`query.bbox_expression`); what is too wide for that is
+    taken for the whole turn.
+    """
+    if not (math.isfinite(west) and math.isfinite(east)):
+        return west, east
+    west, east = wrap_span(west, east)
+    return (west, east) if west <= east or west > 0 > east else (-180.0, 180.0)
 
 
 def _wrap(longitude: float) -> float:

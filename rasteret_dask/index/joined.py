@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from rasteret_dask.errors import CollectionError
 from rasteret_dask.index import schema as names
-from rasteret_dask.index.dataset import TableView
+from rasteret_dask.index.dataset import ORDER, TableView, by_time
 from rasteret_dask.index.query import Expression, every
+from rasteret_dask.index.told import needs_assets, tell, with_fields
+from rasteret_dask.model import BandInfo
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +25,8 @@ class JoinedView:
     ----------
     views : tuple of TableView
         Every one has all the columns, but for fields of its structs.
+    told : tuple of tuple of BandInfo
+        What the catalogues of each view say of bands for which no catalogue speaks alone; their rows are given out with it.
     schema : pyarrow.Schema
         Of all together.
     filter : Expression, optional
@@ -31,6 +34,7 @@ class JoinedView:
     """
 
     views: tuple[TableView, ...]
+    told: tuple[tuple[BandInfo, ...], ...]
     schema: pa.Schema
     filter: Expression | None = None
 
@@ -48,31 +52,39 @@ class JoinedView:
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows in the order (datetime, id)."""
         wanted = list(self.schema.names if columns is None else columns)
-        keys = [key for key in (names.DATETIME, names.ID) if key in self.schema.names]
-        read = wanted + [key for key in keys if key not in wanted]
+        read = self._needed([*wanted, *(n for n in ORDER if n in self.schema.names)])
         target = pa.schema([self.schema.field(name) for name in read], self.schema.metadata)
-        table = pa.concat_tables([_fit(view.read(read), target) for view in self.views])
-        if keys and len(table) > 1:
-            table = table.take(pc.sort_indices(table, [(key, "ascending") for key in keys]))
-        return table.select(wanted)
+        parts = zip(self.views, self.told)
+        tables = [tell(_fit(view.read(read), target), told) for view, told in parts]
+        return by_time(pa.concat_tables(tables)).select(wanted)
 
     def head(self, n: int) -> pa.Table:
         """The first `n` rows in the order (datetime, id)."""
-        tables = [_fit(view.head(n), self.schema) for view in self.views]
-        table = pa.concat_tables(tables)
-        keys = [(names.DATETIME, "ascending"), (names.ID, "ascending")]
-        return table.take(pc.sort_indices(table, keys)[:n])
+        parts = zip(self.views, self.told)
+        tables = [tell(_fit(view.head(n), self.schema), told) for view, told in parts]
+        return by_time(pa.concat_tables(tables)).slice(0, n)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Rows in pieces, one view after the other."""
         wanted = list(self.schema.names if columns is None else columns)
-        target = pa.schema([self.schema.field(name) for name in wanted], self.schema.metadata)
-        for view in self.views:
-            for batch in view.batches(wanted):
-                yield from _fit(pa.Table.from_batches([batch]), target).to_batches()
+        read = self._needed(wanted)
+        target = pa.schema([self.schema.field(name) for name in read], self.schema.metadata)
+        for view, told in zip(self.views, self.told):
+            for batch in view.batches(read):
+                table = tell(_fit(pa.Table.from_batches([batch]), target), told)
+                yield from table.select(wanted).to_batches()
+
+    def _needed(self, columns: list[str]) -> list[str]:
+        """Columns, and that of assets where these are needed to say what catalogues do."""
+        more = any(needs_assets(told, columns) for told in self.told)
+        return list(dict.fromkeys([*columns, *([names.ASSETS] if more else [])]))
 
 
-def join(views: Sequence[TableView | JoinedView], metadata: dict[bytes, bytes]) -> JoinedView:
+def join(
+    views: Sequence[TableView | JoinedView],
+    metadata: dict[bytes, bytes],
+    told: Sequence[Sequence[BandInfo]] | None = None,
+) -> JoinedView:
     """See several views as one.
 
     Parameters
@@ -80,23 +92,35 @@ def join(views: Sequence[TableView | JoinedView], metadata: dict[bytes, bytes]) 
     views : sequence of TableView or JoinedView
     metadata : mapping
         Of the schema.
+    told : sequence of sequence of BandInfo, optional
+        Of each view, what its catalogue says of bands for which no catalogue speaks alone: nodata, scale and offset become its rows' own.
 
     Raises
     ------
     CollectionError
         If a column has types that do not go together.
     """
-    flat = [v for view in views for v in (view.views if isinstance(view, JoinedView) else (view,))]
+    flat: list[TableView] = []
+    says: list[tuple[BandInfo, ...]] = []
+    for view, infos in zip(views, told or [()] * len(views)):
+        if isinstance(view, JoinedView):
+            flat += view.views
+            says += [(*inner, *infos) for inner in view.told]
+        else:
+            flat.append(view)
+            says.append(tuple(infos))
     fields: dict[str, pa.Field] = {}
     for view in flat:
         for field in view.schema:
             known = fields.get(field.name)
             kind = field.type if known is None else _common(known.type, field.type, field.name)
             fields[field.name] = pa.field(field.name, kind)
+    for column in {names.band_column(info.name) for infos in says for info in infos}:
+        fields[column] = pa.field(column, with_fields(fields[column].type))
     # Headers come last, as in every collection.
     order = sorted(fields, key=lambda name: name.endswith("_metadata"))
     schema = pa.schema([fields[name] for name in order], metadata)
-    return JoinedView(tuple(_widen(view, schema) for view in flat), schema)
+    return JoinedView(tuple(_widen(view, schema) for view in flat), tuple(says), schema)
 
 
 def _common(a: pa.DataType, b: pa.DataType, name: str) -> pa.DataType:

@@ -132,7 +132,8 @@ class Place:
         Returns
         -------
         bool
-            False when the file was there; it is left as it is.
+            False when the file was there; it is left as it is. In a store it may be our own: an attempt whose answer was lost
+            meets what it wrote, so whoever must know compares the content.
 
         Raises
         ------
@@ -164,7 +165,7 @@ class Place:
         return _Draft(drafts / f"{os.getpid()}-{secrets.token_hex(8)}", data)
 
     def _create_object(self, location: Location, name: str, data: bytes) -> bool:
-        store = stores.object_store(location, self.options)
+        store = stores.object_store(location, self.options, writing=True)
         if store is None:
             raise CollectionError(
                 "this process was forked after its parent had used an object store",

@@ -3,13 +3,15 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial, reduce
-from operator import and_
+from operator import and_, or_
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
@@ -23,6 +25,7 @@ from rasteret_dask.index.geometries import check_bbox, split_bbox
 from rasteret_dask.index.times import Range, parse_range
 
 Expression: TypeAlias = pc.Expression
+Floats: TypeAlias = npt.NDArray[np.float64]
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "_lt": lambda field, value: field < value,
@@ -53,17 +56,56 @@ def bbox_expression(bbox: Any, table: pa.Schema | None = None) -> Expression:
             "the table has no column 'bbox', so its items cannot be found by place",
             hint="give it one, or a column 'geometry' of WKB before as_collection",
         )
-    west, south, east, north = check_bbox(bbox)
+    asked = check_bbox(bbox)
     xmin, ymin, xmax, ymax = (pc.field(schema.BBOX, n) for n in ("xmin", "ymin", "xmax", "ymax"))
-    lat = (ymin <= north) & (ymax >= south)
     # A stored box that crosses has xmin > xmax. The two comparisons with 0 follow from that for any
     # box narrower than half the globe, and unlike it they can be answered from statistics.
     crosses = (xmin > xmax) & (xmin > 0) & (xmax < 0)
-    if west <= east:
-        lon = ((xmin <= east) & (xmax >= west)) | (crosses & ((xmin <= east) | (xmax >= west)))
+    lon = [
+        ((xmin <= east) & (xmax >= west))
+        | (crosses & ((xmin <= east) | (xmax >= west)))
+        # Tables of others, and older ones of ours, have boxes that go on beyond 180 degrees.
+        | ((xmax > 180) & (xmin <= east + 360) & (xmax >= west + 360))
+        | ((xmin < -180) & (xmin <= east - 360) & (xmax >= west - 360))
+        for west, _, east, _ in split_bbox(asked)
+    ]
+    _, south, _, north = asked
+    return (ymin <= north) & (ymax >= south) & reduce(or_, lon)
+
+
+def meeting(
+    stored: Sequence[float], west: Floats, south: Floats, east: Floats, north: Floats
+) -> npt.NDArray[np.bool_]:
+    """Which of many lon/lat boxes an item's box meets: by the rule of `bbox_expression`, which asks about one box of many items.
+
+    Parameters
+    ----------
+    stored : sequence of float
+        ``xmin, ymin, xmax, ymax`` of the item; NaN where it does not say, so that it may lie anywhere.
+    west, south, east, north : ndarray of float64, shape (n,)
+        As `check_bbox` gives them; west > east crosses the antimeridian.
+    """
+    xmin, ymin, xmax, ymax = stored
+    if any(map(math.isnan, stored)):
+        return np.ones(len(west), dtype=bool)
+    over = west > east
+    found = _beside(xmin, xmax, west, np.where(over, 180.0, east))
+    if over.any():
+        found |= over & _beside(xmin, xmax, np.full_like(west, -180.0), east)
+    return found & (ymin <= north) & (ymax >= south)
+
+
+def _beside(xmin: float, xmax: float, west: Floats, east: Floats) -> npt.NDArray[np.bool_]:
+    """Where longitudes of boxes that do not cross the antimeridian meet those of an item."""
+    if xmin > 0 > xmax:
+        found = (xmin <= east) | (xmax >= west)
     else:
-        lon = (xmax >= west) | (xmin <= east) | crosses
-    return lat & lon
+        found = (xmin <= east) & (xmax >= west)
+    if xmax > 180:
+        found |= (xmin <= east + 360) & (xmax >= west + 360)
+    if xmin < -180:
+        found |= (xmin <= east - 360) & (xmax >= west - 360)
+    return found
 
 
 def date_expression(value: Any, table: pa.Schema) -> Expression:

@@ -320,14 +320,17 @@ def _nodata(
     column: pa.StructArray, asset: pa.StructArray, dtypes: npt.NDArray[np.object_]
 ) -> tuple[float | int | None, ...]:
     texts = columns.texts(column, "nodata_text")
-    if columns.has(column, "nodata_text"):
-        known: dict[str | None, float | int | None] = {None: None}
-        for text in set(texts) - {None}:
-            known[text] = _number(str(text))
-        values = [known[text] for text in texts]
-    else:
+    known: dict[str | None, float | int | None] = {None: None}
+    for text in set(texts) - {None}:
+        known[text] = _number(str(text))
+    values = [known[text] for text in texts]
+    if any(v is None for v in values):
+        # Rows of other libraries have a number alone, and may stand beside ours.
         listed = pc.struct_field(column, "nodata").to_pylist()
-        values = [_fitting(v, d) for v, d in zip(listed, dtypes, strict=True)]
+        values = [
+            _fitting(n, d) if v is None else v
+            for v, n, d in zip(values, listed, dtypes, strict=True)
+        ]
     if any(v is None for v in values):
         stac = _claims(asset, "nodata").tolist()
         values = [

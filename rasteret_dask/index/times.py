@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import numpy as np
+
 from rasteret_dask.errors import ArgumentError
 
 Range = tuple[datetime | None, datetime | None]
@@ -99,7 +101,7 @@ def parse_range(value: Any) -> Range:
 
     Parameters
     ----------
-    value : pair, str, datetime or date
+    value : pair, str, datetime, date or datetime64
         ``("2023-06-01", "2023-08-31")``, ``"2023-06-01/2023-08-31"``, or one day, month or year
         alone. A date without a time includes its last moment. ``None`` or ``".."`` leaves an end
         open.
@@ -111,7 +113,7 @@ def parse_range(value: Any) -> Range:
     """
     if isinstance(value, str):
         value = value.split("/")
-    elif isinstance(value, date):
+    elif isinstance(value, (date, np.datetime64)):
         value = [value]
     ends = list(value)
     if len(ends) not in (1, 2):
@@ -135,8 +137,13 @@ def _last(value: Any) -> datetime | None:
         return None
     if isinstance(value, date) and not isinstance(value, datetime):
         return parse_instant(value) + _LAST
-    span = _span(value.strip()) if isinstance(value, str) else None
-    return parse_instant(value) if span is None else span[1]
+    # NumPy writes its dates as ISO 8601 does, to the year, month or day that they are of.
+    text = str(value).strip() if isinstance(value, (str, np.datetime64)) else ""
+    span = _span(text)
+    if span is not None:
+        return span[1]
+    moment = parse_instant(value)
+    return moment + _LAST if _DATE.fullmatch(text) else moment
 
 
 def format_range(span: Range) -> str:

@@ -24,9 +24,9 @@ def _client() -> Any:
 
 
 def threads() -> int:
-    """Slices that run side by side on the active scheduler."""
+    """Slices that run side by side on the active scheduler; one, where a cluster has no workers yet."""
     client = _client()
-    return int(CPU_COUNT) if client is None else int(sum(client.nthreads().values()))
+    return int(CPU_COUNT) if client is None else max(1, sum(client.nthreads().values()))
 
 
 def compute(

@@ -46,6 +46,7 @@ from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.slices import Outcome, Recipe, Slice
 from rasteret_dask.model import BandInfo, StorageOptions
 from rasteret_dask.storage.counters import Counters
+from rasteret_dask.storage.urls import unsigned
 
 log = logging.getLogger(__name__)
 
@@ -344,7 +345,7 @@ def make_document(
 def _mismatch(order: Order, standing: Commit) -> BuildMismatchError:
     before, now = _flat(standing.arguments), _flat(order.arguments)
     changed = [
-        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        f"{key}: {_shown(before.get(key))} then, {_shown(now.get(key))} now"
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key) and key.partition(".")[0] not in CREDENTIALS
     ]
@@ -354,6 +355,11 @@ def _mismatch(order: Order, standing: Commit) -> BuildMismatchError:
         url=order.place.url,
         hint="choose another name, pass force=True to replace it, or load() it as it is",
     )
+
+
+def _shown(value: Any) -> str:
+    # Older commits may hold a catalogue's URL with a secret in it.
+    return repr(unsigned(value) if isinstance(value, str) else value)
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

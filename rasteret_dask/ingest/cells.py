@@ -149,7 +149,8 @@ def cut_search(
     cells = []
     for first, last in bounds:
         asked = (lower if first is None else first, upper if last is None else last)
-        whole = Cell(api, replace(search, date_range=asked), first, last)
+        dates = None if asked == (None, None) else asked
+        whole = Cell(api, replace(search, date_range=dates), first, last)
         cells += _strips(whole, count // times)
     return tuple(cells)
 

@@ -13,6 +13,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from rasteret_dask.index import schema
+from rasteret_dask.index.geometries import stored_span
 
 Json = Mapping[str, Any]
 
@@ -41,6 +42,8 @@ def footprint(item: Json) -> dict[str, Any]:
     else:
         return {schema.GEOMETRY: None, schema.BBOX: None}
     named = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(float, bounds), strict=True))
+    if not -180.0 <= named["xmin"] <= named["xmax"] <= 180.0:
+        named["xmin"], named["xmax"] = stored_span(named["xmin"], named["xmax"])
     if ring is not None:
         wkb = _RING.pack(1, 3, 1, len(ring)) + ring.astype("<f8").tobytes()
     else:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyproj import CRS
@@ -22,11 +21,9 @@ from rasteret_dask.index.times import parse_instant
 from rasteret_dask.ingest.bands import bands_of_asset, find_asset
 from rasteret_dask.ingest.footprints import footprint
 from rasteret_dask.model import BandInfo
-from rasteret_dask.storage.urls import public
+from rasteret_dask.storage.urls import unsigned
 
 Json = Mapping[str, Any]
-
-_SIGNATURES = {"sig", "x-amz-signature", "x-goog-signature", "signature", "token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,15 +308,6 @@ def _as_type(value: Any, kind: pa.DataType) -> Any:
 
 
 # --- assets --------------------------------------------------------------------------------------
-def unsigned(url: str) -> str:
-    """A URL without a signature in its query: a collection holds no secret, and a signature soon
-    ends anyway."""
-    if "?" not in url:
-        return url
-    names = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
-    return public(url) if names & _SIGNATURES else url
-
-
 _BAND_CLAIMS = tuple((n, f"raster:{n}") for n in ("data_type", "nodata", "scale", "offset", "unit"))
 
 

@@ -9,28 +9,30 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urljoin
 
 import pystac
-import pystac_client
-import requests
-from pystac_client.exceptions import APIError
+import urllib3
 
-from rasteret_dask.errors import ArgumentError, EmptySelectionError, SourceError, TransientError
+from rasteret_dask.errors import ArgumentError, EmptySelectionError
 from rasteret_dask.grid.geobox import Bounds
-from rasteret_dask.index.geometries import check_bbox, split_bbox
+from rasteret_dask.index.geometries import check_bbox, split_bbox, wrap_span
 from rasteret_dask.index.times import Range, format_range, parse_instant, parse_range
+from rasteret_dask.ingest.asking import (
+    DOCUMENTS,
+    UNREADABLE,
+    Documents,
+    api_errors,
+    open_api,
+    unreadable,
+)
 from rasteret_dask.storage.urls import public
 
 Json = Mapping[str, Any]
-
-_DOCUMENTS: Final = 16
-"""Documents of a static catalogue under way at once."""
 
 _migrations = threading.Lock()
 
@@ -78,10 +80,12 @@ class Search:
         ArgumentError
             The box or the dates mean nothing.
         """
+        span = None if date_range is None else parse_range(date_range)
         return cls(
             collection,
             None if bbox is None else check_bbox(bbox),
-            None if date_range is None else parse_range(date_range),
+            # APIs refuse a range that is open at both ends, which is none.
+            None if span == (None, None) else span,
             {key: value for key, value in options.items() if value is not None},
         )
 
@@ -114,12 +118,14 @@ def search_api(url: str, search: Search) -> list[Json]:
     """
     boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
     found: dict[str, Json] = {}
-    with _api_errors(url):
-        client = pystac_client.Client.open(url)
+    with api_errors(url):
+        client = open_api(url)
         for box in boxes:
             for item in _pages(client, search, box).items_as_dicts():
                 _keep(found, item)
-    return _some(list(found.values()), search, url)
+    # Of two halves each may hold as many as were asked for.
+    most = (search.options or {}).get("max_items")
+    return _some(list(found.values())[:most], search, url)
 
 
 def _pages(client: Any, search: Search, box: Bounds | None, **more: Any) -> Any:
@@ -129,16 +135,6 @@ def _pages(client: Any, search: Search, box: Bounds | None, **more: Any) -> Any:
         datetime=None if search.date_range is None else format_range(search.date_range),
         **{**dict(search.options or {}), **more},
     )
-
-
-@contextmanager
-def _api_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except APIError as error:
-        raise _api_error(getattr(error, "status_code", None), str(error), url) from None
-    except (requests.RequestException, pystac.STACError) as error:
-        raise SourceError(f"the STAC API failed: {type(error).__name__}", url=public(url)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +166,8 @@ def overview(url: str, search: Search, least: int) -> Overview | None:
         The API failed.
     """
     boxes: list[Bounds | None] = [None] if search.bbox is None else [*split_bbox(search.bbox)]
-    with _api_errors(url):
-        client = pystac_client.Client.open(url)
+    with api_errors(url):
+        client = open_api(url)
         pages: list[Json] = [
             next(iter(_pages(client, search, box).pages_as_dicts()), {}) for box in boxes
         ]
@@ -202,11 +198,6 @@ def _keep(found: dict[str, Json], item: Json) -> None:
     found[key] = item
 
 
-def _api_error(status: int | None, text: str, url: str) -> SourceError:
-    kind = TransientError if status in (408, 429, 500, 502, 503, 504) else SourceError
-    return kind(f"the STAC API answered {status or 'with an error'}: {text[:300]}", url=public(url))
-
-
 def search_static(url: str, search: Search) -> list[Json]:
     """Items of a static catalogue, filtered here; hrefs made absolute.
 
@@ -235,26 +226,28 @@ def search_static(url: str, search: Search) -> list[Json]:
 def _walk(url: str, collection: str | None) -> Iterator[dict[str, Any]]:
     _learn_migrations()
     try:
-        root = pystac.read_file(url)
-        if not isinstance(root, pystac.Catalog):
-            raise ArgumentError("the document is no STAC catalogue", url=public(url))
-        if collection is not None and root.id != collection:
-            inner = [c for c in root.get_collections() if c.id == collection]
-            if not inner:
-                names = ", ".join(c.id for c in root.get_collections())
-                raise ArgumentError(
-                    f"no collection {collection!r} in the catalogue", hint=f"collections: {names}"
-                )
-            root = inner[0]
-        links = [link for one, _, _ in root.walk() for link in one.get_item_links()]
-        # One document an item, each a request of its own where the catalogue is far away.
-        with ThreadPoolExecutor(_DOCUMENTS) as pool:
-            for link in pool.map(lambda one: one.resolve_stac_object(root=root), links):
-                item = link.target
-                item.make_asset_hrefs_absolute()
-                yield item.to_dict(include_self_link=False, transform_hrefs=False)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, pystac.STACError) as error:
-        raise SourceError(f"the STAC catalogue cannot be read: {error}", url=public(url)) from None
+        with urllib3.PoolManager(maxsize=DOCUMENTS) as pool:
+            root = pystac.read_file(url, stac_io=Documents(pool))
+            if not isinstance(root, pystac.Catalog):
+                raise ArgumentError("the document is no STAC catalogue", url=public(url))
+            if collection is not None and root.id != collection:
+                inner = [c for c in root.get_collections() if c.id == collection]
+                if not inner:
+                    names = ", ".join(c.id for c in root.get_collections())
+                    raise ArgumentError(
+                        f"no collection {collection!r} in the catalogue",
+                        hint=f"collections: {names}",
+                    )
+                root = inner[0]
+            links = [link for one, _, _ in root.walk() for link in one.get_item_links()]
+            # One document an item, each a request of its own where the catalogue is far away.
+            with ThreadPoolExecutor(DOCUMENTS) as threads:
+                for link in threads.map(lambda one: one.resolve_stac_object(root=root), links):
+                    item = link.target
+                    item.make_asset_hrefs_absolute()
+                    yield item.to_dict(include_self_link=False, transform_hrefs=False)
+    except UNREADABLE as error:
+        raise unreadable(error, url) from None
 
 
 def _learn_migrations() -> None:
@@ -276,7 +269,8 @@ def _in_box(item: Json, bbox: Bounds | None) -> bool:
     if bbox is None or not box:
         return bbox is None
     half = len(box) // 2
-    mine: Bounds = (box[0], box[1], box[half], box[half + 1])
+    west, east = wrap_span(float(box[0]), float(box[half]))
+    mine: Bounds = (west, box[1], east, box[half + 1])
     return any(
         a[0] <= b[2] and a[2] >= b[0] and a[1] <= b[3] and a[3] >= b[1]
         for a in split_bbox(mine)
@@ -384,7 +378,15 @@ def _resolved(item: Json, base: str | None) -> Json:
     if own is None:
         return item
     assets = {
-        key: {**asset, "href": urljoin(own, str(asset["href"]))} if asset.get("href") else asset
+        key: {**asset, "href": _joined(own, str(asset["href"]))} if asset.get("href") else asset
         for key, asset in (item.get("assets") or {}).items()
     }
     return {**item, "assets": assets}
+
+
+def _joined(base: str, href: str) -> str:
+    """A link as it is meant beside another; `urljoin` knows no buckets, whose paths are as those of the web."""
+    scheme, _, rest = base.partition("://")
+    if not rest or "://" in href or scheme in ("http", "https", "file"):
+        return urljoin(base, href)
+    return scheme + urljoin(f"https://{rest}", href).removeprefix("https")

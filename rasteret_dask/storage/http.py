@@ -12,7 +12,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -35,6 +36,9 @@ _unusual: Counter[str] = Counter()
 
 _PATIENCE: Final = 3
 """Unusual answers after which a server is left to aiohttp."""
+_MOVED: Final = (301, 302, 303, 307, 308)
+_HOPS: Final = 10
+"""Redirects that are followed, as by aiohttp."""
 
 
 def _session() -> aiohttp.ClientSession:
@@ -103,7 +107,7 @@ async def get_range(
     url : str
         As it goes over the wire, percent-encoded, signature and all.
     headers : mapping
-        To be sent beside ``Range``; ``Authorization`` is not passed on to another host.
+        To be sent beside ``Range``: secrets, which are not passed on to another server.
 
     Raises
     ------
@@ -121,13 +125,47 @@ async def get_range(
         else:
             last, size = _checked(found.status, found.fields, start, stop)
             return _response(found.body, found.fields, last - start, size)
-    sent = {**headers, "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    async with _session().get(
-        URL(url, encoded=True), headers=sent, timeout=_timeout(policy), proxy=proxy_for(url)
-    ) as answer:
+    plain = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    async with _answer("GET", url, plain, headers, policy) as answer:
         fields = {name.lower(): value for name, value in answer.headers.items()}
         last, size = _checked(answer.status, fields, start, stop)
         return _response(await answer.read(), fields, last - start, size)
+
+
+@asynccontextmanager
+async def _answer(
+    method: str,
+    url: str,
+    plain: Mapping[str, str],
+    secrets: Mapping[str, str],
+    policy: RetryPolicy,
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The answer to a request, where it is redirected to as well.
+
+    aiohttp keeps ``Authorization`` alone from another server, and a secret may have any name; so as long as there are secrets, redirects
+    are followed here, and the first that leads to another server loses them for good.
+    """
+    at = URL(url, encoded=True)
+    for hop in range(_HOPS + 1):
+        async with _session().request(
+            method,
+            at,
+            headers={**plain, **secrets},
+            timeout=_timeout(policy),
+            proxy=proxy_for(str(at)),
+            allow_redirects=not secrets,
+        ) as answer:
+            place = answer.headers.get("Location", "")
+            if answer.status not in _MOVED or not place or not secrets or hop == _HOPS:
+                yield answer
+                return
+            # As aiohttp has them: what the server has not encoded is, and what it has stays.
+            there = at.join(URL(place))
+            if answer.status in (301, 302, 303):
+                method = "GET"
+        if there.origin() != at.origin():
+            secrets = {}
+        at = there
 
 
 def _checked(
@@ -162,6 +200,7 @@ async def get_document(
     ----------
     url : str
     headers : mapping
+        Secrets, which are not passed on to another server.
     policy : RetryPolicy
         For its timeouts; nothing is tried twice here.
     method : str
@@ -171,13 +210,7 @@ async def get_document(
     Refusal
         If the server answers with anything but data.
     """
-    async with _session().request(
-        method,
-        URL(url, encoded=True),
-        headers=dict(headers),
-        timeout=_timeout(policy),
-        proxy=proxy_for(url),
-    ) as answer:
+    async with _answer(method, url, {}, headers, policy) as answer:
         if answer.status != 200:
             raise _refusal(answer.status, {"retry-after": answer.headers.get("Retry-After", "")})
         return RangeResponse(await answer.read())

@@ -124,17 +124,13 @@ def _matches(url: str, hosts: str) -> bool:
     return any(fnmatchcase(host, pattern.strip().lower()) for pattern in hosts.split(","))
 
 
-def _private(url: str) -> bool:
+def private(url: str) -> bool:
     """Whether nobody on the way can read what is sent."""
     parts = urlsplit(url)
     return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
-def _bearer(token: str, url: str, expires: float | None = None) -> Grant:
-    if not _private(url):
-        raise AccessError(
-            "a token is never sent over plain http", hint="use the file's https address"
-        )
+def _bearer(token: str, expires: float | None = None) -> Grant:
     return Grant(headers={"Authorization": f"Bearer {token}"}, expires=expires)
 
 
@@ -212,16 +208,16 @@ class Earthdata:
         """
         token = os.environ.get("EARTHDATA_TOKEN")
         if token:
-            return _bearer(token, url)
+            return _bearer(token)
         user, word = self._login()
         basic = b64encode(f"{user}:{word}".encode()).decode()
         endpoint = f"{self.endpoint.rstrip('/')}/api/users/find_or_create_token"
-        if not _private(endpoint):
+        if not private(endpoint):
             raise AccessError("a password is never sent over plain http")
         answer = await _ask(endpoint, self.storage, {"Authorization": f"Basic {basic}"}, "POST")
         try:
             end = datetime.strptime(str(answer["expiration_date"]), "%m/%d/%Y")
-            return _bearer(str(answer["access_token"]), url, end.replace(tzinfo=UTC).timestamp())
+            return _bearer(str(answer["access_token"]), end.replace(tzinfo=UTC).timestamp())
         except (KeyError, ValueError):
             raise AccessError("Earthdata Login's answer lacks token or expiry") from None
 
@@ -263,7 +259,7 @@ class Bearer:
         """Read the token."""
         # A file is read again each minute: whoever rotates a mounted secret writes it anew.
         expires = None if self.file is None else time.time() + 60.0
-        return _bearer(_secret(self.env, self.file), url, expires)
+        return _bearer(_secret(self.env, self.file), expires)
 
 
 @dataclass(frozen=True, slots=True)

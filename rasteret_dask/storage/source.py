@@ -7,7 +7,7 @@ import os
 from typing import Any, Final
 from urllib.parse import quote
 
-from rasteret_dask.errors import TransientError
+from rasteret_dask.errors import AccessError, TransientError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import counters, http, recipes, stores
 from rasteret_dask.storage.attempts import limiter, with_retries
@@ -200,10 +200,16 @@ class HttpRead:
         if self._location.kind == "object":
             path = self._location.path
             wire = f"{self._location.root}/{path if simple(path) else quote(path)}"
-        headers = {}
+        headers: dict[str, str] = {}
         if self.keeper is not None:
-            self._grant = await self.keeper.grant(self._url, self._scope)
-            wire, headers = self._grant.sign(wire), dict(self._grant.headers)
+            grant = await self.keeper.grant(self._url, self._scope)
+            # Here and not where grants are made: one that was made for an https file serves others of its host.
+            if grant.headers and not recipes.private(self._url):
+                raise AccessError(
+                    "a token is never sent over plain http", hint="use the file's https address"
+                )
+            self._grant = grant
+            wire, headers = grant.sign(wire), dict(grant.headers)
         return await http.get_range(wire, *self._range, headers=headers, policy=self._options.retry)
 
     def renew(self) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
 
 from rasteret_dask.errors import ArgumentError
 
@@ -27,6 +27,21 @@ _SIMPLE = re.compile(
     r"(https?://([A-Za-z0-9.:-]+))/((?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)*[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)"
 )
 _UNESCAPED = re.compile(r"[A-Za-z0-9_.~/-]*")
+_SIGNATURES = {"sig", "x-amz-signature", "x-goog-signature", "signature", "token"}
+_KEYS = {
+    "access_key",
+    "access_token",
+    "accesstoken",
+    "api-key",
+    "api_key",
+    "apikey",
+    "auth_token",
+    "authorization",
+    "jwt",
+    "password",
+    "subscription-key",
+    "x-api-key",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,26 @@ def public(url: str) -> str:
         return url
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
+
+
+def unsigned(url: str) -> str:
+    """A URL without user, signature and key: a collection holds no secret, and a signature soon
+    ends anyway.
+
+    Of a signature all of the query is part; beside a key there may be what names the file.
+    """
+    if "://" not in url or ("?" not in url and "@" not in url):
+        return url
+    parts = urlsplit(url)
+    pieces = parts.query.split("&")
+    named = {piece: unquote_plus(piece.partition("=")[0]).lower() for piece in pieces}
+    kept = [] if _SIGNATURES & set(named.values()) else [p for p in pieces if named[p] not in _KEYS]
+    # Azure's abfs://container@account is a place, and no user.
+    person = parts.scheme in ("http", "https") or parts.password is not None
+    host = parts.netloc.rpartition("@")[2] if person else parts.netloc
+    if host == parts.netloc and len(kept) == len(pieces):
+        return url
+    return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))
 
 
 def simple(path: str) -> bool:

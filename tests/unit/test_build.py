@@ -26,10 +26,12 @@ from rasteret_dask.errors import (
     UnknownBandError,
     UnknownDatasetError,
 )
-from rasteret_dask.index.commit import read_commit
+from rasteret_dask.index.commit import Commit, read_commit, write_commit
 from rasteret_dask.index.place import Place
 from rasteret_dask.index.rows import band_sources
 from rasteret_dask.ingest import cut
+from rasteret_dask.ingest.build import Gathered, Order, identity_of, run_build
+from rasteret_dask.model import BandInfo, DatasetDescriptor
 from rasteret_dask.testing.server import Fault, RangeServer
 
 DATASET = "earthsearch/sentinel-2-l2a"
@@ -409,6 +411,43 @@ def test_a_loaded_collection_knows_how_its_files_are_reached(austria: Path, tmp_
     assert rd.load("styria", workspace_dir=tmp_path).storage.options == storage.options
     other = rd.StorageOptions()
     assert rd.load("styria", workspace_dir=tmp_path, storage=other).storage is other
+
+
+def test_the_workspace_is_not_reached_as_the_dataset_s_own_bucket_is(
+    scene: dict[str, Any], tmp_path: Path
+) -> None:
+    descriptor = DatasetDescriptor(
+        "mine/far",
+        bands=(BandInfo("B04", "red"),),
+        storage={"region": "us-west-2", "unsigned": "true"},
+    )
+    options: dict[str, Any] = {"descriptor": descriptor, "workspace_dir": tmp_path}
+    files = rd.StorageOptions(
+        options={"region": "us-west-2"}, auth="aws", auth_options={"unsigned": "true"}
+    )
+    built = rd.build_from_items([scene], name="a", **options)
+    again = rd.load("a", workspace_dir=tmp_path)
+    for one in (built, again, again.append([{**scene, "id": "b"}]), again.refresh()):
+        assert one.place is not None
+        assert one.place.options == rd.StorageOptions()
+        assert one.storage == files
+    mine = rd.StorageOptions(options={"region": "eu-central-1"})
+    told = rd.build_from_items([scene], name="b", storage=mine, **options)
+    assert told.place is not None
+    assert told.place.options == told.storage == mine
+
+
+def test_a_mismatch_shows_no_secret_that_an_older_commit_holds(tmp_path: Path) -> None:
+    place = Place(str(tmp_path))
+    then, now = (
+        {"source": {"static_catalog": f"https://me:SECRET@h/{name}.json?sig=SECRET"}}
+        for name in ("old", "new")
+    )
+    document = {"schema_version": 2, "bands": []}
+    write_commit(place, Commit(1, "c", identity_of(then), then, "data/00000001", document, ()))
+    with pytest.raises(BuildMismatchError, match=r"https://h/old\.json") as caught:
+        run_build(Order("c", place, now), lambda: Gathered(()))
+    assert "SECRET" not in str(caught.value)
 
 
 def test_workspace_in_memory(austria: Path) -> None:

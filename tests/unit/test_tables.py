@@ -34,6 +34,7 @@ from rasteret_dask.errors import (
     MissingBandError,
     UnknownBandError,
 )
+from rasteret_dask.index.dedupe import superseded
 from rasteret_dask.ingest.stream import open_rows
 from rasteret_dask.ingest.table import TableSource, table_items
 from rasteret_dask.model import DatasetDescriptor, StorageOptions
@@ -138,6 +139,30 @@ def test_dedupe_keeps_the_newest(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert kept.dedupe("latest") is kept
     with pytest.raises(ArgumentError):
         found.dedupe("first")
+
+
+def test_dedupe_keeps_each_level_of_processing() -> None:
+    """Of one level the catalogues' collections do not matter: Collection 1 is what the others were processed to again."""
+    s2 = {"s2:datatake_id": "GS2A_20230815T095031_042550_N05.09", "grid:code": "MGRS-33TWM"}
+    landsat = {"platform": "landsat-9", "landsat:wrs_path": "190", "landsat:wrs_row": "027"}
+    told = {
+        "S2A_MSIL1C_20230815T095031_N0509_R079_T33TWM_20230815T114310": ("sentinel-2-l1c", s2),
+        "S2A_T33TWM_20230815T095031_L2A": ("sentinel-2-c1-l2a", s2),
+        "S2A_33TWM_20230815_0_L2A": ("sentinel-2-l2a", s2),
+        "LC09_L1TP_190027_20230803_20230803_02_T1": ("landsat-c2-l1", landsat),
+        "LC09_L2SP_190027_20230803_20230805_02_T1": ("landsat-c2-l2", landsat),
+        "LC09_L2SP_190027_20230803_20230811_02_T1": ("landsat-c2-l2", landsat),
+    }
+    rows = [
+        {"id": name, "collection": collection, "datetime": datetime(2023, 8, 3, 9, 50), **columns}
+        for name, (collection, columns) in told.items()
+    ]
+    names = dict.fromkeys(key for row in rows for key in row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in names})
+    assert superseded(table) == [
+        "LC09_L2SP_190027_20230803_20230805_02_T1",
+        "S2A_33TWM_20230815_0_L2A",
+    ]
 
 
 # --- writing -------------------------------------------------------------------------------------

@@ -6,17 +6,21 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from shapely.affinity import translate
 from shapely.geometry import box
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.index import query, schema
 from rasteret_dask.index.dataset import in_memory
+from rasteret_dask.index.foreign import as_rows
 from rasteret_dask.index.geometries import check_bbox, split_bbox, to_geometries
 from rasteret_dask.index.times import parse_instant, parse_range
 
@@ -61,6 +65,47 @@ def test_bbox_against_shapely(asked: tuple[float, float, float, float]) -> None:
     assert set(expected) <= set(got)
 
 
+CONTINUOUS = [
+    (178, -20, 182, -15),
+    (-182, -20, -178, -15),
+    (200, -20, 210, -15),
+    (-210, -20, -200, -15),
+    (350, 40, 371, 41),
+    (10, 40, 200, 41),
+    (-30, 40, 200, 41),
+    (-200, 40, 200, 41),
+    (0, -90, 360, 90),
+]
+"""Boxes whose longitudes go on beyond 180, as GeoPandas has them."""
+
+
+@pytest.mark.parametrize(
+    "asked", [*QUERIES, (-179.5, -18, -179, -17), (-161, -18, 151, -17), (-12, 40, -8, 41)]
+)
+def test_boxes_that_go_on_beyond_180_are_found_on_both_sides(
+    asked: tuple[float, float, float, float],
+) -> None:
+    parts = [box(*b) for b in split_bbox(check_bbox(asked))]
+    expected = [
+        i
+        for i, b in enumerate(CONTINUOUS)
+        if any(translate(box(*b), turn).intersects(p) for p in parts for turn in (-360, 0, 360))
+    ]
+    names = ("xmin", "ymin", "xmax", "ymax")
+    rows = [dict(zip(names, map(float, b), strict=True)) for b in CONTINUOUS]
+    table = pa.table({"id": list(range(len(rows))), "bbox": pa.array(rows, schema.BBOX_TYPE)})
+    found = table.filter(query.bbox_expression(asked))["id"].to_pylist()
+    assert found == expected
+
+
+def test_footprints_of_others_get_boxes_that_cross() -> None:
+    shapes = [box(170, -20, 190, -10), box(-190, -20, -170, -10), box(0, -9, 360, 9), None]
+    wkb = pa.array([None if s is None else s.wkb for s in shapes], pa.binary())
+    rows = as_rows(pa.table({"id": list("abcd"), "geometry": wkb}))
+    found = [b and tuple(b.values()) for b in rows["bbox"].to_pylist()]
+    assert found == [(170, -20, -170, -10), (170, -20, -170, -10), (-180, -9, 180, 9), None]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [(1, 2, 3), "abcd", (0, 5, 1, 4), (0, 0, float("nan"), 1), (4e5, 5e6, 5e5, 5.1e6), None],
@@ -75,6 +120,9 @@ def test_longitudes_beyond_180_are_brought_back() -> None:
     assert check_bbox((-190, 0, -170, 1)) == (170, 0, -170, 1)
     assert check_bbox((0, -90, 360, 90)) == (-180, -90, 180, 90)
     assert check_bbox((170, 0, 180, 1)) == (170, 0, 180, 1)
+    assert check_bbox((-190, 0, -180, 1)) == (170, 0, 180, 1)
+    assert check_bbox((-180, 0, -180, 1)) == (-180, 0, -180, 1)
+    assert check_bbox((350, 0, 10, 1)) == (-10, 0, 10, 1)
 
 
 def moments() -> pa.Table:
@@ -127,10 +175,50 @@ def test_instants(text: Any, expected: datetime) -> None:
     assert parse_instant(text) == expected
 
 
-@pytest.mark.parametrize("wrong", [("2023-02-02", "2023-01-01"), "2023-13", "yesterday", (1, 2, 3)])
+@pytest.mark.parametrize(
+    "wrong", [("2023-02-02", "2023-01-01"), "2023-13", "yesterday", (1, 2, 3), "2023/08/31"]
+)
 def test_what_is_no_range(wrong: Any) -> None:
     with pytest.raises(ArgumentError):
         parse_range(wrong)
+
+
+DAYS = [
+    "2023-08-31",
+    "20230831",
+    "31.08.2023",
+    date(2023, 8, 31),
+    np.datetime64("2023-08-31"),
+]
+
+
+@pytest.mark.parametrize("day", [*DAYS, "2023/08/31"])
+def test_a_day_ends_with_its_last_moment_however_it_is_written(day: Any) -> None:
+    end = pd.Period("2023-08-31", "D").end_time.floor("us")
+    assert parse_range(("2023-08-01", day)) == (datetime(2023, 8, 1), end)
+    assert parse_range((None, day)) == (None, end)
+    assert parse_range((day, day)) == (datetime(2023, 8, 31), end)
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_a_day_alone_is_that_day(day: Any) -> None:
+    last = pd.Period("2023-08-31", "D").end_time.floor("us")
+    assert parse_range(day) == (datetime(2023, 8, 31), last)
+
+
+@pytest.mark.parametrize(("text", "unit"), [("2023", "Y"), ("2024-02", "M"), ("2024-02-29", "D")])
+def test_numpy_s_dates_are_as_long_as_their_unit(text: str, unit: str) -> None:
+    period = pd.Period(text, unit)
+    expected = (period.start_time, period.end_time.floor("us"))
+    assert parse_range(np.datetime64(text, unit)) == expected
+    assert parse_range(np.array([text, text], f"M8[{unit}]")) == expected
+
+
+@pytest.mark.parametrize(
+    "moment", ["20230831T000000", "2023-08-31T00:00", np.datetime64("2023-08-31T00", "h")]
+)
+def test_a_time_of_day_is_a_moment(moment: Any) -> None:
+    assert parse_range((None, moment)) == (None, datetime(2023, 8, 31))
 
 
 def test_columns() -> None:
@@ -211,3 +299,22 @@ def test_views_sort_and_limit() -> None:
     view = in_memory(table)
     assert view.read(["id"])["id"].to_pylist() == ["c", "a", "b"]
     assert view.where(pc.field("id") != "a").count() == 2
+
+
+def test_one_box_of_an_item_and_many_that_are_asked_for_meet_by_the_same_rule() -> None:
+    """`meeting` against Arrow's answers to `bbox_expression`; whole degrees, so that edges coincide."""
+    rng = np.random.default_rng(8)
+    lon = rng.integers(-200, 201, (400, 2)).astype(float)
+    lat = np.sort(rng.integers(-9, 10, (400, 2)), axis=1).astype(float)
+    asked = [check_bbox((w, s, e, n)) for (w, e), (s, n) in zip(lon, lat)]
+    asked += [check_bbox((w, s, w, s)) for (w, _), (s, _) in zip(lon, lat)]
+    west, south, east, north = np.array(asked).T
+    stored = [(-180.0, 180.0), (10, 40), (170, -170), (165, 195), (-195, -165), (-180, -180), (180, 180), (-20, 0), (40, 10)]  # fmt: skip
+    boxes = [{"xmin": a, "ymin": -3.0, "xmax": b, "ymax": 4.0} for a, b in stored]
+    table = pa.table({schema.BBOX: pa.array(boxes, schema.BBOX_TYPE), "n": range(len(boxes))})
+    found = np.array(
+        [query.meeting((a, -3.0, b, 4.0), west, south, east, north) for a, b in stored]
+    )
+    for k, one in enumerate(asked):
+        expected = table.filter(query.bbox_expression(one))["n"].to_pylist()
+        assert np.flatnonzero(found[:, k]).tolist() == expected, one

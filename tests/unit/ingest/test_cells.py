@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stacapi import StacApi, item
+from stacapi import START, StacApi, item
 
 import rasteret_dask as rd
 from rasteret_dask.errors import CollectionError, DuplicateItemError
@@ -73,6 +74,18 @@ def test_cells_hold_each_item_once(api: StacApi, count: int, area: Any) -> None:
         {"datetime": search.describe()["date_range"]} | ({"bbox": area} if area else {})
     )
     assert sorted(found) == sorted(one["id"] for one in whole)
+
+
+@pytest.mark.parametrize("dates", [None, "../..", (None, None)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_dates_are_asked_for_where_there_are_none(api: StacApi, dates: Any, count: int) -> None:
+    """Not even as a range that is open at both ends, which servers refuse."""
+    search = Search.of("c", (0.0, 0.0, 10.0, 10.0), dates, {})
+    assert search.describe()["date_range"] is None
+    pieces = cut_search(api.url, search, (START, START + timedelta(days=32)), count)
+    found = [one["id"] for cell in pieces for one in cells.search_cell(cell)]
+    assert sorted(found) == sorted(one["id"] for one in api.find({"bbox": (0, 0, 10, 10)}))
+    assert [("datetime" in asked) for asked in api.asked] == [count > 1] * len(api.asked)
 
 
 def test_a_spread_search_builds_what_one_search_would(api: StacApi, tmp_path: Path) -> None:

@@ -40,3 +40,29 @@ def test_the_box_stands_for_what_is_no_geometry(geometry: Any) -> None:
     found = footprint({"geometry": geometry, "bbox": [14.0, 46.0, 16.0, 48.0]})
     assert found[schema.GEOMETRY] == shapely.to_wkb(shapely.box(14.0, 46.0, 16.0, 48.0))
     assert footprint({"geometry": geometry}) == {schema.GEOMETRY: None, schema.BBOX: None}
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ((170, 190), (170, -170)),
+        ((-190, -170), (170, -170)),
+        ((350, 355), (-10, -5)),
+        ((170, 180), (170, 180)),
+        ((-190, -180), (170, 180)),
+        ((30, 200), (30, -160)),
+        ((-30, 200), (-180, 180)),  # too wide to be known as one that crosses
+        ((0, 360), (-180, 180)),
+        ((170, -170), (170, -170)),
+    ],
+)
+def test_boxes_are_kept_within_180(given: tuple[float, float], stored: tuple[float, float]) -> None:
+    west, east = given
+    found = footprint({"geometry": None, "bbox": [west, -20, east, -10]})[schema.BBOX]
+    assert (found["xmin"], found["xmax"]) == stored
+    if west < east:
+        ring = [[west, -20], [east, -20], [east, -10], [west, -20]]
+        item = {"geometry": {"type": "Polygon", "coordinates": [ring]}}
+        found = footprint(item)
+        assert (found[schema.BBOX]["xmin"], found[schema.BBOX]["xmax"]) == stored
+        assert shapely.from_wkb(found[schema.GEOMETRY]).bounds == (west, -20, east, -10)

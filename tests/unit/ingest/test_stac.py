@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pystac
 import pytest
+import shapely
+from shapely.geometry import mapping
 from stacapi import StacApi
 
 import rasteret_dask as rd
@@ -23,10 +26,12 @@ from rasteret_dask.errors import (
     UnknownBandError,
 )
 from rasteret_dask.index import schema
+from rasteret_dask.ingest.asking import api_error
 from rasteret_dask.ingest.bands import discover, find_asset, from_map, resolve
-from rasteret_dask.ingest.records import Links, make_record, reprocessed, unsigned
-from rasteret_dask.ingest.stac import Search, _api_error, read_items, search_api, search_static
+from rasteret_dask.ingest.records import Links, make_record, reprocessed
+from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
 from rasteret_dask.model import BandInfo
+from rasteret_dask.storage.urls import unsigned
 from rasteret_dask.testing.server import RangeServer
 
 
@@ -107,7 +112,53 @@ def test_an_api_that_fails_is_named(api: StacApi, items: list[dict[str, Any]]) -
     api.status = 400
     with pytest.raises(SourceError, match="400"):
         search_api(api.url, search)
-    assert isinstance(_api_error(429, "slow down", api.url), TransientError)
+    assert isinstance(api_error(429, "slow down", api.url), TransientError)
+
+
+def test_halves_of_an_area_hold_no_more_than_was_asked_for() -> None:
+    items = []
+    for number, west in enumerate((175, 176, -175, -176)):
+        area = shapely.box(west, 0, west + 0.5, 1)
+        times = {"datetime": "2020-01-01T00:00:00Z", "start_datetime": None, "end_datetime": None}
+        items.append(
+            item(
+                id=f"i{number}",
+                stac_version="1.0.0",
+                geometry=mapping(area),
+                bbox=list(area.bounds),
+                properties=times,
+                links=[],
+            )
+        )
+    with StacApi(items) as server:
+        area = (170, -1, -170, 2)
+        assert len(search_api(server.url, Search.of(None, area, None, {}))) == 4
+        assert len(search_api(server.url, Search.of(None, area, None, {"max_items": 3}))) == 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://me:SECRET@h/stac", "https://h/stac?api_key=SECRET", "https://h/stac?x=1&sig=SECRET"],
+)
+@pytest.mark.parametrize("kind", ["stac_api", "static_catalog"])
+def test_a_catalogue_s_url_with_a_secret_is_refused(url: str, kind: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="written into the collection") as caught:
+        rd.build_from_stac(name="x", workspace_dir=tmp_path, **{kind: url})  # type: ignore[arg-type]
+    assert "SECRET" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_static_item_that_goes_on_beyond_180_is_found(tmp_path: Path) -> None:
+    times = datetime(2020, 1, 1)
+    catalogue = pystac.Catalog("c", "x")
+    for number, (west, east) in enumerate([(170, 190), (-190, -170), (10, 20)]):
+        area = shapely.box(west, -20, east, -10)
+        catalogue.add_item(pystac.Item(f"i{number}", mapping(area), list(area.bounds), times, {}))
+    catalogue.normalize_and_save(str(tmp_path), pystac.CatalogType.SELF_CONTAINED)
+    for west, east in [(-175, -172), (175, 178), (178, -178)]:
+        search = Search.of(None, (west, -18, east, -12), None, {})
+        found = search_static(str(tmp_path / "catalog.json"), search)
+        assert sorted(one["id"] for one in found) == ["i0", "i1"]
 
 
 def test_every_item_of_the_corpus_becomes_a_record(corpus: Path) -> None:
@@ -278,6 +329,21 @@ def test_items_in_every_form(items: list[dict[str, Any]], tmp_path: Path) -> Non
             read_items(wrong)
     with pytest.raises(RasteretError, match="no items"):
         read_items([])
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "https"])
+def test_links_beside_an_item_in_a_bucket(scheme: str) -> None:
+    own = {"rel": "self", "href": f"{scheme}://bucket/a/b/i.json"}
+    hrefs = ["x.tif", "./x.tif", "../x.tif", "/x.tif", "s3://other/x.tif"]
+    assets = {str(k): {"href": href} for k, href in enumerate(hrefs)}
+    (found,) = read_items([item(links=[own], assets=assets)])
+    assert [asset["href"] for asset in found["assets"].values()] == [
+        f"{scheme}://bucket/a/b/x.tif",
+        f"{scheme}://bucket/a/b/x.tif",
+        f"{scheme}://bucket/a/x.tif",
+        f"{scheme}://bucket/x.tif",
+        "s3://other/x.tif",
+    ]
 
 
 def test_documents_of_a_far_catalogue_come_side_by_side(austria: Path) -> None:

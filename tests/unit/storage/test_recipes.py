@@ -195,6 +195,73 @@ def test_a_token_goes_to_its_hosts_alone(
         read("http://data.example.org/a.tif", plain)
 
 
+def test_a_token_that_is_held_already_goes_to_no_plain_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One grant serves all hosts that a recipe names, whatever the file was that it was made for."""
+    monkeypatch.setenv("MY_KEY", SECRET)
+    options = StorageOptions(
+        retry=RETRY, auth="bearer", auth_options={"env": "MY_KEY", "hosts": "*.example.invalid"}
+    )
+    run(keeper(options).grant("https://d.example.invalid/a.tif", "bearer"))
+    with pytest.raises(errors.AccessError, match="never sent over plain http"):
+        read("http://d.example.invalid/b.tif", options)
+    assert "bearer" in keeper(options)._grants  # the next https file needs no other
+    own_one = StorageOptions(
+        retry=RETRY, auth=f"{__name__}:own_header", auth_options={"word": SECRET}
+    )
+    with pytest.raises(errors.AccessError, match="never sent over plain http"):
+        read("http://d.example.invalid/b.tif", own_one)
+
+
+def test_no_secret_of_any_name_is_passed_on_to_another_server() -> None:
+    """On the same server it is; and one that has been lost does not come back with the way back."""
+    ways = {"/here": "/b.tif", "/away": "http://localhost:{port}/back", "/round": "/round"}
+
+    def guarded(asked: Asked, number: int) -> Answer:
+        to = ways.get(asked.target)
+        if to is None:
+            return part(asked, CONTENT)
+        return Answer(307, headers={"Location": to.format(port=away.host[10:])})
+
+    def back(asked: Asked, number: int) -> Answer:
+        return Answer(302, headers={"Location": f"{home.url}/c.tif"})
+
+    with Scripted(guarded) as home, Scripted(back) as away:
+        options = StorageOptions(
+            retry=RETRY, auth=f"{__name__}:own_header", auth_options={"word": SECRET}
+        )
+        assert read(f"{home.url}/here", options) == CONTENT[10:90]
+        assert read(f"{home.url}/away", options) == CONTENT[10:90]
+        with pytest.raises(errors.SourceError, match="HTTP 307"):
+            read(f"{home.url}/round", options)
+    shown = {a.target: a.headers.get("X-Api-Key") for a in home.asked + away.asked}
+    assert shown == {
+        "/here": SECRET,
+        "/b.tif": SECRET,
+        "/away": SECRET,
+        "/back": None,
+        "/c.tif": None,
+        "/round": SECRET,
+    }
+    assert [a.target for a in home.asked].count("/round") < 20
+
+
+def test_a_token_endpoint_s_key_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", SECRET)
+    account = Account(life=60)
+
+    def move(asked: Asked, number: int) -> Answer:
+        port = account.server.host[10:]
+        return Answer(301, headers={"Location": f"http://localhost:{port}{asked.target}"})
+
+    with account.server as server, Scripted(move) as moved:
+        options = account.options(endpoint=f"{moved.url}/token")
+        assert read(f"{server.url}/box/a.tif", options) == CONTENT[10:90]
+    assert moved.asked[0].headers["Ocp-Apim-Subscription-Key"] == SECRET
+    assert not any("Ocp-Apim-Subscription-Key" in asked.headers for asked in account.server.asked)
+
+
 def test_earthdata_from_the_environment_and_from_netrc(
     guarded: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -233,6 +300,10 @@ def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- one's own -----------------------------------------------------------------------------------
 def own(url: str, word: str) -> dict[str, object]:
     return {"headers": {"Authorization": f"Bearer {word}"}}
+
+
+def own_header(url: str, word: str) -> dict[str, object]:
+    return {"headers": {"X-Api-Key": word}}
 
 
 async def own_later(url: str, word: str) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.storage.urls import locate, public
+from rasteret_dask.storage.urls import locate, public, unsigned
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,25 @@ def test_an_empty_url_is_refused() -> None:
 )
 def test_what_may_be_shown(url: str, shown: str) -> None:
     assert public(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://h.org/x.tif", "https://h.org/x.tif"),
+        ("https://me:word@h.org:8443/x.tif", "https://h.org:8443/x.tif"),
+        ("https://me@h.org/get?id=5", "https://h.org/get?id=5"),
+        ("https://h.org/get?id=5&API_KEY=secret&v=1", "https://h.org/get?id=5&v=1"),
+        ("https://h.org/x.tif?access_token=secret", "https://h.org/x.tif"),
+        ("https://h.org/x.tif?subscription%2Dkey=secret", "https://h.org/x.tif"),
+        ("https://h.org/x.tif?st=1&se=2&sig=secret", "https://h.org/x.tif"),
+        ("https://h.org/x.tif?X-Amz-Date=1&X-Amz-Signature=secret", "https://h.org/x.tif"),
+        ("https://h.org/get?path=a%20b@c&x=#part", "https://h.org/get?path=a%20b@c&x=#part"),
+        ("ftp://me:word@h.org/x.tif", "ftp://h.org/x.tif"),
+        ("abfs://box@account.dfs.core.windows.net/x", "abfs://box@account.dfs.core.windows.net/x"),
+        ("s3://bucket/a@b/x.tif", "s3://bucket/a@b/x.tif"),
+        ("/data/a@b?sig=1.tif", "/data/a@b?sig=1.tif"),
+    ],
+)
+def test_what_is_kept_of_a_link(url: str, kept: str) -> None:
+    assert unsigned(url) == kept
