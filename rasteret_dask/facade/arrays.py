@@ -14,7 +14,8 @@ from rasteret_dask.index import schema
 from rasteret_dask.model import BandInfo
 from rasteret_dask.read.chips import get_gdf, get_numpy
 from rasteret_dask.read.gather import COLUMNS
-from rasteret_dask.read.request import area_of, lonlat_bounds, make_request
+from rasteret_dask.read.near import Places, places_of_areas
+from rasteret_dask.read.request import area_of, make_request
 
 if TYPE_CHECKING:
     import geopandas
@@ -96,14 +97,15 @@ class Arrays:
         }
         if geometries is not None and bbox is None:
             geometries = parse_areas(geometries, geometry_crs, geometry_column)
+        areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
         if resolution is not None:
             how = {"resolution": resolution, "resampling": resampling, **options, **filters}
             return _on_one_grid(self, geometries, bbox, bands, how)
         names = tuple(self.resolve_bands(bands))
-        areas, bounds, crs = area_of(geometries, bbox, geometry_crs)
         request = make_request(names, options=options, infos=self._infos(names))
-        table = self._rows_near(lonlat_bounds(bounds, crs), names, filters)
-        return get_numpy(table, request, areas, bounds, crs)
+        places = places_of_areas(areas, bounds, crs)
+        table = self._rows_near(places, names, filters)
+        return get_numpy(table, request, areas, bounds, crs, places)
 
     def get_gdf(
         self: Collection,
@@ -159,7 +161,8 @@ class Arrays:
         geopandas.GeoDataFrame
             By geometry, then item (time, then id): ``geometry_id`` (from 1, the row of the input), ``record_id``, ``datetime``,
             ``cloud_cover``, ``collection``, ``crs`` and ``transform`` of the pixels (on the item's own grid), arrays of shape (rows,
-            columns), the caller's own columns, and ``geometry`` as it was given. A geometry over the antimeridian has a row for each side
+            columns), the caller's own columns, and ``geometry`` as it was given. A geometry meets an item by the box of either (``bbox``)
+            and by the pixels of the file, whatever other geometries there are. A geometry over the antimeridian has a row for each side
             of an item that ends there, as a map of the world does.
 
         Raises
@@ -186,19 +189,20 @@ class Arrays:
             "storage": self.storage if storage is None else storage,
         }
         request = make_request(names, options=options, infos=self._infos(names))
-        table = self._rows_near(lonlat_bounds(areas.bounds, areas.crs), names, filters)
-        return get_gdf(table, request, areas, name=self.name, per=per)
+        places = places_of_areas(areas, None, areas.crs)
+        table = self._rows_near(places, names, filters)
+        return get_gdf(table, request, areas, places, name=self.name, per=per)
 
     def _infos(self: Collection, names: Names) -> dict[str, BandInfo]:
         return {canonical: self.band_info(canonical) for _, canonical in names}
 
     def _rows_near(
-        self: Collection, box: Any, names: Names, filters: Mapping[str, Any]
+        self: Collection, places: Places | None, names: Names, filters: Mapping[str, Any]
     ) -> pa.Table:
         """The rows that a read needs, without columns that it does not."""
         chosen = self.subset(**filters) if filters else self
-        if box is not None:
-            chosen = chosen.subset(bbox=box)
+        if places is not None:
+            chosen = chosen.subset(bbox=places.bounds)
         columns = [*COLUMNS, schema.CLOUD_COVER, *(schema.band_column(band) for _, band in names)]
         table = chosen.to_table([n for n in dict.fromkeys(columns) if n in self.schema.names])
         if not len(table):

@@ -16,7 +16,7 @@ from rasteret_dask.index import schema
 from rasteret_dask.model import Ledger
 from rasteret_dask.plan.explain import Explanation, explain_plans
 from rasteret_dask.read import accessor as accessor  # registers ds.rasteret
-from rasteret_dask.read.classes import class_bands, is_class_band
+from rasteret_dask.read.classes import is_class_band, with_class_bands
 from rasteret_dask.read.cube import decide_grid, open_cube, plan_cube
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.request import (
@@ -24,7 +24,6 @@ from rasteret_dask.read.request import (
     area_of,
     lonlat_bounds,
     make_request,
-    parse_resampling,
 )
 from rasteret_dask.runs.cube import note_cube
 
@@ -98,7 +97,7 @@ class Reads:
         resolution : float or (x, y), optional
             In units of the output CRS; by default that of the finest band.
         geobox : odc.geo.geobox.GeoBox, optional
-            The whole grid; instead of ``crs``, ``resolution`` and ``anchor``.
+            The whole grid; instead of ``bbox``, ``crs``, ``resolution`` and ``anchor``. Geometries mask its pixels, and crop nothing.
         anchor : (x, y), optional
             Any pixel corner of the grid.
         chunks : "auto", "tile", "tiles", None, or mapping
@@ -157,7 +156,7 @@ class Reads:
             Read the items of a step one after the other, and leave out those that come after every pixel of a chunk is filled. It saves
             bytes where items overlap much, and costs a latency for each item.
         like : xarray.Dataset or DataArray, optional
-            Take over the grid of another dataset.
+            Take over the grid of another dataset, in place of ``geobox``.
         storage : StorageOptions, optional
             How the files are reached; the collection's own by default.
         **filters
@@ -342,10 +341,5 @@ def _prepare(
             f"none of the collection's {len(collection)} items meets the area and the filters",
             hint=f"the collection covers {collection.bounds}",
         )
-    more = class_bands(table, (canonical for _, canonical in names)) - classes
-    if more:
-        # What only the files say: a colour map, say.
-        classes |= more
-        methods = parse_resampling(options.get("resampling", "nearest"), names, classes)
-        request = replace(request, classes=classes, resampling=methods)
+    request = with_class_bands(request, table, options.get("resampling", "nearest"))
     return table, request, areas, bounds, crs

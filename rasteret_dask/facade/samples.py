@@ -7,19 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dask
-import numpy as np
 import pyarrow as pa
-from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.facade.options import options_of
 from rasteret_dask.grid.frames import check_frame
-from rasteret_dask.grid.geobox import CRS84
-from rasteret_dask.grid.given import Points, understand_points
+from rasteret_dask.grid.given import understand_points
 from rasteret_dask.index import schema
 from rasteret_dask.index.dataset import in_memory
 from rasteret_dask.read.client import alone
 from rasteret_dask.read.gather import COLUMNS
+from rasteret_dask.read.near import places_of_points
 from rasteret_dask.read.points import NEIGHBOURHOODS, WINDOW, check_names, sample_points
 from rasteret_dask.read.points import SCHEMA as POINTS
 from rasteret_dask.read.request import make_request
@@ -66,7 +64,8 @@ class Samples:
         geometry_crs : optional
             What the coordinates are in, if the data does not say; a table that does not say must be told, all else is in lon/lat.
         match : {"all", "latest"}
-            Every item that a point lies on, or the latest alone, band by band.
+            Every item that a point lies on, or the latest alone, band by band. The item's ``bbox`` must hold the point, and its file
+            have a pixel there, whatever other points there are.
         max_distance_pixels : int
             Where there is nodata, look so many pixels around for the nearest valid one.
         return_neighbourhood : {"off", "always", "if_center_nodata"}
@@ -119,10 +118,12 @@ class Samples:
         }
         infos = {canonical: self.band_info(canonical) for _, canonical in names}
         request = make_request(names, options=options, infos=infos)
+        places = places_of_points(found)
         return sample_points(
-            _rows(chosen.subset(bbox=_lonlat(found)), names),
+            _rows(chosen.subset(bbox=places.bounds), names),
             request,
             found,
+            places,
             name=self.name,
             latest=match == "latest",
             max_distance=max_distance_pixels,
@@ -142,14 +143,14 @@ def _rows(collection: Collection, names: Sequence[tuple[str, str]]) -> pa.Table:
 
 def _sample_lazily(collection: Collection, points: Any, bands: Any, how: dict[str, Any]) -> Any:
     places = {name: how[name] for name in ("geometry_column", "x_column", "y_column")}
-    check_frame(points._meta, **places, crs=how["geometry_crs"])
+    picked = check_frame(points._meta, **places, crs=how["geometry_crs"])
     made = POINTS if how["return_neighbourhood"] == "off" else POINTS.append(WINDOW)
     meta = made.empty_table().to_pandas()
     own = points._meta.drop(
         columns=[c for c in points._meta.columns if str(points._meta[c].dtype) == "geometry"]
     )
-    if how["geometry_column"] is not None and how["geometry_column"] in own.columns:
-        own = own.drop(columns=[how["geometry_column"]])
+    placed = {picked, how["geometry_column"]} & set(own.columns)
+    own = own.drop(columns=list(placed))
     check_names(own.columns, made)
     for column in own.columns:
         meta[column] = own[column].reset_index(drop=True)
@@ -189,18 +190,3 @@ def _check(match: str, distance: int, neighbourhood: str) -> None:
         )
     if neighbourhood != "off" and not distance:
         raise ArgumentError("return_neighbourhood needs max_distance_pixels, the square's radius")
-
-
-def _lonlat(points: Points) -> tuple[float, float, float, float]:
-    x, y = points.x, points.y
-    if points.crs != CRS84:
-        x, y = Transformer.from_crs(points.crs, CRS84, always_xy=True).transform(x, y)
-        lost = np.flatnonzero(~(np.isfinite(x) & np.isfinite(y)))
-        if len(lost):
-            raise ArgumentError(
-                f"point {lost[0]} ({points.x[lost[0]]}, {points.y[lost[0]]}) lies outside of where its CRS is defined",
-                hint="is geometry_crs right?",
-            )
-    if x.max() > 360 or x.min() < -360:
-        x = (x + 180) % 360 - 180
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())

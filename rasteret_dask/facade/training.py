@@ -54,8 +54,8 @@ class Training:
             Of each sample.
         **options
             ``all_touched``, ``background``, ``cache_bytes``; ``groupby``, ``mosaic``, ``sortby``, ``resampling``, ``overviews``, ``dtype``,
-            ``masked``, ``scale``, ``harmonize``, ``mask``, ``nodata``, ``fill_value``, ``missing`` and ``storage`` as in
-            :meth:`get_xarray`; filters of :meth:`subset`.
+            ``masked``, ``scale``, ``harmonize``, ``mask``, ``nodata``, ``fill_value``, ``missing``, ``on_error``, ``ledger`` and
+            ``storage`` as in :meth:`get_xarray`; filters of :meth:`subset`.
 
         Returns
         -------

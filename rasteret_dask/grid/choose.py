@@ -147,7 +147,7 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
     width = right - left
     if request.bounds is not None:
         try:
-            box = transform_bounds(request.bounds, request.bounds_crs, source.crs)
+            box = transform_bounds(request.bounds, request.bounds_crs, source.crs, closely=False)
         except GridError:
             # A box over the antimeridian is no box in a CRS that is torn there.
             return _all_or_none(source, request.bounds, request.bounds_crs)

@@ -18,8 +18,10 @@ def check_frame(
     x_column: str | None = None,
     y_column: str | None = None,
     crs: Any = None,
-) -> None:
-    """Refuse a frame whose columns cannot be points, as `understand_points` would once it has rows.
+) -> str | None:
+    """Return the column of the geometries, None where there is none by itself.
+
+    A frame whose columns cannot be points is refused, as `understand_points` would once it has rows.
 
     Parameters
     ----------
@@ -27,6 +29,10 @@ def check_frame(
         Without rows.
     geometry_column, x_column, y_column, crs : optional
         As in `understand_points`.
+
+    Returns
+    -------
+    str or None
 
     Raises
     ------
@@ -38,9 +44,9 @@ def check_frame(
     if hasattr(empty, "geometry") and hasattr(empty, "crs"):
         said = None if empty.crs is None else plain_crs(empty.crs)
         resolve_crs(said, crs, tabular=True)
-        return
+        return None
     table = pa.table({str(name): pa.nulls(0) for name in empty.columns})
     pair = None if geometry_column is not None else coordinate_columns(table, x_column, y_column)
-    if pair is None:
-        pick_column(table.column_names, geometry_column)
+    picked = pick_column(table.column_names, geometry_column) if pair is None else None
     resolve_crs(None if pair is None else pair[2], crs, tabular=True)
+    return picked

@@ -9,14 +9,14 @@ box. Weights of invalid pixels are left out and the rest is brought back to 1, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rasteret_dask.grid.statistics import STATISTICS
 from rasteret_dask.grid.warp import nearest_index
 
 Array = npt.NDArray[Any]
@@ -265,110 +265,110 @@ def _average(values: Array, valid: Bools, samples: Samples) -> tuple[Array, Bool
         down = _overlaps(samples.y0, samples.y1, samples.top)
         out, share, _ = _weigh_axes(source, known, across, down)
     else:
-        out = np.zeros(samples.x.shape, dtype=source.dtype)
-        share = np.zeros(samples.x.shape)
-        rows, cols = values.shape
-        for i, wy in _overlaps(samples.y0, samples.y1, samples.top):
-            ii, in_y = np.clip(i, 0, rows - 1), (i >= 0) & (i < rows)
-            for j, wx in _overlaps(samples.x0, samples.x1, samples.left):
-                jj = np.clip(j, 0, cols - 1)
-                w = np.where(in_y & (j >= 0) & (j < cols), wy * wx, 0.0)
-                out += w * source[ii, jj]
-                share += w * known[ii, jj]
+        out, share = _average_plane(source, known, samples)
     good = share > 1e-10
     return np.where(good, out / np.where(good, share, 1.0), 0.0), good & _inside(
         samples, values.shape
     )
 
 
+def _average_plane(source: Array, known: Floats, samples: Samples) -> tuple[Array, Floats]:
+    """Return weighted sums and sums of weights of boxes that are no product of columns and rows."""
+    rows, cols = source.shape
+    out, share = np.zeros(samples.x.size, dtype=source.dtype), np.zeros(samples.x.size)
+    for at, boxes in _alike(samples, source.shape):
+        total, weight = np.zeros(len(boxes.x0), dtype=source.dtype), np.zeros(len(boxes.x0))
+        for i, wy in _overlaps(boxes.y0, boxes.y1, samples.top):
+            ii, in_y = np.clip(i, 0, rows - 1), (i >= 0) & (i < rows)
+            for j, wx in _overlaps(boxes.x0, boxes.x1, samples.left):
+                jj = np.clip(j, 0, cols - 1)
+                w = np.where(in_y & (j >= 0) & (j < cols), wy * wx, 0.0)
+                total += w * source[ii, jj]
+                weight += w * known[ii, jj]
+        out[at], share[at] = total, weight
+    return out.reshape(samples.x.shape), share.reshape(samples.x.shape)
+
+
 def _overlaps(low: Floats, high: Floats, corner: int) -> list[tuple[npt.NDArray[np.int64], Floats]]:
     """Return for every pixel that a box may touch along one axis its index and the length of the overlap."""
     first = np.floor(low + _EPSILON).astype(np.int64)
-    count = int((np.ceil(high - _EPSILON).astype(np.int64) - first).max(initial=1))
+    past = np.ceil(high - _EPSILON).astype(np.int64)
     out = []
-    for k in range(count):
+    for k in range(int((past - first).max(initial=1))):
         index = first + k
         length = np.minimum(high, index + 1.0) - np.maximum(low, index.astype(np.float64))
+        # How many are looked at depends on the largest box; noise beyond its own edge is no overlap of a smaller one.
+        length = np.where(index < past, length, 0.0)
         out.append((index - corner, np.maximum(0.0, length)))
     return out
 
 
-_QUANTILES = {"q1": 0.25, "med": 0.5, "q3": 0.75}
+@dataclass(frozen=True, slots=True, eq=False)
+class _Boxes:
+    """Edges of boxes, 1-D, in source pixels."""
+
+    x0: Floats
+    x1: Floats
+    y0: Floats
+    y1: Floats
+
+    def part(self, at: Any) -> _Boxes:
+        return _Boxes(self.x0[at], self.x1[at], self.y0[at], self.y1[at])
+
+    def sizes(self) -> tuple[Floats, Floats]:
+        """Return how many columns and rows each touches, at least 1."""
+        wide = np.ceil(self.x1 - _EPSILON) - np.floor(self.x0 + _EPSILON)
+        high = np.ceil(self.y1 - _EPSILON) - np.floor(self.y0 + _EPSILON)
+        return np.maximum(wide, 1.0), np.maximum(high, 1.0)
+
+
+def _alike(samples: Samples, shape: tuple[int, ...]) -> Iterator[tuple[Any, _Boxes]]:
+    """Yield boxes of about one size whose centres lie in the source, and their places in the plane.
+
+    What is done for boxes together takes as long as for the largest of them, and around a pole one pixel may lie over half of the columns.
+    """
+    boxes = _Boxes(*(v.ravel() for v in (samples.x0, samples.x1, samples.y0, samples.y1)))
+    inside = np.flatnonzero(_inside(samples, shape))
+    if not len(inside):
+        return
+    places: Any = slice(None)
+    if len(inside) < len(boxes.x0):
+        places, boxes = inside, boxes.part(inside)
+    sizes = boxes.sizes()
+    if all(size.max() <= 2.0 * np.median(size) + 2.0 for size in sizes):
+        yield places, boxes
+        return
+    wide, high = (np.ceil(np.log2(size)).astype(np.int64) for size in sizes)
+    kinds = wide * 64 + high
+    for kind in np.unique(kinds).tolist():
+        same = np.flatnonzero(kinds == kind)
+        yield inside[same], boxes.part(same)
 
 
 def _boxes(values: Array, valid: Bools, samples: Samples, method: str) -> tuple[Array, Bools]:
-    """Statistics that need all pixels of a box at once, a few output rows at a time."""
-    height, width = samples.x.shape
-    out = np.zeros((height, width), dtype=values.dtype)
-    good = np.zeros((height, width), dtype=bool)
-    rows = max(1, 2**22 // max(1, width * _box_size(samples)))
-    for top in range(0, height, rows):
-        part = slice(top, min(height, top + rows))
-        stack, known = _stack(values, valid, samples, part)
-        out[part] = _STATISTICS[method](stack, known)
-        good[part] = known.any(axis=0)
-    return out, good & _inside(samples, values.shape)
+    """Statistics that need all pixels of a box at once, some boxes at a time."""
+    out = np.zeros(samples.x.size, dtype=values.dtype)
+    good = np.zeros(samples.x.size, dtype=bool)
+    for at, boxes in _alike(samples, values.shape):
+        wide, high = boxes.sizes()
+        step = max(1, int(2**22 // (wide.max() * high.max())))
+        parts = [slice(k, k + step) for k in range(0, len(wide), step)]
+        stacks = (_stack(values, valid, boxes.part(p), (samples.left, samples.top)) for p in parts)
+        found = [(STATISTICS[method](stack, known), known.any(axis=0)) for stack, known in stacks]
+        out[at], good[at] = (np.concatenate(one) for one in zip(*found))
+    return out.reshape(samples.x.shape), good.reshape(samples.x.shape)
 
 
-def _box_size(samples: Samples) -> int:
-    wide = np.ceil(samples.x1 - _EPSILON) - np.floor(samples.x0 + _EPSILON)
-    high = np.ceil(samples.y1 - _EPSILON) - np.floor(samples.y0 + _EPSILON)
-    return int(max(1.0, wide.max(initial=1.0)) * max(1.0, high.max(initial=1.0)))
-
-
-def _stack(values: Array, valid: Bools, samples: Samples, part: slice) -> tuple[Array, Bools]:
+def _stack(
+    values: Array, valid: Bools, boxes: _Boxes, corner: tuple[int, int]
+) -> tuple[Array, Bools]:
     """Return the pixels of every box along a first axis, in order of rows and columns, and which of them count."""
     rows, cols = values.shape
     layers, flags = [], []
-    for i, wy in _overlaps(samples.y0[part], samples.y1[part], samples.top):
+    for i, wy in _overlaps(boxes.y0, boxes.y1, corner[1]):
         ii, in_y = np.clip(i, 0, rows - 1), (i >= 0) & (i < rows) & (wy > 0)
-        for j, wx in _overlaps(samples.x0[part], samples.x1[part], samples.left):
+        for j, wx in _overlaps(boxes.x0, boxes.x1, corner[0]):
             jj = np.clip(j, 0, cols - 1)
             layers.append(values[ii, jj])
             flags.append(in_y & (j >= 0) & (j < cols) & (wx > 0) & valid[ii, jj])
     return np.stack(layers), np.stack(flags)
-
-
-def _sorted(stack: Array, known: Bools) -> tuple[Array, npt.NDArray[np.int64]]:
-    top = np.inf if stack.dtype.kind == "f" else np.iinfo(stack.dtype).max
-    return np.sort(np.where(known, stack, top), axis=0), known.sum(axis=0)
-
-
-def _minimum(stack: Array, known: Bools) -> Array:
-    least: Array = _sorted(stack, known)[0][0]
-    return least
-
-
-def _maximum(stack: Array, known: Bools) -> Array:
-    return _rank(stack, known, 1.0)
-
-
-def _rank(stack: Array, known: Bools, quantile: float) -> Array:
-    """Return the value at rank ``ceil(quantile * n)`` of n, counted from 1."""
-    ordered, count = _sorted(stack, known)
-    rank = np.maximum(0, np.ceil(quantile * count).astype(np.int64) - 1)
-    found: Array = np.take_along_axis(ordered, rank[None], axis=0)[0]
-    return found
-
-
-def _mode(stack: Array, known: Bools) -> Array:
-    """Return the most frequent value; among equals the smallest."""
-    ordered, count = _sorted(stack, known)
-    best, most = ordered[0].copy(), np.zeros(count.shape, dtype=np.int64)
-    run = np.zeros(count.shape, dtype=np.int64)
-    for k in range(len(ordered)):
-        same = (ordered[k] == ordered[k - 1]) if k else np.zeros(count.shape, dtype=bool)
-        run = np.where(same, run + 1, 1)
-        better = (run > most) & (k < count)
-        np.copyto(best, ordered[k], where=better)
-        np.copyto(most, run, where=better)
-    result: Array = best
-    return result
-
-
-_STATISTICS: dict[str, Callable[[Array, Bools], Array]] = {
-    "min": _minimum,
-    "max": _maximum,
-    "mode": _mode,
-    **{name: partial(_rank, quantile=q) for name, q in _QUANTILES.items()},
-}

@@ -92,7 +92,8 @@ def dilated(flags: Bools, radius: tuple[float, float]) -> Bools:
     totals = np.zeros((rows, cols + 1), dtype=np.int32)
     np.cumsum(flags, axis=1, out=totals[:, 1:])
     centre = np.arange(cols)
-    for dy in range(-int(down), int(down) + 1):
+    most = min(int(down), rows - 1)
+    for dy in range(-most, most + 1):
         reach = (
             int(across * math.sqrt(max(0.0, 1.0 - (dy / down) ** 2)) + 1e-9)
             if down

@@ -26,6 +26,9 @@ STEPS = (32, 16, 8, 4, 2, 1)
 BOUND = 1e-3
 """Largest error of the linear interpolation between nodes, in source pixels, at the middle of a cell."""
 
+_ALL = (-(2**31), 2**31)
+"""More rows, or columns, than there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxisMap:
@@ -156,6 +159,18 @@ class CrsMap:
         dx, dy = np.where(bad, np.nan, dx), np.where(bad, np.nan, dy)
         return (t * dx - q * dy) / det, (p * dy - s * dx) / det
 
+    def beside(self, u: Floats, v: Floats, column: Floats, row: Floats) -> tuple[Floats, Floats]:
+        """Return source coordinates brought to within half a turn of others, where the source's CRS goes round the world.
+
+        Corners of one pixel may lie at both ends of a map, as those of a pixel over the antimeridian do.
+        """
+        if self.middle is None or self.step > 1:  # no lattice goes across
+            return u, v
+        p, q, _, s, t, _ = self.source
+        turns = self.turn * np.round((p * (u - column) + q * (v - row)) / self.turn)
+        det = p * t - q * s
+        return u - turns * t / det, v + turns * s / det
+
     def nodes(self, window: Window) -> tuple[Floats, Floats, int, int]:
         """Return source columns and rows at the nodes around a window of output pixels, and the first node's indices."""
         r0, r1, c0, c1 = window
@@ -208,13 +223,13 @@ class CrsMap:
         if not finite.any():
             return None
         if not finite.all():
-            return (-(2**31), 2**31, -(2**31), 2**31)
-        return (
-            int(np.floor(v.min())) - 1,
-            int(np.floor(v.max())) + 2,
-            int(np.floor(u.min())) - 1,
-            int(np.floor(u.max())) + 2,
-        )
+            return (*_ALL, *_ALL)
+        rows, columns = ((int(np.floor(k.min())) - 1, int(np.floor(k.max())) + 2) for k in (v, u))
+        p, q, _, s, _, _ = self.source
+        if self.middle is not None and np.ptp(p * u + q * v) > self.turn / 2.0:
+            # A pixel over the antimeridian, or around a pole, may reach to either end of a map.
+            rows, columns = _ALL if s else rows, _ALL
+        return (*rows, *columns)
 
 
 def _bilinear(nodes: Floats, y: Floats, x: Floats) -> Floats:
@@ -295,28 +310,34 @@ def choose_step(crs_map: CrsMap, window: Window) -> int:
     return 1
 
 
-def measure_ratio(crs_map: CrsMap, window: Window) -> tuple[float, float]:
-    """Return how many source pixels an output pixel spans along x and y, in the middle of a window, to four digits."""
-    r, c = (window[0] + window[1]) / 2.0, (window[2] + window[3]) / 2.0
-    u, v = crs_map.exact(np.array([c, c + 1.0, c]), np.array([r, r, r + 1.0]))
-    x = float(np.hypot(u[1] - u[0], u[2] - u[0]))
-    y = float(np.hypot(v[1] - v[0], v[2] - v[0]))
-    if not (np.isfinite(x) and np.isfinite(y)) or min(x, y) <= 0.0:
-        return 1.0, 1.0
-    return float(f"{x:.4g}"), float(f"{y:.4g}")
-
-
-def least_ratio(crs_map: CrsMap, window: Window) -> float:
-    """Return how many source pixels an output pixel spans where it spans fewest, along the tighter axis, to four digits; 1 if nowhere any.
-
-    Looked at in 7 × 7 places of a window: on Mercator a pixel at 60 degrees is half as wide as at the equator.
-    """
+def _spans(crs_map: CrsMap, window: Window) -> tuple[Floats, Floats]:
+    """Return how many source pixels an output pixel spans along x and y, in 7 × 7 places of a window, as far as PROJ has an answer."""
     r0, r1, c0, c1 = window
     columns, rows = np.meshgrid(np.linspace(c0, c1 - 1, 7), np.linspace(r0, r1 - 1, 7))
     u, v = crs_map.exact(columns, rows)
     right, below = crs_map.exact(columns + 1.0, rows), crs_map.exact(columns, rows + 1.0)
     x = np.hypot(right[0] - u, below[0] - u)
     y = np.hypot(right[1] - v, below[1] - v)
-    found = np.minimum(x, y)
-    found = found[np.isfinite(found) & (found > 0.0)]
+    known = np.isfinite(x) & np.isfinite(y) & (x > 0.0) & (y > 0.0)
+    return x[known], y[known]
+
+
+def measure_ratio(crs_map: CrsMap, window: Window) -> tuple[float, float]:
+    """Return how many source pixels an output pixel mostly spans along x and y, to four digits; 1 if nowhere any.
+
+    The median over a window, not what it is in the middle: around a pole one pixel spans a quarter of all longitudes, and its neighbours
+    do not.
+    """
+    x, y = _spans(crs_map, window)
+    if not x.size:
+        return 1.0, 1.0
+    return float(f"{np.median(x):.4g}"), float(f"{np.median(y):.4g}")
+
+
+def least_ratio(crs_map: CrsMap, window: Window) -> float:
+    """Return how many source pixels an output pixel spans where it spans fewest, along the tighter axis, to four digits; 1 if nowhere any.
+
+    On Mercator a pixel at 60 degrees is half as wide as at the equator.
+    """
+    found = np.minimum(*_spans(crs_map, window))
     return float(f"{found.min():.4g}") if found.size else 1.0

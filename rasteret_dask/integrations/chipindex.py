@@ -15,12 +15,11 @@ from pyproj import Transformer
 
 from rasteret_dask.errors import ArgumentError, EmptySelectionError
 from rasteret_dask.grid.aoi import Areas, parse_areas
-from rasteret_dask.grid.geobox import CRS84
 from rasteret_dask.index import schema
 from rasteret_dask.integrations.labels import PolygonLabels, polygon_labels
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources
-from rasteret_dask.read.classes import is_class_band
+from rasteret_dask.read.classes import is_class_band, with_class_bands
 from rasteret_dask.read.gather import COLUMNS, Items, raw_sources
 from rasteret_dask.read.grouping import item_times
 from rasteret_dask.read.request import CubeRequest, make_request
@@ -133,14 +132,12 @@ def make_source(
         If no item is left.
     """
     names = tuple(collection.resolve_bands(bands))
-    infos = {asked: collection.band_info(band) for asked, band in names}
+    infos = {band: collection.band_info(band) for band in collection.bands}
     known = {name: value for name, value in options.items() if name in _CUBE}
     known |= {"crs": crs, "resolution": resolution}
     known["storage"] = known.get("storage") or collection.storage
-    classes = frozenset(info.name for info in infos.values() if is_class_band(info))
-    request = make_request(
-        names, areas=None, bounds=None, bounds_crs=CRS84, options=known, classes=classes
-    )
+    classes = frozenset(band for _, band in names if is_class_band(infos[band]))
+    request = make_request(names, options=known, classes=classes, infos=infos)
     wanted = [band for _, band in names]
     if request.mask is not None:
         band = collection.resolve_bands([request.mask.band])[0][1]
@@ -155,11 +152,12 @@ def make_source(
         raise EmptySelectionError(
             f"none of the collection's {len(collection)} items meets the area and the filters"
         )
+    request = with_class_bands(request, table, known.get("resampling", "nearest"))
     if request.grid.crs is None and crs is None:
         _check_crs(table, request)
     if request.grid.resolution is None and not allow_resample:
         _check_resolutions(table, request)
-    commons = {asked: info.common_name for asked, info in infos.items() if info.common_name}
+    commons = {asked: common for asked, band in names if (common := infos[band].common_name)}
     return Source(table, request, series, areas, one_area, commons)
 
 

@@ -12,6 +12,7 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 
 from rasteret_dask.api import load
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.facade.reads import CUBE_OPTIONS, prepare_cube
 from rasteret_dask.plan.chunks import BandPlan
 from rasteret_dask.read.assemble import assemble
@@ -53,7 +54,8 @@ class RasteretBackend(BackendEntrypoint):
     """Open a collection as a lazy cube.
 
     Every argument of :meth:`rasteret_dask.Collection.get_xarray` but ``chunks`` may be given; ``chunks`` is xarray's own, and ``chunks={}``
-    takes the chunks that ``get_xarray`` would.
+    takes the chunks that ``get_xarray`` would. Keys of chunks follow the path and the arguments: what is persisted of a collection stays
+    what it was when the collection grows.
     """
 
     description: ClassVar[str] = "Lazy cubes from rasteret collections"
@@ -94,13 +96,24 @@ class RasteretBackend(BackendEntrypoint):
             As in ``get_xarray``.
         options : dict, optional
             The other arguments of ``get_xarray``; they may be given by name as well.
+
+        Raises
+        ------
+        ArgumentError
+            Failed reads are to be recorded: xarray names the arrays by the path and these arguments alone, so that a hole which is held on
+            a cluster would be taken for an equal read.
         """
+        given = {**(options or {}), **more}
+        if given.get("on_error", "raise") != "raise" or given.get("ledger") is not None:
+            raise ArgumentError(
+                "xarray's engine cannot record reads that fail",
+                hint="open the collection with rasteret_dask.load, and use get_xarray",
+            )
         collection = load(os.fspath(filename_or_obj))
+        bands = [bands] if isinstance(bands, str) else bands
         dropped = {drop_variables} if isinstance(drop_variables, str) else set(drop_variables or ())
         names = [b for b in (bands or collection.bands) if b not in dropped]
-        table, request = prepare_cube(
-            collection, geometries, names, bbox, geometry_crs, {**(options or {}), **more}
-        )
+        table, request = prepare_cube(collection, geometries, names, bbox, geometry_crs, given)
         plan = plan_cube(table, request)
         arrays = {
             asked: indexing.LazilyIndexedArray(PlannedArray(band))

@@ -17,6 +17,9 @@ from rasteret_dask.plan.sources import Ints, SourceRead
 
 _NONE = np.zeros(0, dtype=np.int64)
 
+_NOWHERE = -1e6
+"""A coordinate outside of every source."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -166,43 +169,63 @@ def _sampled_plane(
     if nearest is None:
         return None
     pixels = _grown(nearest.pixels, method_halo(mapped, method), source)
-    # Where PROJ has no answer a coordinate outside the source says so.
-    x, y = (np.nan_to_num(v, nan=-1e6) for v in cache.planes[(mapped, window)])
+    x, y = cache.planes[(mapped, window)]
     if method in POINT:
+        # Where PROJ has no answer a coordinate outside the source says so.
+        x, y = (np.nan_to_num(v, nan=_NOWHERE) for v in (x, y))
         samples = Samples(x, y, x, x, y, y, left=pixels[2], top=pixels[0])
-    else:
-        r0, r1, c0, c1 = window
-        u, v = (
-            np.nan_to_num(k, nan=-1e6) for k in mapped.coordinates((r0, r1 + 1, c0, c1 + 1), 0.0)
-        )
-        # As GDAL: the box between the images of a pixel's upper left and lower right corner.
-        a, b, p, q = u[:-1, :-1], u[1:, 1:], v[:-1, :-1], v[1:, 1:]
-        # At a pole or a seam a pixel's corners may lie at two ends of the world: it has no box.
-        torn = (np.abs(b - a) > 8.0 * mapped.ratio[0] + 16.0) | (
-            np.abs(q - p) > 8.0 * mapped.ratio[1] + 16.0
-        )
-        x, y = np.where(torn, -1e6, x), np.where(torn, -1e6, y)
-        a, b, p, q = (np.where(torn, k, m) for k, m in ((x, a), (x, b), (y, p), (y, q)))
-        samples = Samples(
-            x,
-            y,
-            np.minimum(a, b),
-            np.maximum(a, b),
-            np.minimum(p, q),
-            np.maximum(p, q),
-        )
-        pixels = _under(samples, source)
-        samples = replace(samples, left=pixels[2], top=pixels[0])
-    return Resolved(window, pixels, _NONE, _NONE, samples=samples)
+        return Resolved(window, pixels, _NONE, _NONE, samples=samples)
+    samples = _boxed(mapped, window, x, y)
+    under = _under(samples, source)
+    if under is None:
+        return None
+    samples = replace(samples, left=under[2], top=under[0])
+    return Resolved(window, under, _NONE, _NONE, samples=samples)
 
 
-def _under(samples: Samples, source: SourceRead) -> Window:
-    """Return a window of source pixels that holds all under the boxes of those output pixels whose centres lie in the source.
+def _boxed(mapped: CrsMap, window: Window, x: Floats, y: Floats) -> Samples:
+    """Return the boxes of source pixels under output pixels, whose centres have the images ``x`` and ``y``.
+
+    As in GDAL a box lies between the images of a pixel's upper left and lower right corner. Between grids that are turned against each
+    other it has hardly a width: one of half the width of all four corners' hull, around the centre, has the pixel's own area at 45 degrees.
+    """
+    r0, r1, c0, c1 = window
+    u, v = mapped.coordinates((r0, r1 + 1, c0, c1 + 1), 0.0)
+    low, high = slice(None, -1), slice(1, None)
+    places = ((low, low), (high, high), (low, high), (high, low))
+    corners = [mapped.beside(u[at], v[at], x, y) for at in places]
+    edges: list[Floats] = []
+    lost = np.isnan(x)
+    for axis, centre in enumerate((x, y)):
+        first, last, *others = (corner[axis] for corner in corners)
+        # The centre besides: around a pole all corners may lie in one row.
+        start = np.minimum.reduce([first, last, centre])
+        stop = np.maximum.reduce([first, last, centre])
+        hull = np.maximum.reduce([stop, *others]) - np.minimum.reduce([start, *others])
+        if mapped.middle is None:
+            # At a seam a pixel's corners may lie at two ends of the world: there it has no box, or no more than GDAL's.
+            most = 8.0 * mapped.ratio[axis] + 16.0
+            lost |= stop - start > most
+            hull = np.where(hull > most, 0.0, hull)
+        lost |= np.isnan(start)
+        thin = stop - start < hull / 2.0
+        edges += [
+            np.where(thin, centre - hull / 4.0, start),
+            np.where(thin, centre + hull / 4.0, stop),
+        ]
+    x, y, x0, x1, y0, y1 = (np.where(lost, _NOWHERE, k) for k in (x, y, *edges))
+    return Samples(x, y, x0, x1, y0, y1)
+
+
+def _under(samples: Samples, source: SourceRead) -> Window | None:
+    """Return a window of source pixels that holds all under the boxes of those output pixels whose centres lie in the source, if any do.
 
     How many those are differs from place to place, so no one ratio says it: on Mercator twice as many at the equator as at 60 degrees.
     """
     x, y = samples.x, samples.y
     inside = (x > -1) & (x < source.width + 1) & (y > -1) & (y < source.height + 1)
+    if not inside.any():
+        return None
     low = math.floor(float(samples.y0[inside].min())), math.floor(float(samples.x0[inside].min()))
     high = math.ceil(float(samples.y1[inside].max())), math.ceil(float(samples.x1[inside].max()))
     return (

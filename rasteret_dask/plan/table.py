@@ -279,7 +279,8 @@ def footprint(same: SameGrid, grid: Grid) -> Window | None:
     xs = [c + a * i * same.width + b * j * same.height for i in (0, 1) for j in (0, 1)]
     ys = [f + d * i * same.width + e * j * same.height for i in (0, 1) for j in (0, 1)]
     try:
-        box = transform_bounds((min(xs), min(ys), max(xs), max(ys)), same.crs, grid.crs)
+        around = (min(xs), min(ys), max(xs), max(ys))
+        box = transform_bounds(around, same.crs, grid.crs, closely=False)
     except GridError:
         # Half the world has no box on a plane; only the reading tells which pixels it covers.
         return (0, grid.height, 0, grid.width)

@@ -6,6 +6,7 @@ State: ``_crs_labels`` and ``_is_geographic`` remember what PROJ says of the las
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import xarray as xr
 from pyproj import CRS
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.geobox import Grid, metres_per_unit
 from rasteret_dask.grid.radiometry import Number
 from rasteret_dask.index import schema
 from rasteret_dask.read.gather import Items
@@ -23,6 +24,14 @@ from rasteret_dask.read.request import CubeRequest
 
 _MAPPING: Final = "spatial_ref"
 """Name of the coordinate that holds CRS and transform, as rioxarray and GDAL call it."""
+
+_UNITS: Final = {
+    "metre": 1.0,
+    "kilometre": 1000.0,
+    "foot": 0.3048,
+    "US_survey_foot": 1200.0 / 3937.0,
+}
+"""How many metres units are long that UDUNITS, and so CF, know by these names."""
 
 
 def assemble(
@@ -59,8 +68,9 @@ def assemble(
         x_attrs = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
         y_attrs = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
     else:
-        x_attrs = {"standard_name": "projection_x_coordinate", "units": "metre", "axis": "X"}
-        y_attrs = {"standard_name": "projection_y_coordinate", "units": "metre", "axis": "Y"}
+        unit = _unit(grid.crs)
+        x_attrs = {"standard_name": "projection_x_coordinate", "units": unit, "axis": "X"}
+        y_attrs = {"standard_name": "projection_y_coordinate", "units": unit, "axis": "Y"}
     coords: dict[str, Any] = {
         "time": ("time", items.steps.labels, {"standard_name": "time", "bounds": "time_bnds"}),
         "y": ("y", y, y_attrs),
@@ -112,9 +122,17 @@ def _is_geographic(crs: str) -> bool:
     return bool(CRS.from_user_input(crs).is_geographic)
 
 
+def _unit(crs: str) -> str:
+    """Return what a projected CRS counts in, as CF spells it: by name, else as so many metres."""
+    size = metres_per_unit(crs) or 1.0
+    named = (name for name, length in _UNITS.items() if math.isclose(size, length, rel_tol=1e-8))
+    return next(named, f"{size!r} metre")
+
+
 def _describe(array: xr.DataArray, nodata: Number, request: CubeRequest) -> None:
     if request.masked:
-        array.encoding["_FillValue"] = np.nan
+        if array.dtype.kind in "fc":  # a count has no gaps
+            array.encoding["_FillValue"] = np.nan
     elif nodata is not None:
         array.attrs["_FillValue"] = np.dtype(array.dtype).type(nodata)
 
@@ -133,7 +151,14 @@ def _property(items: Items, name: str) -> np.ndarray[Any, Any]:
         raise ArgumentError(f"no item has the property {name!r}")
     if all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in values):
         return _mean_per_step(items, values)
-    return _per_step(items, ["" if v is None else v for v in values])
+    return _per_step(items, ["" if v is None else _told(v) for v in values])
+
+
+def _told(value: Any) -> Any:
+    """A value that fits a coordinate: lists and mappings as text."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _mean_per_step(items: Items, values: list[Any]) -> np.ndarray[Any, Any]:

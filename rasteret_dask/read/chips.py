@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -20,16 +21,18 @@ from rasteret_dask.grid.shapes import outside
 from rasteret_dask.grid.tiles import Window, pieces
 from rasteret_dask.index import schema
 from rasteret_dask.model import StorageOptions
-from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources
 from rasteret_dask.read.client import active_client
-from rasteret_dask.read.cut import Chip, plan_chips
+from rasteret_dask.read.cut import Chip, batches, check_any, plan_chips
+from rasteret_dask.read.doubt import BANDS, check_stored
 from rasteret_dask.read.engine import Load, run_loads
 from rasteret_dask.read.gather import Items, items_by_id, raw_sources
 from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.later import now
+from rasteret_dask.read.near import Places, near
 from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.read.sparse import holds
 from rasteret_dask.read.values import Meaning, meaning
 
 Array = npt.NDArray[Any]
@@ -78,7 +81,7 @@ def read_chips(
     if active_client() is None:
         _fill(chips, bands, [list(one) for one in out], fill, all_touched, storage)
         return out
-    for one, arrays in zip(out, read_ragged(chips, bands, fill, all_touched, storage)):
+    for one, arrays in zip(out, read_ragged(chips, bands, fill, all_touched, storage, dtype)):
         one[...] = arrays
     return out
 
@@ -89,60 +92,35 @@ def read_ragged(
     fill: Number,
     all_touched: bool,
     storage: StorageOptions,
+    dtype: np.dtype[Any] | None = None,
 ) -> list[list[Array]]:
     """Read chips of any shape, on the active cluster in tasks of some tiles, else here and all at once.
+
+    Parameters
+    ----------
+    chips, bands, fill, all_touched, storage
+        As in `read_chips`.
+    dtype : numpy.dtype, optional
+        Of all arrays, where they will be one; by default what the numbers of each file become.
 
     Returns
     -------
     list of list of ndarray
-        For each chip an array for each band, in the file's own type.
+        For each chip an array for each band.
     """
     if active_client() is None:
-        return _read_batch(chips, tuple(bands), fill, all_touched, storage)
+        return _read_batch(chips, tuple(bands), fill, all_touched, storage, dtype)
     task = dask.delayed(_read_batch, pure=False)
-    batches = _batches(chips)
+    cuts = batches(chips)
     lazy = [
-        task([chips[k] for k in batch], tuple(bands), fill, all_touched, storage)
-        for batch in batches
+        task([chips[k] for k in cut], tuple(bands), fill, all_touched, storage, dtype)
+        for cut in cuts
     ]
     out: list[list[Array]] = [[] for _ in chips]
-    for batch, part in zip(batches, dask.compute(*lazy)):
-        for k, arrays in zip(batch, part):
+    for cut, part in zip(cuts, dask.compute(*lazy)):
+        for k, arrays in zip(cut, part):
             out[k] = arrays
     return out
-
-
-def _batches(chips: Sequence[Chip]) -> list[list[int]]:
-    """Cut into tasks of enough tiles to hide latency; chips that share a tile share a task, so that none is fetched twice."""
-    groups = _sharing(chips)
-    order = np.argsort(groups, kind="stable")
-    out: list[list[int]] = [[]]
-    tiles = 0
-    for at, number in enumerate(order.tolist()):
-        if tiles >= TILES and groups[number] != groups[order[at - 1]]:
-            out.append([])
-            tiles = 0
-        out[-1].append(number)
-        tiles += chips[number].tiles
-    return out
-
-
-def _sharing(chips: Sequence[Chip]) -> npt.NDArray[np.int64]:
-    """Return a number for each chip, the same for those that a chain of common tiles joins."""
-    parent = list(range(len(chips)))
-
-    def root(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
-    first: dict[tuple[str, int], int] = {}
-    for number, chip in enumerate(chips):
-        for read in (*chip.reads, *filter(None, chip.inner)):
-            for offset in read.offsets.ravel().tolist():
-                parent[root(number)] = root(first.setdefault((read.url, offset), number))
-    return np.array([root(k) for k in range(len(chips))], dtype=np.int64)
 
 
 def _read_batch(
@@ -151,8 +129,10 @@ def _read_batch(
     fill: Number,
     all_touched: bool,
     storage: StorageOptions,
+    dtype: np.dtype[Any] | None = None,
 ) -> list[list[Array]]:
-    out = [[np.empty(chip.shape, dtype=kind) for kind in _dtypes(chip)] for chip in chips]
+    kinds = [_dtypes(chip) if dtype is None else [dtype] * len(chip.reads) for chip in chips]
+    out = [[np.empty(c.shape, dtype=kind) for kind in each] for c, each in zip(chips, kinds)]
     _fill(chips, bands, out, fill, all_touched, storage)
     return out
 
@@ -173,15 +153,21 @@ def _fill(
     """Decode straight into the results where types agree; all chips at once, so that no tile is fetched twice."""
     loads, converted = [], []
     for chip, targets in zip(chips, out):
-        for read, meant, result, band in zip(chip.reads, chip.meanings, targets, bands):
+        each = zip(chip.reads, chip.meanings, targets, bands)
+        for number, (read, meant, result, band) in enumerate(each):
             target = result
             if not meant.stored or read.layout.dtype != result.dtype.name:
                 target = np.empty(chip.shape, dtype=read.layout.dtype)
-                converted.append((read, meant, result, target))
+                converted.append((chip, number, result, target))
             loads.append(_load(chip, read, target, band))
     seen = _inner_loads(chips, bands)
     run_loads([*loads, *seen.values()], storage)
-    for read, meant, result, target in converted:
+    for chip, number, result, target in converted:
+        read, meant = chip.reads[number], chip.meanings[number]
+        if meant.doubted is not None:
+            inner = chip.inner[number] if chip.inner else None
+            shown = None if inner is None else now(seen[_key(chip, inner)].out)
+            check_stored(read, meant.doubted, target, shown)
         result[...] = meant.apply(target, read.nodata, read.scale, read.add)
     _hide(chips, bands, out, fill, seen)
     _mask(chips, bands, out, fill, all_touched)
@@ -226,21 +212,26 @@ def _hide(
                 continue
             hidden = now(seen[_key(chip, inner)].out) == 0
             if hidden.any():
-                result[hidden] = _nothing(read, meant, fill, band, "pixels that the file masks")
+                result[hidden] = _nothing(result, read, meant, fill, band, "that the file masks")
 
 
-def _nothing(read: SourceRead, meant: Meaning, fill: Number, band: str, what: str) -> float | int:
-    """The value for what holds nothing."""
+def _nothing(
+    result: Array, read: SourceRead, meant: Meaning, fill: Number, band: str, which: str
+) -> float | int:
+    """The value for what holds nothing, of the result's type."""
     own = read.nodata if meant.stored else float("nan")
     value = own if fill is None else fill
-    if value is None:
-        raise NodataError(
-            f"{what} need a value, and neither the file nor the caller names one",
-            item=read.item,
-            band=band,
-            hint="give fill_value=",
-        )
-    return value
+    if value is not None and holds(result.dtype.name, value):
+        return value
+    why = "neither the file nor the caller names one"
+    if value is not None:
+        why = f"{result.dtype.name} cannot hold {value}"
+    raise NodataError(
+        f"pixels {which} need a value, and {why}",
+        item=read.item,
+        band=band,
+        hint="give fill_value=",
+    )
 
 
 def _mask(
@@ -262,7 +253,7 @@ def _mask(
         if not hidden.any():
             continue
         for read, meant, result, band in zip(chip.reads, chip.meanings, targets, bands):
-            result[hidden] = _nothing(read, meant, fill, band, "pixels outside the geometry")
+            result[hidden] = _nothing(result, read, meant, fill, band, "outside the geometry")
 
 
 def get_numpy(
@@ -271,13 +262,14 @@ def get_numpy(
     areas: Areas | None,
     bounds: Bounds | None,
     crs: str,
+    places: Places | None,
 ) -> Array:
     """Return windows of items; see :meth:`rasteret_dask.Collection.get_numpy`.
 
     Raises
     ------
     EmptySelectionError
-        No item is left.
+        No item is left, or none meets.
     """
     if not len(table):
         raise EmptySelectionError(
@@ -285,16 +277,27 @@ def get_numpy(
         )
     items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
-    meanings = [meaning(asked, raw, request) for (asked, _), raw in zip(request.bands, raws)]
+    meanings = _meanings(items, raws, request)
     inners = _inners(items, raws, request)
+    chips = plan_chips(raws, areas, bounds, crs, meanings, inners, near(table, places))
+    check_any(chips)
     found = read_chips(
-        plan_chips(raws, areas, bounds, crs, meanings, inners),
+        chips,
         [asked for asked, _ in request.bands],
         fill=request.fill_value,
         all_touched=request.all_touched,
         storage=request.storage,
     )
     return found[:, 0] if len(request.bands) == 1 else found
+
+
+def _meanings(items: Items, raws: Sequence[RawSources], request: CubeRequest) -> list[Meaning]:
+    found = []
+    for (asked, band), raw in zip(request.bands, raws):
+        # As for a cube.
+        doubted = asked if items.offsets is not None and band in BANDS else None
+        found.append(replace(meaning(asked, raw, request), doubted=doubted))
+    return found
 
 
 def _inners(
@@ -310,6 +313,7 @@ def get_gdf(
     table: pa.Table,
     request: CubeRequest,
     areas: Areas,
+    places: Places | None,
     *,
     name: str = "",
     per: str = "item",
@@ -320,13 +324,15 @@ def get_gdf(
     _check_columns(areas.columns, (*_OWN, "transform", *made))
     items = items_by_id(table, request)
     raws = [raw_sources(items, band, request) for _, band in request.bands]
-    meanings = [meaning(asked, raw, request) for asked, raw in zip(names, raws)]
+    meanings = _meanings(items, raws, request)
     inners = _inners(items, raws, request)
     # A box crops and does not mask.
     masks, bounds = (None, areas.bounds) if areas.boxes else (areas, None)
+    met = near(table, places)
     how = (request.fill_value, request.all_touched, request.storage)
     if per == "item":
-        chips = plan_chips(raws, masks, bounds, areas.crs, meanings, inners)
+        chips = plan_chips(raws, masks, bounds, areas.crs, meanings, inners, met)
+        check_any(chips)
         arrays = read_ragged(chips, names, *how)
         columns: dict[str, list[Any]] = {
             band: [found[b] for found in arrays] for b, band in enumerate(names)
@@ -335,10 +341,11 @@ def get_gdf(
         planned = [
             (band, chip)
             for band, raw, meant, inner in zip(names, raws, meanings, inners)
-            for chip in plan_chips([raw], masks, bounds, areas.crs, [meant], [inner])
+            for chip in plan_chips([raw], masks, bounds, areas.crs, [meant], [inner], met)
         ]
         planned.sort(key=lambda p: (p[1].area, p[1].item, names.index(p[0])))
         chips = [chip for _, chip in planned]
+        check_any(chips)
         # All bands at once, so that bands of one file share its tiles.
         arrays = read_ragged(chips, ["data"], *how)
         columns = {"band": [band for band, _ in planned], "data": [found[0] for found in arrays]}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_dask.index import schema
 from rasteret_dask.model import BandInfo
+from rasteret_dask.read.request import CubeRequest, parse_resampling
 
 _NAMES = re.compile(r"scl|fmask|cloud_?mask|qa_\w+|\w*_qa|lulc|map|classification", re.IGNORECASE)
 
@@ -36,6 +39,25 @@ def class_bands(table: pa.Table, bands: Iterable[str]) -> frozenset[str]:
     return frozenset(
         band for band in bands if _says_classes(table.column(schema.band_column(band)))
     )
+
+
+def with_class_bands(request: CubeRequest, table: pa.Table, resampling: Any) -> CubeRequest:
+    """Return the request with the class bands that only the files tell of, as by a colour map.
+
+    Parameters
+    ----------
+    request : CubeRequest
+    table : pyarrow.Table
+        Rows of a collection, with the columns of the bands.
+    resampling : str or mapping
+        As it was asked for.
+    """
+    more = class_bands(table, (band for _, band in request.bands)) - request.classes
+    if not more:
+        return request
+    classes = request.classes | more
+    methods = parse_resampling(resampling, request.bands, classes)
+    return replace(request, classes=classes, resampling=methods)
 
 
 def _says_classes(column: pa.ChunkedArray) -> bool:

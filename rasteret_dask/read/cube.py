@@ -314,7 +314,8 @@ def token(plan: BandPlan) -> str:
         tokenize(
             plan.chunks,
             parts,
-            repr(plan.output),
+            # By its fields: Dask knows a function by what it is, where repr knows its name or its place in memory.
+            [getattr(plan.output, name) for name in plan.output.__slots__],
             storage,
             repr(plan.mask),
             plan.shapes,

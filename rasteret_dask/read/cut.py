@@ -23,8 +23,10 @@ from rasteret_dask.grid.geobox import (
 )
 from rasteret_dask.grid.shapes import pixel_shapes
 from rasteret_dask.grid.tiles import Window, tile_rect
+from rasteret_dask.plan.layout import TILES
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.plan.table import RawSources, SameGrid, by_grid, own_read
+from rasteret_dask.read.near import Near
 from rasteret_dask.read.values import STORED, Meaning
 
 Ints = npt.NDArray[np.int64]
@@ -85,8 +87,9 @@ def plan_chips(
     crs: str,
     meanings: Sequence[Meaning] = (),
     inners: Sequence[RawSources | None] = (),
+    near: Near | None = None,
 ) -> list[Chip]:
-    """Plan one chip for each geometry and each item that it meets and that has every band.
+    """Plan one chip for each geometry and each item that it meets and that has every band; there may be none.
 
     Parameters
     ----------
@@ -102,11 +105,11 @@ def plan_chips(
         What becomes of the numbers of each band; they stay as they are stored by default.
     inners : sequence of RawSources or None
         The masks in the files of each band, as `inner_masks` finds them.
+    near : Near, optional
+        Which geometries the items' boxes meet; all of them by default.
 
     Raises
     ------
-    EmptySelectionError
-        If nothing meets.
     GridError
         If an item's grid is rotated, or its bands differ in resolution.
     """
@@ -118,13 +121,17 @@ def plan_chips(
     for same in by_grid(raws[0]):
         items = [int(raws[0].steps[k]) for k in same.members]
         items = [item for item in items if all(item in known for known in rows)]
-        if not items:
+        met = [None if near is None else near.meets(item) for item in items]
+        found = [(item, m) for item, m in zip(items, met) if m is None or m.any()]
+        if not found:
             continue
-        _check_grid(same, raws, rows, items)
+        _check_grid(same, raws, rows, [item for item, _ in found])
         if same.crs not in moved:
             moved[same.crs] = _move(areas, bounds, crs, same.crs)
         for number, window, shapes in _places(*moved[same.crs], same):
-            for item in items:
+            for item, m in found:
+                if m is not None and not m[number]:
+                    continue
                 reads = tuple(_read(raw, known[item], window) for raw, known in zip(raws, rows))
                 a, b, c, d, e, f = same.affine
                 corner = Affine(a, b, c + a * window[2], d, e, f + e * window[0])
@@ -135,9 +142,18 @@ def plan_chips(
                 chips.append(
                     Chip(number, item, reads, meant, window, same.crs, corner, shapes, own)
                 )
+    return sorted(chips, key=lambda chip: (chip.area, chip.item))
+
+
+def check_any(chips: Sequence[Chip]) -> None:
+    """Refuse to read nothing.
+
+    Raises
+    ------
+    EmptySelectionError
+    """
     if not chips:
         raise EmptySelectionError("the geometries meet none of the items")
-    return sorted(chips, key=lambda chip: (chip.area, chip.item))
 
 
 def _by_item(raw: RawSources | None) -> dict[int, int]:
@@ -255,3 +271,36 @@ def _shapes(geometry: shapely.Geometry, same: SameGrid) -> bytes:
 def _read(raw: RawSources, k: int, window: Window) -> SourceRead:
     layout = raw.layouts[int(raw.layout_ids[k])]
     return own_read(raw, k, window, tile_rect(window, layout.height, layout.width))
+
+
+def batches(chips: Sequence[Chip]) -> list[list[int]]:
+    """Cut into tasks of enough tiles to hide latency; chips that share a tile share a task, so that none is fetched twice."""
+    groups = _sharing(chips)
+    order = np.argsort(groups, kind="stable")
+    out: list[list[int]] = [[]]
+    tiles = 0
+    for at, number in enumerate(order.tolist()):
+        if tiles >= TILES and groups[number] != groups[order[at - 1]]:
+            out.append([])
+            tiles = 0
+        out[-1].append(number)
+        tiles += chips[number].tiles
+    return out
+
+
+def _sharing(chips: Sequence[Chip]) -> Ints:
+    """Return a number for each chip, the same for those that a chain of common tiles joins."""
+    parent = list(range(len(chips)))
+
+    def root(k: int) -> int:
+        while parent[k] != k:
+            parent[k] = parent[parent[k]]
+            k = parent[k]
+        return k
+
+    first: dict[tuple[str, int], int] = {}
+    for number, chip in enumerate(chips):
+        for read in (*chip.reads, *filter(None, chip.inner)):
+            for offset in read.offsets.ravel().tolist():
+                parent[root(number)] = root(first.setdefault((read.url, offset), number))
+    return np.array([root(k) for k in range(len(chips))], dtype=np.int64)

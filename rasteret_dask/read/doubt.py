@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rasteret_dask.errors import RasteretWarning
+from rasteret_dask.grid.radiometry import valid_pixels
 from rasteret_dask.plan.sources import SourceRead
 
 BANDS = frozenset(("B02", "B03", "B04", "blue", "green", "red"))
@@ -21,6 +22,8 @@ BANDS = frozenset(("B02", "B03", "B04", "blue", "green", "red"))
 
 THINNING = 4
 """Every fourth row and column is looked at, so that looking costs a sixteenth of a pass."""
+
+FEW = (slice(None, None, THINNING),) * 2
 
 ENOUGH = 4096
 """Fewer pixels prove nothing."""
@@ -49,8 +52,33 @@ def check_offset(
         As stored.
     valid : ndarray of bool, same shape, optional
     """
-    few = (slice(None, None, THINNING),) * 2
-    seen = values[few] if valid is None else values[few][valid[few]]
+    _judge(source, band, values[FEW] if valid is None else values[FEW][valid[FEW]])
+
+
+def check_stored(
+    source: SourceRead, band: str, values: npt.NDArray[Any], shown: npt.NDArray[Any] | None
+) -> None:
+    """Warn as `check_offset` does, where nobody has worked out yet which pixels are valid.
+
+    Parameters
+    ----------
+    source, band, values
+        As in `check_offset`.
+    shown : ndarray, same shape, optional
+        What the file's own mask, or alpha, says of that: 0 where there is nothing.
+    """
+    # Windows for training are small, and many.
+    if values.size < ENOUGH * THINNING**2:
+        return
+    few = values[FEW]
+    valid = valid_pixels(few, source.nodata)
+    if shown is not None:
+        seen = shown[FEW] != 0
+        valid = seen if valid is None else valid & seen
+    _judge(source, band, few.ravel() if valid is None else few[valid])
+
+
+def _judge(source: SourceRead, band: str, seen: npt.NDArray[Any]) -> None:
     if seen.size < ENOUGH or not source.scale:
         return
     offset = round(source.add / source.scale)
@@ -87,4 +115,4 @@ def _say(message: str) -> None:
         return
     module = sys.modules.get("distributed.worker")
     tell = warnings.warn if module is None else module.warn
-    tell(message, RasteretWarning, stacklevel=3)
+    tell(message, RasteretWarning, stacklevel=4)

@@ -22,6 +22,7 @@ from rasteret_dask.model import StorageOptions
 from rasteret_dask.plan.sources import SourceRead
 from rasteret_dask.read.crew import Crew, crew
 from rasteret_dask.read.later import Place, now
+from rasteret_dask.read.sparse import sparse_value
 from rasteret_dask.read.wanted import TileUse, Wanted, requests_for, tile_uses
 from rasteret_dask.storage.fetch import Fetch
 from rasteret_dask.storage.source import RangeRequest
@@ -124,8 +125,8 @@ class Loading:
     def finish(self) -> None:
         """Decode everything as it arrives; return when every array is complete.
 
-        No array is asked for before: what is only read ahead has none yet (:class:`~rasteret_dask.read.later.Later`). Sparse tiles are
-        filled with the source's nodata, or with 0, as GDAL does.
+        No array is asked for before: what is only read ahead has none yet (:class:`~rasteret_dask.read.later.Later`). Sparse tiles hold
+        what :func:`~rasteret_dask.read.sparse.sparse_value` says.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class Loading:
         try:
             self._fetch.begin()
             for load, piece in self._sparse:
-                load.fill(piece, 0 if load.source.nodata is None else load.source.nodata)
+                load.fill(piece, sparse_value(load.source))
             while True:
                 work = self._next(wait=True)
                 if work is not None:

@@ -10,17 +10,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rasteret_dask.errors import ArgumentError, GridError, MissingBandError
+from rasteret_dask.errors import ArgumentError, GridError, MissingBandError, NodataError
 from rasteret_dask.grid.choose import SourceGrid
 from rasteret_dask.grid.geobox import crs_text
-from rasteret_dask.grid.radiometry import OTHER_SENSOR, Offset, sentinel2_offset
+from rasteret_dask.grid.radiometry import OTHER_SENSOR, Number, Offset, sentinel2_offset
 from rasteret_dask.index import schema
 from rasteret_dask.index.rows import band_sources
 from rasteret_dask.index.sources import BandSources
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, by_grid
-from rasteret_dask.read.grouping import column_of, make_steps, warn_of_torn
+from rasteret_dask.read.grouping import PLATFORM, column_of, make_steps, warn_of_torn
 from rasteret_dask.read.request import CubeRequest
+from rasteret_dask.read.sparse import holds
+from rasteret_dask.storage.urls import public
+from rasteret_dask.tiff.metadata import parse_nodata
 
 S2_SCALE = 1e-4
 """Reflectance per digital number, where an item does not declare it (ESA's QUANTIFICATION_VALUE is 10000)."""
@@ -45,6 +48,8 @@ COLUMNS = (
     schema.BOA_OFFSET_APPLIED,
     schema.ORBIT_STATE,
     schema.RELATIVE_ORBIT,
+    schema.CLOUD_COVER,
+    PLATFORM,
 )
 """What a read needs of each item, beside its bands; older or foreign collections may lack some."""
 
@@ -223,6 +228,8 @@ def raw_sources(
     ------
     MissingBandError
         If items lack the band and the request does not allow that.
+    NodataError
+        If sparse tiles hold a nodata value of the file's that another stands above.
     GridError
         If a file has no CRS or no affine georeference.
     """
@@ -249,9 +256,11 @@ def raw_sources(
                 hint="read it in pixel space with open_tiff",
             )
     scales, adds = _scaling(found, items, request, band, mask or inner)
-    nodata = found.nodata
+    # A mask has no nodata: what its sparse tiles hold is 0, whatever the image says.
+    nodata: tuple[Number, ...] = (None,) * len(found) if inner else found.nodata
     told = None if inner else _told_nodata(band, None if mask else request.nodata, request)
     if told is not None:
+        _check_sparse(found, told, band)
         nodata = (told,) * len(found)
     normal = {crs: crs_text(crs) for crs in set(found.crs)}
     return RawSources(
@@ -269,7 +278,7 @@ def raw_sources(
         counts=found.counts,
         # A mask has one sample, whatever the band's place among the image's.
         samples=np.where((found.planar == 2) | inner, 0, found.band_index),
-        nodata=nodata,
+        nodata=_as_held(nodata, found),
         scales=scales,
         adds=adds,
         levels=np.full(len(found), level, dtype=np.int64),
@@ -289,6 +298,47 @@ def _told_nodata(band: str, user: float | int | None, request: CubeRequest) -> f
     if info is None or info.nodata is None:
         return None
     return int(info.nodata) if float(info.nodata).is_integer() else info.nodata
+
+
+def _as_held(nodata: tuple[Number, ...], found: BandSources) -> tuple[Number, ...]:
+    """Round nodata values to what samples of floats hold, as those of files are; a caller's, a descriptor's or STAC's need not be."""
+    types = [layout.dtype for layout in found.layouts]
+    if not any(np.dtype(name).kind in "fc" for name in types):
+        return nodata
+    pairs = list(zip(found.layout_ids.tolist(), nodata))
+    held = {pair: _held(types[pair[0]], pair[1]) for pair in set(pairs)}
+    return tuple(held[pair] for pair in pairs)
+
+
+def _held(dtype: str, nodata: Number) -> Number:
+    if nodata is None or np.dtype(dtype).kind not in "fc":
+        return nodata
+    rounded = parse_nodata(repr(float(nodata)), dtype, [])
+    return nodata if rounded is None or rounded == nodata else rounded
+
+
+def _check_sparse(found: BandSources, told: float | int, band: str) -> None:
+    """Refuse a nodata value that the type cannot hold above a file's own that its sparse tiles hold.
+
+    Those pixels would be valid; a plan has one value for each source, and fills such tiles with it, or with 0.
+    """
+    kinds = list(zip(found.layout_ids.tolist(), found.nodata))
+    types = [layout.dtype for layout in found.layouts]
+    odd = {
+        (layout, own)
+        for layout, own in set(kinds)
+        if own and holds(types[layout], own) and not holds(types[layout], told)
+    }
+    for k in (k for k, kind in enumerate(kinds) if kind in odd):
+        if not found.counts[found.tile_ptr[k] : found.tile_ptr[k + 1]].all():
+            raise NodataError(
+                f"{types[kinds[k][0]]} cannot hold the nodata value {told}, "
+                f"and the file has sparse tiles, which hold its own, {kinds[k][1]}",
+                item=found.item_ids[k],
+                band=band,
+                url=public(found.urls[k]),
+                hint="read the band by itself, with a nodata value of its type",
+            )
 
 
 def _report_missing(table: pa.Table, found: BandSources, band: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,12 @@ import shapely
 from rasteret_dask.errors import ArgumentError, RasteretWarning
 from rasteret_dask.index import schema
 from rasteret_dask.plan.steps import TimeSteps, group, solar_days, split_acquisitions
+
+PLATFORM: Final = "platform"
+"""The column that names what took an item."""
+
+_OPTICAL: Final = re.compile(r"(sentinel[-_ ]?[23]|landsat)", re.IGNORECASE)
+"""Of those that may name an orbit, and are no radar's."""
 
 
 def column_of(table: pa.Table, name: str) -> list[Any]:
@@ -50,10 +57,26 @@ def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
     """
     times = item_times(table)
     keys = _keys(table, times, groupby)
-    orbits = zip(column_of(table, schema.ORBIT_STATE), column_of(table, schema.RELATIVE_ORBIT))
-    # Ascending and descending passes of a SAR never mix; optical items have no orbit state, and keep their key.
-    keys = [(key, *orbit) if orbit[0] is not None else key for key, orbit in zip(keys, orbits)]
+    # Ascending and descending passes of a SAR never mix.
+    keys = [key if orbit is None else (key, *orbit) for key, orbit in zip(keys, _orbits(table))]
     return group(times, keys)
+
+
+def _orbits(table: pa.Table) -> list[tuple[Any, Any] | None]:
+    """Return orbit state and number of each item that may be a SAR's.
+
+    Optical items name their orbits too (Planetary Computer's Sentinel-2); they are known by a cloud cover, which no radar image has, or by
+    what took them.
+    """
+    if not any(column_of(table, schema.ORBIT_STATE)):
+        return [None] * len(table)
+    told = (schema.ORBIT_STATE, schema.RELATIVE_ORBIT, schema.CLOUD_COVER)
+    named = (PLATFORM, schema.COLLECTION)
+    found: list[tuple[Any, Any] | None] = []
+    for state, number, clouds, *names in zip(*(column_of(table, n) for n in (*told, *named))):
+        optical = clouds is not None or any(_OPTICAL.match(str(name or "")) for name in names)
+        found.append(None if state is None or optical else (state, number))
+    return found
 
 
 def warn_of_torn(table: pa.Table, steps: TimeSteps, groupby: Any) -> None:
@@ -130,13 +153,16 @@ def _keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> l
 
 
 def _periods(times: npt.NDArray[np.datetime64], groupby: str) -> list[Any]:
-    # By number: a bin's label is its end for weeks and for the ends of months.
-    rows = pd.Series(0, index=pd.DatetimeIndex(times))
+    # A grouper sorts by time, and numbers what it has sorted.
+    order = np.argsort(times, kind="stable")
+    rows = pd.Series(0, index=pd.DatetimeIndex(times[order]))
+    found = np.empty(len(times), dtype=np.int64)
     try:
-        found: list[Any] = rows.groupby(pd.Grouper(freq=groupby)).ngroup().tolist()
+        # By number: a bin's label is its end for weeks and for the ends of months.
+        found[order] = rows.groupby(pd.Grouper(freq=groupby)).ngroup().to_numpy()
     except (ValueError, ZeroDivisionError) as error:
         raise ArgumentError(f"groupby={groupby!r} is no period: {error}") from None
-    return found
+    return list(found.tolist())
 
 
 def _unknown(groupby: Any) -> ArgumentError:

@@ -12,6 +12,7 @@ from rasteret_dask.plan.halo import affected, unmasked
 from rasteret_dask.read import ledger
 from rasteret_dask.read.engine import Load
 from rasteret_dask.read.later import now
+from rasteret_dask.read.sparse import sparse_value
 from rasteret_dask.read.wanted import TileUse
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ def note_failures(
             hole = _box(piece)
             holes.append(hole)
             # What lies there is whatever the memory held.
-            nodata = load.source.nodata
-            now(load.out)[hole] = plan.output.gap if job.direct else 0 if nodata is None else nodata
+            now(load.out)[hole] = plan.output.gap if job.direct else sparse_value(load.source)
             method = methods.get(id(job), plan.output.method)
             rows.append(_row(plan, job, load, piece, _box_of(job, load, hole, method), use, error))
     ledger.write_part(plan.ledger, rows)

@@ -101,14 +101,15 @@ def _decoded(asked: str, request: CubeRequest) -> tuple[Output, Number]:
     decoder = request.decoders[asked]
     if decoder not in DECODERS:
         raise ArgumentError(f"no decoder {decoder!r}; there is {', '.join(DECODERS)}", band=asked)
-    fill = NAN if request.fill_value is None else request.fill_value
+    fill = NAN if request.masked or request.fill_value is None else request.fill_value
     dtype = np.dtype(request.dtype or np.float32)
+    _check_fits(fill, dtype, asked)
     return Output(asked, dtype.name, fill, decode=decoder), fill
 
 
 def _masked(asked: str, native: DType, scaled: bool, request: CubeRequest) -> tuple[Output, Number]:
     dtype = np.dtype(request.dtype) if request.dtype else masked_dtype(native)
-    if request.scale and request.dtype is None and native.kind in "iu":
+    if request.scale and scaled and request.dtype is None and native.kind in "iu":
         dtype = np.dtype(np.float32)
     if dtype.kind not in "fc":
         raise NodataError(

@@ -24,6 +24,7 @@ from rasteret_dask.read.client import active_client
 from rasteret_dask.read.engine import run_loads
 from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.inner import inner_masks
+from rasteret_dask.read.near import Places, near
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.spots import (
     Floats,
@@ -111,7 +112,7 @@ def read_orders(
         found = iter(_read_jobs(jobs, storage))
     else:
         task = dask.delayed(_read_jobs, pure=False)
-        threads = sum(client.nthreads().values())
+        threads = max(1, sum(client.nthreads().values()))  # an adaptive cluster begins with none
         lazy = [task(batch, storage) for batch in _batches(jobs, threads)]
         found = iter([values for part in dask.compute(*lazy) for values in part])
     return [_visible(order, found) for order in orders]
@@ -159,6 +160,7 @@ def sample_points(
     table: pa.Table,
     request: CubeRequest,
     points: Points,
+    places: Places,
     *,
     name: str = "",
     latest: bool = False,
@@ -174,7 +176,7 @@ def sample_points(
         inner_masks(items, band, raw, request) for (_, band), (_, raw) in zip(request.bands, raws)
     ]
     _check_types(raws)
-    orders = plan_points(raws, points, latest=latest, inners=inners)
+    orders = plan_points(raws, points, latest=latest, inners=inners, near=near(table, places))
     values = read_orders(orders, [len(o.points) for o in orders], request.storage)
     windows: list[Any] = [None] * len(orders)
     if max_distance:
@@ -265,8 +267,8 @@ def _meant(order: Order, stored: Floats, meant: Meaning) -> Floats:
     raw, k = order.raw, order.k
     kind = raw.layouts[int(raw.layout_ids[k])].dtype
     scale, add = float(raw.scales[k]), float(raw.adds[k])
-    # What lies off the file, or is masked by it, is NaN already, and no integer.
-    off = np.isnan(stored)
+    # What lies off the file is NaN, and what it masks is what is called nodata: numbers that its type need not have.
+    off = is_nodata(stored, order.nodata)
     # From the file's own type, so that it is to the last bit what a cube holds.
     found = meant.apply(np.where(off, 0.0, stored).astype(kind), order.nodata, scale, add)
     return np.where(off, np.nan, found.astype(np.float64))

@@ -174,6 +174,12 @@ def make_request(
         raise ArgumentError(
             "a given grid fixes CRS, resolution and anchor; do not give them as well"
         )
+    if fixed is not None and bounds is not None and areas is None:
+        # Items outside of the box would be missing from a grid that goes on beyond it.
+        raise ArgumentError(
+            "a given grid fixes the extent; do not give a bbox as well",
+            hint="crop the grid, or the cube with .rio.clip_box; geometries= mask pixels of a given grid",
+        )
     dtype = given.pop("dtype", None)
     mask = given.pop("mask", None)
     missing = given.pop("missing", "raise")

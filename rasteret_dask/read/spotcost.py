@@ -14,6 +14,7 @@ from rasteret_dask.plan.costs import BandCost
 from rasteret_dask.plan.enough import enough
 from rasteret_dask.read.gather import items_by_id, raw_sources
 from rasteret_dask.read.inner import inner_masks
+from rasteret_dask.read.near import near, places_of_points
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.spots import Order, mask_order, plan_points
 
@@ -34,7 +35,8 @@ def orders_of(table: pa.Table, request: CubeRequest, points: Points) -> list[Ord
         inner_masks(items, band, raw, request)
         for (_, band), (_, raw) in zip(request.bands, raws, strict=True)
     ]
-    return plan_points(raws, points, latest=False, inners=inners)
+    found = near(table, places_of_points(points))
+    return plan_points(raws, points, latest=False, inners=inners, near=found)
 
 
 def cost_of(orders: Sequence[Order]) -> BandCost:

@@ -13,12 +13,16 @@ from rasteret_dask.grid.geobox import is_geographic
 from rasteret_dask.grid.given import Points
 from rasteret_dask.grid.radiometry import Number
 from rasteret_dask.plan.table import RawSources, SameGrid, by_grid
+from rasteret_dask.read.near import Near
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 ROUNDING = 6
 """Decimals of a pixel that coordinates are rounded to before they are floored."""
+
+EDGE = 1e-7
+"""Pixels by which a point on an edge is moved off it: less than what the rounding leaves between two points."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +125,10 @@ def place_points(same: SameGrid, numbers: Ints, x: Floats, y: Floats) -> Place:
         dx, dy, det = x - c, y - f, a * e - b * d
         u = np.round((e * dx - b * dy) / det, ROUNDING)
         v = np.round((a * dy - d * dx) / det, ROUNDING)
+        if not (b or d):
+            # Rows and columns that run the other way hold their far edges, so that an edge is still the pixel's to its right and below.
+            u -= EDGE if a < 0 else 0.0
+            v -= EDGE if e > 0 else 0.0
         inside = np.flatnonzero((u >= 0) & (u < same.width) & (v >= 0) & (v < same.height))
     return Place(same, numbers[inside], u[inside], v[inside])
 
@@ -144,17 +152,20 @@ def cut_spots(
     across = -(-same.width // tw)
     tiles = (rows // th) * across + cols // tw
     order = np.argsort(tiles, kind="stable")
-    found, starts = np.unique(tiles[order], return_index=True)
+    found = tiles[order]
+    starts = np.flatnonzero(np.diff(found, prepend=-1))
+    edges = np.append(starts, len(order))
+    sizes = np.diff(edges)
     places = order if into is None else into[order]
     r, c = rows[order] % th, cols[order] % tw
-    edges = [*starts.tolist(), len(order)]
-    out = []
-    for tile, i, j in zip(found.tolist(), edges, edges[1:]):
-        r0, c0 = int(r[i:j].min()), int(c[i:j].min())
-        at = np.stack([r[i:j] - r0, c[i:j] - c0])
-        span = (r0, r0 + int(at[0].max()) + 1), (c0, c0 + int(at[1].max()) + 1)
-        out.append(Spots(tile // across, tile % across, *span, at, places[i:j]))
-    return tuple(out)
+    r0, r1 = np.minimum.reduceat(r, starts), np.maximum.reduceat(r, starts) + 1
+    c0, c1 = np.minimum.reduceat(c, starts), np.maximum.reduceat(c, starts) + 1
+    at = np.stack([r - np.repeat(r0, sizes), c - np.repeat(c0, sizes)])
+    each = np.stack([found[starts], edges[:-1], edges[1:], r0, r1, c0, c1], axis=1).tolist()
+    return tuple(
+        Spots(tile // across, tile % across, (y0, y1), (x0, x1), at[:, i:j], places[i:j])
+        for tile, i, j, y0, y1, x0, x1 in each
+    )
 
 
 def mask_order(order: Order) -> Order | None:
@@ -172,14 +183,21 @@ def mask_order(order: Order) -> Order | None:
     return Order(order.band, order.item, k, raw, order.points, cut, place)
 
 
+Part = tuple[Place, Ints]
+"""Points on a grid, and those of its sources that all of them are on."""
+
+
 def plan_points(
     raws: Sequence[tuple[str, RawSources]],
     points: Points,
     *,
     latest: bool,
     inners: Sequence[RawSources | None] = (),
+    near: Near | None = None,
 ) -> list[Order]:
-    """Say which pixels of which sources the points want, by item and band; a point is on an item when it lies on the file's grid.
+    """Say which pixels of which sources the points want, by item and band.
+
+    A point is on an item when the item's box holds it, which is how the collection is asked for it alone, and it lies on the file's grid.
 
     Parameters
     ----------
@@ -190,6 +208,8 @@ def plan_points(
         Only the last item that each point lies on, band by band.
     inners : sequence of RawSources or None
         The masks in the files of each band, as `inner_masks` finds them.
+    near : Near, optional
+        Which points the items' boxes hold; all of them by default.
     """
     numbers = np.arange(len(points), dtype=np.int64)
     moved: dict[str, tuple[Floats, Floats]] = {}
@@ -197,15 +217,15 @@ def plan_points(
     for position, (band, raw) in enumerate(raws):
         inner = inners[position] if inners else None
         masks = {} if inner is None else {int(s): (inner, k) for k, s in enumerate(inner.steps)}
-        places = []
+        parts: list[Part] = []
         for same in by_grid(raw):
             if same.crs not in moved:
                 to = Transformer.from_crs(points.crs, same.crs, always_xy=True)
                 moved[same.crs] = to.transform(points.x, points.y)
             place = place_points(same, numbers, *moved[same.crs])
             if len(place.points):
-                places.append(place)
-        for place, members in _latest(places, len(points)) if latest else _all(places):
+                parts += _parts(place, raw, near)
+        for place, members in _latest(parts, len(points)) if latest else parts:
             same = place.same
             spots = cut_spots(same, place.y.astype(np.int64), place.x.astype(np.int64))
             for k in members.tolist():
@@ -215,20 +235,28 @@ def plan_points(
     return [order for _, _, order in sorted(orders, key=lambda o: o[:2])]
 
 
-def _all(places: Sequence[Place]) -> list[tuple[Place, Ints]]:
-    return [(place, place.same.members) for place in places]
+def _parts(place: Place, raw: RawSources, near: Near | None) -> list[Part]:
+    """Cut the sources of a grid into those that the same points are on."""
+    members = place.same.members
+    if near is None:
+        return [(place, members)]
+    alike = near.alike(raw.steps[members].tolist(), place.points)
+    return [(place if on is None else _only(place, on), members[chosen]) for chosen, on in alike]
 
 
-def _latest(places: Sequence[Place], count: int) -> list[tuple[Place, Ints]]:
-    """Keep of each grid its last source, and of its points those that no later source on another grid holds."""
+def _only(place: Place, on: npt.NDArray[np.bool_]) -> Place:
+    return Place(place.same, place.points[on], place.x[on], place.y[on])
+
+
+def _latest(parts: Sequence[Part], count: int) -> list[Part]:
+    """Keep of each part its last source, and of its points those that no later source of another part holds."""
     winner = np.full(count, -1, dtype=np.int64)
-    for place in places:
-        winner[place.points] = np.maximum(winner[place.points], place.same.members.max())
+    for place, members in parts:
+        winner[place.points] = np.maximum(winner[place.points], members.max())
     kept = []
-    for place in places:
-        last = place.same.members.max()
+    for place, members in parts:
+        last = members.max()
         mine = winner[place.points] == last
         if mine.any():
-            chosen = Place(place.same, place.points[mine], place.x[mine], place.y[mine])
-            kept.append((chosen, np.array([last], dtype=np.int64)))
+            kept.append((_only(place, mine), np.array([last], dtype=np.int64)))
     return kept

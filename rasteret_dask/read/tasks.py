@@ -33,6 +33,7 @@ from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.indices import cover, pick
 from rasteret_dask.read.later import Later, Place, now, part
+from rasteret_dask.read.sparse import holds
 from rasteret_dask.read.together import join, others, valid_in_all
 from rasteret_dask.storage.urls import public
 
@@ -352,7 +353,7 @@ def _rounded(values: Array, dtype: np.dtype[Any], nodata: float | int | None) ->
         return values.astype(dtype, copy=False)
     info = np.iinfo(dtype)
     out = np.clip(np.rint(values), info.min, info.max).astype(dtype)
-    if nodata is not None and nodata == nodata:
+    if nodata is not None and holds(dtype.name, nodata):
         # As GDAL: one away from it.
         out[out == nodata] = nodata - 1 if nodata == info.max else nodata + 1
     return out

@@ -26,10 +26,13 @@ class Meaning:
         The decoder; it stands above scale and offset.
     scaled : bool
         Scale and offset are applied.
+    doubted : str, optional
+        What the band is called, where its lowest numbers are held against the offset that is applied (`rasteret_dask.read.doubt`).
     """
 
     decode: str | None = None
     scaled: bool = False
+    doubted: str | None = None
 
     @property
     def stored(self) -> bool:

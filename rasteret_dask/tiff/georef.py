@@ -41,13 +41,15 @@ def read_georef(segments: Segments, ifd: Ifd, level: Level) -> Georef:
     transform: Affine6 | None = None
     gcps: tuple[Gcp, ...] = ()
     try:
-        transform, gcps = _affine(segments, ifd, point)
+        transform, gcps = _affine(segments, ifd, point, warnings)
     except HeaderError as error:
         warnings.append(f"the georeference is damaged and ignored: {error.message}")
     return Georef(crs_from_keys(keys, warnings), transform, gcps, tuple(warnings))
 
 
-def _affine(segments: Segments, ifd: Ifd, point: bool) -> tuple[Affine6 | None, tuple[Gcp, ...]]:
+def _affine(
+    segments: Segments, ifd: Ifd, point: bool, warnings: list[str]
+) -> tuple[Affine6 | None, tuple[Gcp, ...]]:
     """Return the affine of pixel corners, or the tie points where they are all there is."""
     scale = _doubles(ifd, segments, 33550)
     ties = _doubles(ifd, segments, 33922)
@@ -57,8 +59,10 @@ def _affine(segments: Segments, ifd: Ifd, point: bool) -> tuple[Affine6 | None, 
         if len(ties) < 6:
             return None, ()
         column, row, _, x, y, _ = ties[:6]
-        # A scale is positive for north-up; GDAL takes a negative one as it stands (south-up).
-        a, e = scale[0], -scale[1]
+        if scale[1] < 0:
+            # Writers mean north-up by it, whatever the standard says; GDAL reads it so.
+            warnings.append("a negative scale along y is read as the positive one: north is up")
+        a, e = scale[0], -abs(scale[1])
         return _corner((a, 0.0, x - column * a, 0.0, e, y - row * e), point), ()
     if len(matrix) >= 8:
         a, b, _, c, d, e, _, f = matrix[:8]

@@ -126,15 +126,47 @@ def _lerc(data: bytes, layout: TileLayout) -> Array:
         if code is None:
             raise TileReadError(f"LERC with the further compression {inner}")
         data = bytes(decompress(data, code, bound, bound, short=True))
-    image, mask = codecs.lerc_decode(data, masks=True, out=_room(layout))
-    return _apply_lerc_mask(image, mask)
+    try:
+        image, mask = codecs.lerc_decode(data, masks=True, out=_room(layout))
+    except ValueError:
+        # Of another size, and said before it was decoded. GDAL writes two kinds of tile in a shape of their own.
+        room = _lerc_room(layout)
+        if room is None:
+            raise
+        image, mask = codecs.lerc_decode(data, masks=True, out=room)
+    return _as_gdal(image, mask, layout)
 
 
-def _apply_lerc_mask(image: Array, mask: Array | None) -> Array:
-    """Make pixels that LERC calls invalid NaN, as GDAL does for floats."""
-    if mask is not None and image.dtype.kind == "f":
-        image = image.copy()
-        image[~mask.astype(bool).reshape(image.shape[:2])] = np.nan
+def _lerc_room(layout: TileLayout) -> Array | None:
+    """Return the array for a blob without its alpha band, or of bands that are masked each by itself; None for other layouts."""
+    size = (layout.height, layout.width)
+    if layout.strips or layout.samples == 1:
+        return None
+    if np.dtype(layout.dtype).kind == "f":
+        return np.empty((layout.samples, *size), layout.dtype)
+    if not _alpha_is_mask(layout):
+        return None
+    return np.empty(size if layout.samples == 2 else (*size, layout.samples - 1), layout.dtype)
+
+
+def _alpha_is_mask(layout: TileLayout) -> bool:
+    """Whether libtiff makes LERC's mask of a tile's alpha when that is 0 or 255 everywhere."""
+    return layout.dtype == "uint8" and layout.extra_samples[-1:] == (2,)
+
+
+def _as_gdal(image: Array, mask: Array | None, layout: TileLayout) -> Array:
+    """Make pixels that LERC calls invalid what libtiff makes them: NaN in floats, alpha 0 where alpha is kept as the mask."""
+    if mask is not None and mask.ndim == 3:  # a band, a mask
+        return np.moveaxis(np.where(mask, image, image.dtype.type(np.nan)), 0, -1)
+    if image.dtype.kind == "f":
+        if mask is not None:
+            image = image.copy()
+            image[~mask.astype(bool).reshape(image.shape[:2])] = np.nan
+        return image
+    colours = image if image.ndim == 3 else image[:, :, None]
+    if _alpha_is_mask(layout) and colours.shape[2] == layout.samples - 1:
+        alpha = np.full(image.shape[:2], True) if mask is None else mask
+        image = np.dstack([colours, np.where(alpha, 255, 0).astype(image.dtype)])
     return image
 
 

@@ -163,7 +163,7 @@ def test_points(ours: rd.Collection, theirs: dict[str, Any], name: str) -> None:
     how = AROUND if name == "nearest" else {}
     mine = ours.sample_points(POINTS, BANDS, **how).to_pylist()
     found = {key(row): row for row in theirs[name]}
-    # rasteret passes over points outside of an item's STAC box; the file's own grid decides here.
+    # Both pass over points outside of an item's STAC box.
     assert set(found) <= {key(row) for row in mine}
     assert len(found) > 0.9 * len(mine)
     for row in mine:
@@ -184,7 +184,7 @@ def test_latest(ours: rd.Collection, theirs: dict[str, Any]) -> None:
     both = 0
     for row in theirs["latest"]:
         other = mine[row["point_index"], row["band"]]
-        # rasteret takes the latest by box; where the file has no such pixel, ours is later or the same.
+        # Where the file of the latest by box has no such pixel, rasteret has no row.
         assert other["datetime"] >= row["datetime"]
         if other["record_id"] == row["record_id"]:
             assert other["value"] == row["value"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from pyproj import Transformer
 from rasterio.windows import Window, from_bounds
 from torchgeo.datasets import RasterDataset
 
+import rasteret_dask as rd
 from rasteret_dask.errors import ArgumentError, EmptySelectionError, NodataError
 from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
+from rasteret_dask.testing.cog import make_cog
 
 
 def query(dataset: Any, row: int, col: int, size: int, when: int = 0) -> tuple[slice, slice, slice]:
@@ -233,15 +236,13 @@ def test_what_means_nothing_is_said(zone33: Any) -> None:
         to_torchgeo_dataset(zone33, ["red"], on_error="ignore")
 
 
-def test_no_value_for_gaps_is_an_error(tmp_path: Any) -> None:
-    import rasteret_dask as rd  # noqa: PLC0415
-    from rasteret_dask.testing.cog import make_cog  # noqa: PLC0415
-
+def silent_file(tmp_path: Any, values: Any = None, **more: Any) -> tuple[Any, Any]:
+    """A collection of one file that says nothing of its values, and these."""
     path = tmp_path / "a.tif"
-    values = np.arange(64 * 64, dtype="uint16").reshape(64, 64)
-    make_cog(
-        path, values, transform=(10, 0, 500000, 0, -10, 5200000), crs="EPSG:32633", blocksize=32
-    )
+    if values is None:
+        values = np.arange(64 * 64, dtype="uint16").reshape(64, 64)
+    place = {"transform": (10, 0, 500000, 0, -10, 5200000), "crs": "EPSG:32633"}
+    make_cog(path, values, **place, blocksize=32, **more)
     item = {
         "type": "Feature",
         "stac_version": "1.0.0",
@@ -252,7 +253,35 @@ def test_no_value_for_gaps_is_an_error(tmp_path: Any) -> None:
         "links": [],
         "assets": {"a": {"href": str(path), "type": "image/tiff", "roles": ["data"]}},
     }
-    made = rd.build_from_items([item], name="a", workspace_dir=tmp_path)
+    return rd.build_from_items([item], name="a", workspace_dir=tmp_path), values
+
+
+@pytest.mark.parametrize("how", [{}, {"masked": True}, {"masked": True, "scale": True}])
+def test_what_only_the_dataset_says_holds_for_chips(tmp_path: Any, how: dict[str, Any]) -> None:
+    made, values = silent_file(tmp_path)
+    told = replace(made, infos=(rd.BandInfo("a", "a", nodata=7, scale=0.5, offset=1.0),))
+    dataset = to_torchgeo_dataset(told, ["a"], **how)
+    chip = dataset[query(dataset, 0, 0, 64)]["image"][0].numpy()
+    expected = values
+    if how:
+        known = values.astype("float32")
+        expected = np.where(values == 7, np.nan, known * 0.5 + 1 if "scale" in how else known)
+    assert np.array_equal(chip, expected, equal_nan=True)
+    beyond = dataset[query(dataset, -1, 0, 64)]["image"][0]
+    assert torch.isnan(beyond).any() if how else (beyond[0] == 7).all()
+
+
+def test_a_colour_map_makes_classes_of_chips(tmp_path: Any) -> None:
+    classes = (np.arange(64 * 64, dtype="uint8") % 5 * 10).reshape(64, 64)
+    colours = {k: (k, 0, 0, 255) for k in range(0, 50, 10)}
+    made, _ = silent_file(tmp_path, classes, colormap=colours, nodata=255)
+    chips = to_torchgeo_dataset(made, ["a"], resampling="bilinear", resolution=7)
+    image = chips[query(chips, 0, 0, 64)]["image"]
+    assert set(np.unique(image)) <= set(range(0, 50, 10))
+
+
+def test_no_value_for_gaps_is_an_error(tmp_path: Any) -> None:
+    made, values = silent_file(tmp_path)
     dataset = to_torchgeo_dataset(made, ["a"])
     assert torch.equal(dataset[query(dataset, 0, 0, 64)]["image"][0], torch.from_numpy(values))
     with pytest.raises(NodataError, match="no item covers"):

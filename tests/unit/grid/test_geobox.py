@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,3 +146,56 @@ def test_a_transformed_box_holds_its_own_edges(crs: str) -> None:
             x, y = there.transform(lon, lat)
             assert left - 1e-4 * width <= x <= right + 1e-4 * width
             assert bottom - 1e-4 * width <= y <= top + 1e-4 * width
+
+
+def along(box: tuple[float, ...], crs: str, n: int = 20_001) -> list[float]:
+    """How far the edges of a lon/lat box reach, at so many places each."""
+    there = Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    lon, lat = np.linspace(box[0], box[2], n), np.linspace(box[1], box[3], n)
+    x = np.concatenate([lon, lon, np.full(n, box[0]), np.full(n, box[2])])
+    y = np.concatenate([np.full(n, box[1]), np.full(n, box[3]), lat, lat])
+    found = np.array(there.transform(x, y))
+    return [*found.min(axis=1).tolist(), *found.max(axis=1).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("box", "crs"),
+    [
+        ((-180.0, -90.0, 180.0, -60.0), "EPSG:3031"),
+        ((-170.0, 60.0, 110.0, 80.0), "EPSG:3413"),
+        ((12.1, 46.0, 18.176, 48.5), "EPSG:32633"),
+        ((14.99, 46.99, 15.02, 47.0), "EPSG:32633"),
+        ((-24.0, 34.5, 39.7, 71.3), "EPSG:3035"),
+        ((-60.0, -30.0, 77.0, 41.0), "ESRI:54009"),
+        ((15.3, 46.9, 15.6, 47.1), "EPSG:3857"),
+    ],
+)
+def test_edges_are_followed_to_where_they_reach_furthest(
+    box: tuple[float, float, float, float], crs: str
+) -> None:
+    expected = along(box, crs)
+    found = transform_bounds(box, "OGC:CRS84", crs)
+    size = max(expected[2] - expected[0], expected[3] - expected[1])
+    assert np.abs(np.array(found) - expected).max() <= 1e-7 * size
+
+
+def test_the_ends_of_a_polar_circle_are_its_radius() -> None:
+    there = Transformer.from_crs("OGC:CRS84", "EPSG:3031", always_xy=True)
+    radius = there.transform(90.0, -60.0)[0]
+    found = transform_bounds((-180.0, -90.0, 180.0, -60.0), "OGC:CRS84", "EPSG:3031")
+    assert found == pytest.approx((-radius, -radius, radius, radius), rel=1e-8)
+
+
+def test_edges_of_a_box_over_the_antimeridian_and_back_in_degrees() -> None:
+    # The parallel through the lower edge is furthest south in the middle, at 177 degrees west.
+    box = transform_bounds((179.0, 60.0, -173.0, 62.0), "OGC:CRS84", "EPSG:32601")
+    there = Transformer.from_crs("OGC:CRS84", "EPSG:32601", always_xy=True)
+    assert box[1] == pytest.approx(there.transform(-177.0, 60.0)[1], abs=0.1)
+    back = transform_bounds((100_000, 6_600_000, 800_000, 6_900_000), "EPSG:32601", "OGC:CRS84")
+    there = Transformer.from_crs("EPSG:32601", "OGC:CRS84", always_xy=True)
+    x = np.linspace(100_000, 800_000, 20_001)
+    _, lower = there.transform(x, np.full(x.shape, 6_600_000))
+    _, upper = there.transform(x, np.full(x.shape, 6_900_000))
+    assert back[1] == pytest.approx(lower.min(), abs=1e-6)
+    assert back[3] == pytest.approx(upper.max(), abs=1e-6)
+    assert 170 < back[0] < 180 < back[2] < 190

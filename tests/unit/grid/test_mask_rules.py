@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.grid.masks import mask_rule
+from rasteret_dask.grid.masks import dilated, mask_rule
 from rasteret_dask.grid.mosaic import place_first
 
 SCL = np.arange(12, dtype=np.uint8)
@@ -106,3 +106,19 @@ def test_the_first_valid_pixel_stays(sources: int, seed: int) -> None:
             expected[r, c] = stack[firsts[0], r, c] if firsts else 0
     assert np.array_equal(out, expected)
     assert np.array_equal(filled, valid.any(axis=0))
+
+
+@pytest.mark.parametrize("radius", [(6.0, 6.0), (9.5, 1.5), (2.0, 30.0), (0.0, 2.0), (1.0, 0.0)])
+@pytest.mark.parametrize("shape", [(4, 7), (1, 9), (9, 1)])
+def test_dilation_reaches_as_far_as_its_radius_and_no_mask_is_too_small(
+    shape: tuple[int, int], radius: tuple[float, float]
+) -> None:
+    flags = np.zeros(shape, dtype=bool)
+    flags[0, -1] = True
+    flags[-1, shape[1] // 3] = True
+    down, across = (max(r, 1e-9) for r in radius)
+    expected = np.zeros(shape, dtype=bool)
+    for row, col in np.argwhere(flags):
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        expected |= ((y - row) / down) ** 2 + ((x - col) / across) ** 2 <= 1.0 + 1e-9
+    assert np.array_equal(dilated(flags, radius), expected)

@@ -343,3 +343,48 @@ def test_pixels_outside_need_a_value(tmp_path: Path) -> None:
     taken = pa.table({"v": [1], "geometry": shapely.to_wkb([HOLED])})
     with pytest.raises(ArgumentError, match="called as columns"):
         silent.get_gdf(taken, ["v"], geometry_crs=UTM)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_one_array_of_several_types_takes_what_its_own_type_holds(
+    tmp_path: Path, clustered: bool
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    pixels = {
+        "u": RNG.integers(1, 255, (150, 170)).astype("uint8"),
+        "w": RNG.random((150, 170)).astype("float32"),
+    }
+    files = {name: scene(tmp_path, name, array).files["v"] for name, array in pixels.items()}
+    found = collect(Scene("a", files, "2023-07-01T10:00:00", {}, {}))
+    with ExitStack() as stack:
+        if clustered:
+            stack.enter_context(
+                distributed.Client(processes=False, dashboard_address=None, n_workers=1)
+            )
+        got = found.get_numpy(HOLED, geometry_crs=UTM, fill_value=-1.5)
+        with pytest.raises(NodataError, match="uint8 cannot hold"):
+            found.get_gdf(HOLED, geometry_crs=UTM, fill_value=-1.5)
+    for band, path in enumerate(files.values()):
+        with rasterio.open(path) as file:
+            hidden, _, window = rasterio.mask.raster_geometry_mask(file, [HOLED], crop=True)
+            expected = np.where(hidden, np.float32(-1.5), file.read(1, window=window))
+        assert np.array_equal(got[0, band], expected)
+
+
+def test_rows_for_each_band_where_one_band_is_not_there(tmp_path: Path) -> None:
+    """The items of one band lie under the area, those of the other beside it, though their boxes meet it."""
+    full = np.ones((64, 64), "uint8")
+    beside = Affine(10, 0, 505_000, 0, -10, 5_200_000)
+    here, there = scene(tmp_path, "a", full), scene(tmp_path, "b", full, transform=beside)
+    columns = {"bbox": {"xmin": 14.9, "ymin": 46.0, "xmax": 15.5, "ymax": 47.5}}
+    scenes = [
+        Scene("a", {"v": here.files["v"]}, here.time, columns=columns),
+        Scene("b", {"w": there.files["v"]}, there.time, columns=columns),
+    ]
+    area = box(500_100, 5_199_500, 500_200, 5_199_600)
+    how: dict[str, Any] = {"geometry_crs": UTM, "missing": "nodata", "per": "band"}
+    found = collect(*scenes).get_gdf(area, **how)
+    assert (found.record_id.tolist(), found.band.tolist()) == (["a"], ["v"])
+    nowhere = box(503_000, 5_199_500, 503_100, 5_199_600)
+    with pytest.raises(EmptySelectionError, match="meet none"):
+        collect(*scenes).get_gdf(nowhere, **how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import rasterio
@@ -420,6 +421,36 @@ def test_a_function_of_ones_own_sees_single_sources_too(tmp_path: Path, chunks: 
     b = scene(tmp_path, "b", RNG.random((64, 64)).astype("f4"), transform=at(40))
     found = values(a, b, mosaic=lambda s: (~np.isnan(s)).sum(axis=0), masked=True, chunks=chunks)
     assert np.array_equal(np.unique(found[0], axis=0), [[1] * 40 + [2] * 24 + [1] * 40])
+
+
+class Percentile:
+    """A function that says no more of itself than its kind."""
+
+    def __init__(self, q: float) -> None:
+        self.q = q
+
+    def __call__(self, stack: np.ndarray) -> np.ndarray:
+        return np.asarray(np.nanpercentile(stack, self.q, axis=0))
+
+    def __repr__(self) -> str:
+        return "Percentile"
+
+
+def percentile(q: float) -> Any:
+    """A function that says where in memory it is."""
+    return lambda stack: np.nanpercentile(stack, q, axis=0)
+
+
+@pytest.mark.parametrize("make", [Percentile, percentile])
+def test_a_cube_is_named_by_what_its_function_does(tmp_path: Path, make: Any) -> None:
+    """Equal ones share what they read; others that look alike are not taken for them."""
+    days = [scene(tmp_path, f"s{k}", np.full((64, 64), k, "f4"), day=k) for k in (1, 2, 3)]
+    how: dict[str, Any] = {"groupby": "1MS", "masked": True}
+    low, high, again = (collect(*days).get_xarray(**how, mosaic=make(q)).v for q in (0, 100, 0))
+    assert low.data.name == again.data.name
+    assert low.data.name != high.data.name
+    found = dask.compute(low, high)
+    assert [np.unique(one.values).tolist() for one in found] == [[1], [3]]
 
 
 # --- masks ---------------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"resolution": 1e-6}, "pixels"),
     ({"geobox": BOX, "anchor": (3, 3)}, "given grid"),
     ({"geobox": BOX, "resolution": 20}, "given grid"),
+    ({"geobox": BOX, "bbox": (15.0, 46.9, 15.01, 46.95)}, "fixes the extent"),
+    ({"geobox": BOX, "geometries": (15.0, 46.9, 15.01, 46.95)}, "fixes the extent"),
     ({"geobox": GeoBox((9, 9), AT * Affine.rotation(30), "EPSG:32633")}, "rotated"),
     ({"geobox": GeoBox((9, 9), Affine(10, 0, 0, 0, 10, 0), "EPSG:32633")}, "south-up"),
     ({"crs": "EPSG:4978", "resolution": 10}, "no map"),
@@ -119,6 +121,16 @@ def test_like_takes_any_part_of_a_cube(collection: rd.Collection) -> None:
     ):
         for like in (part, part.v):
             assert np.array_equal(collection.get_xarray(like=like).v.values, part.v.values)
+
+
+def test_geometries_mask_a_given_grid(collection: rd.Collection) -> None:
+    whole = collection.get_xarray(geobox=BOX)
+    with pytest.raises(ArgumentError, match="fixes the extent"):
+        collection.get_xarray(like=whole, bbox=(15.0, 46.9, 15.01, 46.95))
+    left = shapely.box(500_000, 5_199_600, 500_100, 5_200_000)
+    cube = collection.get_xarray(left, geometry_crs="EPSG:32633", geobox=BOX)
+    expected = np.where(np.arange(40) < 10, IMAGE[:40, :40], 0)
+    assert np.array_equal(cube.v.values[0], expected)
 
 
 def test_cubes_of_one_pixel(collection: rd.Collection, tmp_path: Path) -> None:

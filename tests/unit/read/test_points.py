@@ -58,7 +58,9 @@ def test_equals_rasterio_on_real_scenes(austria: Path) -> None:
         for band, path in one.files.items():
             with rasterio.open(path) as file:
                 west, south, east, north = file.bounds
-                inside = np.flatnonzero((x >= west) & (x < east) & (y <= north) & (y > south))
+                box = one.columns["bbox"]
+                near = (lon >= box["xmin"]) & (lon <= box["xmax"]) & (lat >= box["ymin"]) & (lat <= box["ymax"])  # fmt: skip
+                inside = np.flatnonzero(near & (x >= west) & (x < east) & (y <= north) & (y > south))  # fmt: skip
                 expected = [v[0] for v in file.sample(zip(x[inside], y[inside]))]
             mine = found[(found.record_id == one.id) & (found.band == band)]
             assert np.array_equal(mine.point_index, inside)
@@ -102,6 +104,25 @@ def test_pixels_are_half_open(tmp_path: Path) -> None:
     expected = [array[0, 0], array[0, 0], array[63, 64], array[64, 63], array[99, 129], array[5, 7]]
     assert [r["value"] for r in rows] == expected
     assert sample(found, at((100, 5), (5, 130), (-0.01, 5), (5, -0.01))) == []
+
+
+@pytest.mark.parametrize("across", [1, -1])
+@pytest.mark.parametrize("down", [1, -1])
+def test_an_edge_belongs_to_the_right_and_below_however_the_file_lies(
+    tmp_path: Path, down: int, across: int
+) -> None:
+    """South-up files (AlphaEarth's are) and mirrored ones: the same picture has the same values."""
+    array = np.arange(256, dtype="uint16").reshape(16, 16)
+    stored = np.ascontiguousarray(array[::down, ::across])
+    left, top = 500_000 + 80 * (1 - across), 5_200_000 - 80 * (1 - down)
+    how: dict[str, Any] = {"driver": "GTiff", "blocksize": 16}
+    corner = Affine(10 * across, 0, left, 0, -10 * down, top)
+    found = collect(scene(tmp_path, "a", stored, transform=corner, **how))
+    spots = [(r + y, c + x) for r in (0, 2, 15) for c in (0, 7, 15) for y in (0, 0.4) for x in (0, 0.4)]  # fmt: skip
+    rows = sample(found, at(*spots))
+    assert [r["point_index"] for r in rows] == list(range(len(spots)))
+    assert [r["value"] for r in rows] == [array[int(r), int(c)] for r, c in spots]
+    assert sample(found, at((16, 3), (3, 16), (-0.01, 3), (3, -0.01))) == []
 
 
 def test_a_rotated_file(tmp_path: Path) -> None:
@@ -260,6 +281,16 @@ def test_on_a_cluster(tmp_path: Path) -> None:
         there = found.sample_points(at((5, 5), (60, 7)), ["v"], geometry_crs=UTM)
     assert here.equals(there)
     assert here["value"].to_pylist() == [float(k) for k in range(9) for _ in range(2)]
+
+
+def test_on_a_cluster_whose_workers_are_still_to_come(tmp_path: Path) -> None:
+    """Profiles of batch systems begin with none."""
+    distributed = pytest.importorskip("distributed")
+    found = collect(scene(tmp_path, "s", np.full((64, 64), 7, "uint8")))
+    how = {"n_workers": 0, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(**how) as cluster, distributed.Client(cluster):
+        cluster.adapt(minimum=0, maximum=1, interval="50ms")
+        assert [row["value"] for row in sample(found, at((5, 5)))] == [7.0]
 
 
 # --- the forms of points -------------------------------------------------------------------------

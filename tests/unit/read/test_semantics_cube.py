@@ -190,6 +190,22 @@ def test_after_scaling_no_scale_factor_remains(tmp_path: Path, masked: bool) -> 
     np.testing.assert_array_equal(again.v.values[0], want)
 
 
+def test_a_band_without_a_scale_keeps_its_precision_under_scale(tmp_path: Path) -> None:
+    values = np.full((64, 64), 2**24 + 1, np.int32)  # one more than float32 can count
+    values[0] = 0
+    collection = collect(Scene("a", {"v": cog(tmp_path, "v", values)}))
+    cube = collection.get_xarray(scale=True, masked=True)
+    assert cube.v.dtype == np.float64
+    np.testing.assert_array_equal(cube.v.values[0], np.where(values == 0, np.nan, values))
+    bare = collection.get_xarray(scale=True)
+    assert bare.v.dtype == np.int32
+    np.testing.assert_array_equal(bare.v.values[0], values)
+    assert np.array_equal(collection.get_numpy(scale=True)[0], values)
+    where = np.array([(LEFT + 5, TOP - 15)])
+    rows = collection.sample_points(where, geometry_crs=32633, scale=True)
+    assert rows["value"].to_pylist() == [2**24 + 1]
+
+
 def test_what_offset_was_applied_is_a_coordinate_on_time(tmp_path: Path) -> None:
     scenes = [
         Scene(

@@ -222,3 +222,26 @@ def test_what_the_descriptor_calls_nodata_holds_for_points_and_windows(tmp_path:
     assert told.get_gdf(triangle, geometry_crs=UTM).v[0][-1, -1] == 5
     assert told.get_numpy(triangle, geometry_crs=UTM)[0, -1, -1] == 5
     assert told.get_numpy(triangle, geometry_crs=UTM, nodata=4)[0, -1, -1] == 4
+
+
+@pytest.mark.parametrize("nodata", [-99.9, 1e20, -3.40282347e38, -9999])
+@pytest.mark.parametrize("who", ["caller", "descriptor", "STAC"])
+def test_nodata_is_what_float32_makes_of_the_number_that_was_told(
+    tmp_path: Path, nodata: float, who: str
+) -> None:
+    """-99.9 is -99.90000153 there, and samples are compared in double precision."""
+    stored = np.full((64, 64), 5, "float32")
+    stored[10, 10] = nodata
+    how: dict[str, Any] = {"blocksize": 64, "overviews": 0, "transform": CORNER, "crs": UTM}
+    file = make_cog(tmp_path / "a.tif", stored, **how)
+    declared = {"v": {"scale": 2.0, **({"nodata": nodata} if who == "STAC" else {})}}
+    c = collect(Scene("a", {"v": file}, declared=declared))
+    if who == "descriptor":
+        c = replace(c, infos=(rd.BandInfo("v", "v", nodata=nodata),))
+    told = {"nodata": nodata} if who == "caller" else {}
+    spots: dict[str, Any] = {"points": np.array([(500_105, 5_199_895)]), "geometry_crs": UTM, **told}  # fmt: skip
+    assert c.sample_points(**spots)["value"].to_pylist() == [float(np.float32(nodata))]
+    assert c.sample_points(**spots, max_distance_pixels=1)["value"].to_pylist() == [5]
+    assert np.isnan(c.sample_points(**spots, scale=True)["value"][0].as_py())
+    near = c.sample_points(**spots, scale=True, max_distance_pixels=1)
+    assert near["value"].to_pylist() == [10]

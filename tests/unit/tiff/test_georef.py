@@ -82,6 +82,23 @@ def test_the_tags_of_a_point_file_do_differ(tmp_path: Path) -> None:
         assert file.pages[0].tags[33922].value[3:5] == (5e5 + 5, 5.2e6 - 5)
 
 
+@pytest.mark.parametrize("point", [False, True])
+def test_a_negative_scale_along_y_is_north_up_as_in_gdal(point: bool, tmp_path: Path) -> None:
+    path = tmp_path / "n.tif"
+    tags: list[Any] = [
+        (33550, 12, 3, (10.0, -10.0, 0.0), True),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 5.2e6, 0.0), True),
+    ]
+    if point:
+        tags.append((34735, 3, 8, (1, 1, 0, 1, 1025, 0, 1, 2), True))
+    tifffile.imwrite(path, np.zeros((20, 30), "uint8"), extratags=tags, metadata=None)
+    header = header_of(path)
+    with rasterio.open(path) as source:
+        assert source.transform.e == -10
+        assert header.transform == tuple(source.transform)[:6]
+    assert any("negative scale" in text for text in header.warnings)
+
+
 def test_ground_control_points(tmp_path: Path) -> None:
     points = [
         GroundControlPoint(row=0, col=0, x=10.0, y=50.0, z=1.0),
