@@ -39,10 +39,20 @@ def cpu_seconds() -> float:
 
 
 def peak_memory() -> int:
-    """Bytes. Not ``ru_maxrss``: a process inherits that from the one that started it."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    """Bytes, of this process and its children (workers of a cluster), each at its own peak. Not ``ru_maxrss``: a process inherits that from
+    the one that started it."""
+    pids: list[int | str] = ["self"]
+    with suppress(ImportError):
+        import psutil
+
+        pids += [child.pid for child in psutil.Process().children(recursive=True)]
+    found = 0
+    for pid in pids:
+        with suppress(OSError, StopIteration):  # one that has ended, or is about to
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            line = next(line for line in lines if line.startswith("VmHWM"))
+            found += int(line.split()[1]) * 1024
+    return found
 
 
 DISTRIBUTIONS = {

@@ -22,6 +22,7 @@ PEERS = {
         # DuckDB inside rustac is 1.5.5, and so must its extensions be.
         "lazycogs==0.7.0", "rustac==0.9.17", "duckdb-extension-spatial==1.5.5",
         "duckdb-extension-icu==1.5.5", "duckdb-extension-parquet==1.5.5",
+        "dask",  # which reads its chunks
     ),
     "rasteret": ("rasteret==0.4.1",),
     "virtual-tiff": ("virtualizarr", "virtual-tiff", "obspec-utils", "obstore", "zarr"),

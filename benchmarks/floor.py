@@ -316,11 +316,13 @@ def _gather(work: Workload, levels: Levels, wanted: Any) -> list[Piece]:
 
 
 def _points(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
+    result = np.empty((len(work.scenes), len(work.points)), "uint16")
+    every = np.arange(len(work.points))
+    rows, columns = work.points.T
+    pieces = _gather(work, levels, lambda s: (result[s], every, rows, columns))
+
     def job() -> Array:
-        result = np.empty((len(work.scenes), len(work.points)), "uint16")
-        every = np.arange(len(work.points))
-        rows, columns = work.points.T
-        run(root, _gather(work, levels, lambda s: (result[s], every, rows, columns)))
+        run(root, pieces)
         return result
 
     return job
@@ -338,13 +340,11 @@ def _warp(work: Workload, root: str, levels: Levels) -> Callable[[], Any]:
         sx, sy = to.transform(x, y)
         sources[epsg] = [np.floor(v).astype("int64") for v in ((north - sy) / 10, (sx - west) / 10)]
     every = np.arange(height * width)
+    result = np.empty((len(work.scenes), height * width), "uint16")
+    pieces = _gather(work, levels, lambda s: (result[s], every, *sources[work.scenes[s].epsg]))
 
     def job() -> Array:
-        result = np.empty((len(work.scenes), height * width), "uint16")
-        run(
-            root,
-            _gather(work, levels, lambda s: (result[s], every, *sources[work.scenes[s].epsg])),
-        )
+        run(root, pieces)
         return result.reshape(-1, height, width)
 
     return job

@@ -111,7 +111,8 @@ def _pixels(record: Record) -> list[str]:
     same = sum(word == "equal" for word in compared.values())
     lines = ["### Pixels", ""]
     lines += [
-        f"The results of {len(compared)} cells were compared with the floor's, whole; {same} are equal, bit by bit."
+        f"The results of {len(compared)} cells were compared with the floor's in every round: of W6 how many headers, "
+        f"of W9 the sum of each chip, of all others every pixel. {same} are equal, bit by bit."
     ]
     found: dict[tuple[str, str, str], list[str]] = {}
     for text, word in sorted(compared.items()):

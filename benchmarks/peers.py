@@ -169,8 +169,9 @@ def odc_threads(work: Workload, root: str) -> Job:
 
     def windows() -> Any:
         if work.windows[0][2] <= 4096:
-            return [eager(window) for window in work.windows]
-        with dask.config.set(scheduler="threads", num_workers=8):
+            with ThreadPoolExecutor(len(work.windows)) as together:
+                return list(together.map(eager, work.windows))
+        with dask.config.set(scheduler="threads", num_workers=16):
             cube = odc.stac.load(
                 items, bands=list(work.bands), geobox=_geobox(work, work.windows[0]),
                 chunks={"x": 2048, "y": 2048}, groupby="time",
@@ -260,7 +261,8 @@ def _warm_worker(work: Workload, root: str) -> None:
 
 
 def odc_cluster(work: Workload, root: str) -> Job:
-    """odc-stac on a LocalCluster of two processes with four threads each; neither its start nor moving windows is measured."""
+    """odc-stac on a LocalCluster of two processes with four threads each, set up as this package's profile `local` sets one up; neither
+    its start nor moving windows is measured."""
     import dask
     import odc.stac
     from distributed import wait
@@ -271,9 +273,6 @@ def odc_cluster(work: Workload, root: str) -> Job:
     client = two_processes()
     configure_rio(cloud_defaults=True, client=client, **GDAL)
     items = _items(work, root)
-    if work.name.endswith("-warm"):
-        # Each worker once, by itself; then once through Dask.
-        client.run(_warm_worker, work, root)
 
     def cube(window: Pixels, side: int) -> Any:
         return odc.stac.load(
@@ -290,29 +289,44 @@ def odc_cluster(work: Workload, root: str) -> Job:
         return there
 
     def median() -> Any:
-        lazy = cube(work.windows[0], 1024)
+        lazy = cube(work.windows[0], _MEDIAN)
         ndvi, visible = dask.compute(*reduce_lazily(lazy.chunk(time=-1)))
         return {"ndvi": ndvi.values, "visible": visible.values}
 
     def points() -> Any:
         r0, c0, *_ = window = work.around()
-        block = cube(window, 1024)[work.bands[0]]
+        block = cube(window, 3072)[work.bands[0]]
         # Only the points' pixels come to the client.
         rows, columns = work.points[:, 0] - r0, work.points[:, 1] - c0
         return block.data.vindex[:, rows, columns].T.compute()
 
-    return replace(_by_kind(work, windows, median=median, points=points), client=client)
+    job = replace(_by_kind(work, windows, median=median, points=points), client=client)
+    if not work.name.endswith("-warm"):
+        return job
+
+    def every_worker() -> Any:
+        # Each worker once, by itself; then once through Dask.
+        client.run(_warm_worker, work, root)
+        return job.run()
+
+    return replace(job, run=every_worker)
+
+
+_MEDIAN = 1024
+"""Pixels along a chunk of W4 on a cluster and for stackstac; of one chunk of 2048 the reduction would be one thread's."""
 
 
 @cache
 def two_processes() -> Any:
-    from distributed import Client, LocalCluster
+    """What helps this package's workers (they keep freed memory, more tasks wait at them) helps these."""
+    from rasteret_dask.cluster.profiles import from_mapping, open_profile
 
-    return Client(
-        LocalCluster(
-            n_workers=2, threads_per_worker=4, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        )
-    )
+    profile = open_profile(from_mapping({"kind": "local", "workers": 2, "threads": 4}))
+    _OPEN.append(profile)
+    return profile.__enter__()
+
+
+_OPEN: list[Any] = []  # what ends with this process
 
 
 # --- stackstac -----------------------------------------------------------------------------------
@@ -339,7 +353,7 @@ def stackstac_threads(work: Workload, root: str) -> Job:
             dtype=np.dtype("uint16"),
             fill_value=np.uint16(0),
             rescale=False,
-            chunksize=1024 if work.kind in ("median", "points") else 2048,
+            chunksize={"median": _MEDIAN, "points": 3072}.get(work.kind, 2048),
             gdal_env=env,
             properties=False,
             band_coords=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.record import Key, Record
 from benchmarks.workloads import ALL
@@ -114,6 +114,7 @@ def against_peers(record: Record) -> dict[str, list[Check]]:
             peer = measured.get(mine) and _quickest(record, mine)
             if peer:
                 check = _ahead(record, target, peer, factor, named=True)
+                check = replace(check, about=f"{check.about}, of {_peers(record, mine)}")
             else:
                 check = Check(target, _place(mine), None, factor, at_most=False)
             found.setdefault(target, []).append(check)
@@ -129,7 +130,7 @@ def others(record: Record) -> Iterator[Check]:
         target = f"{name}: at least {SERIAL_FACTOR:g} times as fast as serial rasterio"
         yield _ahead(record, target, Key("s2", name, 100, "rasterio-serial"), SERIAL_FACTOR)
     for name, factor in PC.items():
-        target = f"{name}: at least {factor:g} times as fast as every peer made of GDAL"
+        target = f"{name}: at least {factor:g} times as fast as every peer made of GDAL that was measured"
         peer = _quickest(record, Key("pc", name, 20, OURS), GDAL)
         yield _ahead(record, target, peer or Key("pc", name, 20, GDAL[0]), factor, named=True)
     yield from _lazy(record)
@@ -146,6 +147,17 @@ def _measured(record: Record) -> dict[Key, tuple[str, int]]:
         for key in record.cells()
         if key.tool == OURS and record.median(key, "wall") and _quickest(record, key) is not None
     }
+
+
+def _peers(record: Record, key: Key) -> int:
+    """How many peers did the same work."""
+    place = (key.setting, key.workload, key.latency)
+    return sum(
+        (peer.setting, peer.workload, peer.latency) == place
+        and peer.tool not in OWN
+        and record.median(peer, "wall") is not None
+        for peer in record.cells()
+    )
 
 
 def _quickest(record: Record, key: Key, tools: tuple[str, ...] | None = None) -> Key | None:
@@ -200,7 +212,8 @@ def table(record: Record) -> str:
         "",
         *_matrix(floor),
         "",
-        "Ahead of the fastest peer: its wall seconds over this package's, lazy.",
+        "Ahead of the fastest peer: its wall seconds over this package's, lazy; in brackets which it is, and of how "
+        "many that were measured there.",
         "",
         *(_matrix(peers) if any(peers.values()) else ()),
         "",
