@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -41,8 +42,8 @@ RESUMABLE = 75
 
 @contextmanager
 def reported(debug: bool, resumes: bool = False) -> Iterator[None]:
-    """Turn errors of our own into a short message and an exit code; the traceback needs
-    ``--debug``. A command that `resumes` has an option ``--resume``; others find by themselves what is done."""
+    """Turn errors of our own into a short message and an exit code; ``--debug`` shows the
+    traceback before it. A command that `resumes` has an option ``--resume``; others find by themselves what is done."""
     again = "what is finished is kept: start the same command again"
     again += " with --resume" if resumes else ""
     try:
@@ -53,7 +54,7 @@ def reported(debug: bool, resumes: bool = False) -> Iterator[None]:
         raise typer.Exit(RESUMABLE) from None
     except RasteretError as error:
         if debug:
-            raise
+            traceback.print_exc()
         said = str(error)
         if isinstance(error, RunInterruptedError):
             said = f"{error.message}; {again}"

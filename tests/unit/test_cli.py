@@ -226,8 +226,12 @@ def test_the_version(call):
     assert call("--version").stdout.strip() == version("rasteret-dask")
 
 
-def test_debug_lets_the_error_through(call):
-    assert isinstance(call("run", "nothing", "--debug").exception, ConfigError)
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(call):
+    plain, told = call("run", "nothing"), call("run", "nothing", "--debug")
+    assert plain.exit_code == told.exit_code == 2
+    assert "Traceback" in told.stderr
+    assert "Traceback" not in plain.stderr
+    assert told.stderr.endswith(plain.stderr)
 
 
 def test_no_arguments_and_unknown_options(call):
