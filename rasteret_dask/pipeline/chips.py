@@ -28,12 +28,14 @@ from rasteret_dask.errors import ConfigError, PipelineError
 from rasteret_dask.grid.geobox import Grid
 from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import Chips
-from rasteret_dask.write.raster import is_nodata, nodata_of
+from rasteret_dask.write.raster import common_nodata, is_nodata, is_taken, nodata_of
 from rasteret_dask.write.regions import Journal, Layout, beside
 from rasteret_dask.write.target import put_bytes, put_file, resolve, scratch_file
 
 Array = npt.NDArray[Any]
 LIST = "chips.parquet"
+# What the list says of every chip; columns that are taken along have other names.
+COLUMNS = ("id", "row", "col", "time", "file", "valid", "geometry")
 _MARK = "chips"
 _AT_ONCE = 512
 
@@ -77,7 +79,9 @@ class ChipFile:
     transform : tuple of float
         Of the chip's corner.
     empty : tuple
-        What stands for nothing in each band; the first one's is written.
+        What stands for nothing in each band.
+    nodata : number or None
+        What does in the files.
     min_valid : float
     """
 
@@ -86,6 +90,7 @@ class ChipFile:
     crs: str
     transform: tuple[float, ...]
     empty: tuple[Any, ...]
+    nodata: Any
     min_valid: float
 
     def __call__(self, *bands: Array) -> list[float | None]:
@@ -94,6 +99,11 @@ class ChipFile:
         Parameters
         ----------
         *bands : ndarray, shape ([times,] size, size)
+
+        Raises
+        ------
+        PipelineError
+            A band has the value that stands for nothing in another as a value.
         """
         dtype = np.result_type(*bands)
         shares: list[float | None] = []
@@ -104,9 +114,17 @@ class ChipFile:
             if share < self.min_valid or all(part.all() for part in nothing):
                 shares.append(None)
                 continue
+            for name, image, own in zip(self.names, images, self.empty, strict=True):
+                if is_taken(image, own, self.nodata):
+                    raise PipelineError(
+                        f"{name} has pixels of {self.nodata:g}, which stands for nothing in "
+                        "another band, and a file has one such value",
+                        url=url,
+                        hint="cut chips of the bands that differ in it by themselves",
+                    )
             stacked = np.stack([image.astype(dtype) for image in images])
-            if self.empty[0] is not None:
-                stacked[np.stack(nothing)] = self.empty[0]
+            if self.nodata is not None:
+                stacked[np.stack(nothing)] = self.nodata
             put_bytes(self._file(stacked), url)
             shares.append(share)
         return shares
@@ -121,7 +139,7 @@ class ChipFile:
             "dtype": stacked.dtype,
             "crs": self.crs,
             "transform": Affine(*self.transform),
-            "nodata": self.empty[0],
+            "nodata": self.nodata,
             "compress": "deflate",
             "predictor": 3 if stacked.dtype.kind == "f" else 2,
         }
@@ -299,8 +317,12 @@ def _dates(dataset: xr.Dataset) -> list[tuple[str, Any]]:
     if "time" not in dataset.dims:
         return [("", None)]
     times = pd.DatetimeIndex(dataset["time"].values)
-    form = "%Y%m%d" if times.normalize().is_unique else "%Y%m%dT%H%M%S"
-    return [(f"_{time.strftime(form)}", time) for time in times]
+    for form in ("%Y%m%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%f"):
+        said = times.strftime(form)
+        if said.is_unique:
+            return [(f"_{one}", time) for one, time in zip(said, times, strict=True)]
+    # Steps that are told apart by something else, as by their items' ids.
+    return [(f"_{one}-{n}", time) for n, (one, time) in enumerate(zip(said, times, strict=True))]
 
 
 def _corner(grid: Grid, row: int, column: int) -> tuple[float, float]:
@@ -317,12 +339,14 @@ def _task(
     row, column = int(place["row"]), int(place["col"])
     arrays = list(chips.dataset.data_vars.values())
     x, y = _corner(grid, row, column)
+    empty = tuple(nodata_of(array) for array in arrays)
     writer = ChipFile(
         urls=tuple(f"{folder}/{place['id']}{said}.tif" for said, _ in dates),
         names=tuple(str(name) for name in chips.dataset.data_vars),
         crs=grid.crs,
         transform=(grid.xres, 0.0, x, 0.0, -abs(grid.yres), y),
-        empty=tuple(nodata_of(array) for array in arrays),
+        empty=empty,
+        nodata=common_nodata([(a.dtype, e) for a, e in zip(arrays, empty, strict=True)]),
         min_valid=chips.min_valid,
     )
     window = (..., slice(row, row + chips.size), slice(column, column + chips.size))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from rasteret_dask.documents import Lines, Strict, assign, read, substitute, validate
 from rasteret_dask.errors import ConfigError
@@ -28,7 +28,7 @@ class Foreach(Strict):
         default=None, description="i/n: only every n-th row from row i (from 0), for job arrays."
     )
     crop: bool = Field(
-        default=True, description="Crop the cube to the row's geometry, where it has one."
+        default=True, description="Crop the cube to the row's geometry, where the table has some."
     )
 
 
@@ -59,6 +59,7 @@ class Pipeline(Strict):
     record: Url | None = Field(
         default=None, description="Where the run's record goes; beside the first output by default."
     )
+    _area: Mapping[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +68,19 @@ class Pipeline(Strict):
             return values
         rest = {key: value for key, value in values.items() if key != "output"}
         return {**rest, "outputs": [values["output"]]}
+
+    @property
+    def area(self) -> Mapping[str, Any] | None:
+        """What the cube is cropped to, as the record of a unit of `foreach` says it; None for a
+        pipeline of any other source."""
+        return self._area
+
+    def cropped(self, area: Mapping[str, Any] | None) -> Pipeline:
+        """The same, cropped to what a record says, unless it names an area of its own."""
+        made = self.model_copy()
+        own = self.cube.bbox is not None or self.cube.geometries is not None
+        made._area = None if own else area
+        return made
 
     @property
     def masked(self) -> bool:
@@ -91,7 +105,7 @@ def from_file(
 ) -> Pipeline:
     """Read a pipeline, apply ``--set`` assignments, fill in ``${ENV}`` and check every key.
 
-    The record of a run is taken too: it holds its pipeline.
+    The record of a run is taken too: it holds its pipeline, and the area of a unit of `foreach`.
 
     Raises
     ------
@@ -101,8 +115,8 @@ def from_file(
     data = read(source)
     if "format" in data and isinstance(data.get("pipeline"), dict):
         # A record holds values, where a dollar sign is a dollar sign.
-        data = _literal(data["pipeline"])
-        return from_mapping(substitute(assign(data, sets), environment))
+        area, data = data.get("area"), _literal(data["pipeline"])
+        return from_mapping(substitute(assign(data, sets), environment)).cropped(area)
     sets = list(sets)
     lines = Lines(source, sets)
     try:

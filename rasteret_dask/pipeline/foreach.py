@@ -20,6 +20,7 @@ from rasteret_dask.errors import (
     EmptySelectionError,
     RasteretError,
     RunInterruptedError,
+    WorkersKilledError,
 )
 from rasteret_dask.pipeline import outputs
 from rasteret_dask.pipeline.account import Progress, RunAccount, Silence
@@ -143,7 +144,9 @@ def _unit(
     pipeline: Pipeline, each: Foreach, document: Mapping[str, Any], row: Any, frame: Any
 ) -> Unit:
     named = str(row[each.id])
-    values = {str(column): row[column] for column in frame.columns if column != "geometry"}
+    shaped = isinstance(frame, geopandas.GeoDataFrame)
+    shape = frame.geometry.name if shaped else None
+    values = {str(column): row[column] for column in frame.columns if column != shape}
     filled = {
         key: _fill(value, values, key) if key in _TEMPLATES else value
         for key, value in document.items()
@@ -151,10 +154,16 @@ def _unit(
     filled.setdefault("name", pipeline.name)
     area = None
     own = pipeline.cube.bbox is not None or pipeline.cube.geometries is not None
-    if each.crop and not own and isinstance(frame, geopandas.GeoDataFrame):
+    if each.crop and not own and shaped:
         if frame.crs is None:
             raise ConfigError(f"{each.table} has no CRS", path="foreach.table")
-        area = geopandas.GeoDataFrame({each.id: [named]}, geometry=[row.geometry], crs=frame.crs)
+        if row[shape] is None or row[shape].is_empty:
+            raise ConfigError(
+                f"{named} has no geometry to crop the cube to",
+                path="foreach.table",
+                hint="take the row out, or set foreach.crop: false",
+            )
+        area = geopandas.GeoDataFrame({each.id: [named]}, geometry=[row[shape]], crs=frame.crs)
         for step in filled.get("steps", ()):  # zones of no file are the row itself, by its name
             if "zonal" in step and "polygons" not in step["zonal"]:
                 step["zonal"].setdefault("id", each.id)
@@ -231,12 +240,17 @@ def run_each(
                 allow_custom=allow_custom,
                 area=unit.area,
             )
+        except WorkersKilledError as error:  # this one is too large for them; others need not be
+            told.append(UnitStatus(unit.id, "failed", url, str(error)))
         except RunInterruptedError:  # no other unit would fare better
             raise
         except EmptySelectionError as error:
             told.append(UnitStatus(unit.id, "empty", url, str(error)))
         except RasteretError as error:
             told.append(UnitStatus(unit.id, "failed", url, str(error)))
+        except OSError as error:  # of the place of its record; its whole text may hold a signature
+            reason = error.strerror or type(error).__name__
+            told.append(UnitStatus(unit.id, "failed", url, reason))
         else:
             state = "there" if account.reused else "done"
             told.append(UnitStatus(unit.id, state, url, None, account))

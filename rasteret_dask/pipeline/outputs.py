@@ -31,8 +31,8 @@ from rasteret_dask.pipeline.tables import Table
 from rasteret_dask.write import stac
 from rasteret_dask.write.cog import write_cog
 from rasteret_dask.write.preview import COLORMAPS, write_png
-from rasteret_dask.write.target import put_file, scratch_file
-from rasteret_dask.write.zarr import write_zarr
+from rasteret_dask.write.target import put_file, resolve, scratch_file
+from rasteret_dask.write.zarr import ROOT, write_zarr
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,25 @@ class OutputKind:
         Refuses what this kind cannot hold.
     write : callable
         Writes it, and returns what there is to say of it besides.
+    last : str
+        What is written last where an output is many files; the output itself where it is one.
     """
 
     key: str
     check: Callable[[Any, Shape, str], None]
     write: Callable[[Any, Result], Mapping[str, Any]]
+    last: str = ""
 
 
 def url_of(output: Output) -> str:
     """Where it goes."""
     return str(getattr(output, OUTPUTS[type(output)].key))
+
+
+def is_there(output: Output) -> bool:
+    """Whether it has been written, whole."""
+    fs, path = resolve(f"{url_of(output).rstrip('/')}{OUTPUTS[type(output)].last}")
+    return bool(fs.exists(path))
 
 
 def check(output: Output, shape: Shape, path: str) -> None:
@@ -112,13 +121,18 @@ def write(output: Output, result: Result) -> dict[str, Any]:
     """
     kind = OUTPUTS[type(output)]
     said = kind.write(output, result)
-    name = kind.key
+    note(output, result)
+    return {"kind": kind.key, "url": url_of(output), **said}
+
+
+def note(output: Output, result: Result) -> None:
+    """Tell those that come after it that an output is written."""
+    name = OUTPUTS[type(output)].key
     if name in result.written:
         name = f"{name}-{'-'.join(getattr(output, 'bands', None) or str(len(result.written)))}"
     result.written[name] = (
         f"{url_of(output).rstrip('/')}/{LIST}" if name == "chips" else url_of(output)
     )
-    return {"kind": kind.key, "url": url_of(output), **said}
 
 
 def _selected(output: Any, result: Result) -> xr.Dataset:
@@ -280,12 +294,12 @@ def _write_stac(output: StacOutput, result: Result) -> Mapping[str, Any]:
 
 
 OUTPUTS: Mapping[type, OutputKind] = {
-    ZarrOutput: OutputKind("zarr", _check_zarr, _write_zarr),
+    ZarrOutput: OutputKind("zarr", _check_zarr, _write_zarr, f"/{ROOT}"),
     CogOutput: OutputKind("cog", _check_cog, _write_cog),
     PngOutput: OutputKind("png", _check_png, _write_png),
     ParquetOutput: OutputKind("parquet", _check_table, _write_parquet),
     ArrowOutput: OutputKind("arrow", _check_table, _write_arrow),
     CsvOutput: OutputKind("csv", _check_table, _write_csv),
-    ChipsOutput: OutputKind("chips", _check_chips, _write_chips),
+    ChipsOutput: OutputKind("chips", _check_chips, _write_chips, f"/{LIST}"),
     StacOutput: OutputKind("stac", _check_nothing, _write_stac),
 }

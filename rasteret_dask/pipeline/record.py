@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,12 +14,13 @@ import shapely
 from rasteret_dask.collection import Collection
 from rasteret_dask.documents import validate
 from rasteret_dask.model import Ledger
+from rasteret_dask.pipeline import outputs, tables
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_vectors
 from rasteret_dask.pipeline.stack import stacked
-from rasteret_dask.pipeline.work import StackStep
+from rasteret_dask.pipeline.work import Stack, StackStep
 from rasteret_dask.runs import record as runs
-from rasteret_dask.runs.record import Record, snapshot_of, unsigned
+from rasteret_dask.runs.record import Record, ids_of, snapshot_of, unsigned
 
 
 def begin(
@@ -28,9 +30,32 @@ def begin(
     digest: str,
     *,
     ledger: Ledger | None = None,
+    written: Sequence[Mapping[str, Any]] = (),
+    area: geopandas.GeoDataFrame | None = None,
 ) -> Record:
-    """A new record, written at once."""
+    """A new record, written at once.
+
+    Parameters
+    ----------
+    url : str
+    pipeline : Pipeline
+    collection : Collection
+    digest : str
+    ledger : Ledger, optional
+        Where the run writes down what fails.
+    written : sequence of mapping
+        What is said of the outputs that are there already.
+    area : GeoDataFrame, optional
+        What the cube is cropped to, where no file of the pipeline says it.
+    """
     more: dict[str, Any] = {}
+    if area is not None:
+        more["area"] = {
+            # To the last bit: whoever reads it back crops as this run did.
+            "wkt": shapely.to_wkt(area.geometry.to_numpy(), rounding_precision=-1).tolist(),
+            "crs": area.crs.to_wkt(),
+            "columns": {name: area[name].tolist() for name in _used(pipeline, area)},
+        }
     if ledger is not None:
         more["ledger"] = {"url": ledger.url, "run": ledger.run}
     return runs.begin(
@@ -39,7 +64,7 @@ def begin(
         collection,
         digest=digest,
         pipeline=unsigned(pipeline.model_dump(mode="json", exclude_none=True)),
-        outputs=[],
+        outputs=list(written),
         **more,
     )
 
@@ -59,11 +84,25 @@ def vectors_of(record: Record) -> Vectors:
         One is not there any more.
     """
     pipeline = validate(Pipeline, record.document["pipeline"])
-    area = record.document.get("area")
+    return open_vectors(pipeline, area_of(record.document.get("area")))
+
+
+def area_of(area: Mapping[str, Any] | None) -> geopandas.GeoDataFrame | None:
+    """The area of a unit of `foreach` from what its record says; None for None."""
     if area is None:
-        return open_vectors(pipeline)
+        return None
     shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
-    return open_vectors(pipeline, geopandas.GeoDataFrame(geometry=shapes))
+    return geopandas.GeoDataFrame(area.get("columns", {}), geometry=shapes)
+
+
+def kept_of(before: Record, pipeline: Pipeline) -> list[dict[str, Any]]:
+    """What a run before said of the outputs that it wrote whole, and that still are there."""
+    there = {unsigned(outputs.url_of(one)) for one in pipeline.outputs if outputs.is_there(one)}
+    return [
+        {**said, "computed": 0} if "computed" in said else dict(said)
+        for said in before.document["outputs"]
+        if said["url"] in there
+    ]
 
 
 def digest_of(
@@ -79,11 +118,31 @@ def digest_of(
     """
     said = pipeline.model_dump(mode="json", exclude={"name", "description", "record", "foreach"})
     shapes = {
-        name: hashlib.sha256(b"".join(shapely.to_wkb(frame.geometry.to_numpy()))).hexdigest()
+        name: _identity(frame, _used(pipeline, frame) if name == "table" else ())
         for name, frame in vectors.items()
     }
     package = version("rasteret-dask") if package is None else package
-    others = [stacked(step.stack) for step in pipeline.steps if isinstance(step, StackStep)]
-    snapshots = [snapshot_of(one) for one in (collection, *others)]
-    text = json.dumps([package, said, shapes, *snapshots])
+    others = [_chosen(step.stack) for step in pipeline.steps if isinstance(step, StackStep)]
+    text = json.dumps([package, said, shapes, snapshot_of(collection), *others])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _used(pipeline: Pipeline, frame: geopandas.GeoDataFrame) -> list[str]:
+    """The columns that get into the result, as far as they are there."""
+    columns = tables.columns_of(pipeline.steps[-1]) if pipeline.steps else ()
+    return [column for column in columns if column in frame.columns]
+
+
+def _identity(frame: geopandas.GeoDataFrame, columns: Sequence[str]) -> str:
+    """A hash of geometries, of where they lie, and of some columns."""
+    found = [frame[column].tolist() for column in columns]
+    crs = None if frame.crs is None else frame.crs.to_wkt()
+    shapes = shapely.to_wkb(frame.geometry.to_numpy(), hex=True).tolist()
+    return hashlib.sha256(json.dumps([crs, shapes, found], default=str).encode()).hexdigest()
+
+
+def _chosen(stack: Stack) -> dict[str, Any]:
+    """Which rows of another collection are stacked; a vector file may have chosen them."""
+    other, subset = stacked(stack), stack.collection.subset
+    by_file = subset is not None and subset.geometries is not None
+    return snapshot_of(other) | ({"items": ids_of(other)} if by_file else {})

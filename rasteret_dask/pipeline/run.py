@@ -11,6 +11,7 @@ from distributed import Client, wait
 from distributed.comm import CommClosedError
 
 from rasteret_dask import api
+from rasteret_dask.cluster.active import computing_on, slot_given_back
 from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import CollectionError, ConfigError, PipelineError, RasteretError
@@ -65,7 +66,8 @@ def run(
     allow_custom : bool
         Whether steps by import path may run: they are code.
     area : GeoDataFrame, optional
-        Crop the cube to it, in place of ``cube.geometries``.
+        Crop the cube to it, in place of ``cube.geometries``; by default what the pipeline was
+        cropped to before, where it comes from the record of a unit.
 
     Returns
     -------
@@ -86,11 +88,11 @@ def run(
     if pipeline.foreach is not None:
         raise ConfigError("a pipeline with foreach runs by foreach.run_each", path="foreach")
     check(pipeline, allow_custom=allow_custom)
-    vectors = open_vectors(pipeline, area)
+    vectors = _vectors(pipeline, area)
     listener: Progress = Silence() if progress is None else progress
     where = current_client() if client is None else client
     clock, meter = Stopwatch(), Meter(where)
-    with noticing_loss(where), watch(where, listener) as count:
+    with computing_on(client), noticing_loss(where), watch(where, listener) as count:
         listener.stage("collection")
         before = runs.load(record_url(pipeline))
         known = before if resume and before is not None and before.begun else None
@@ -99,8 +101,9 @@ def run(
         try:
             collection, headers = _collection(pipeline, vectors, known)
             noted, finished = _record(pipeline, collection, vectors, known)
-        except RasteretError as error:  # whoever looks for the run finds why there is none
-            record.unbegun(record_url(pipeline), pipeline, error)
+        except RasteretError as error:
+            if known is None:  # whoever looks for the run finds why there is none
+                record.unbegun(record_url(pipeline), pipeline, error)
             raise
         if not finished:
             with runs.Ending(noted), noticing_loss(where):
@@ -153,7 +156,7 @@ def explain(
         Plain values: items, requests, bytes, tasks, the cost of every band, variables and outputs.
     """
     shape = check(pipeline, allow_custom=allow_custom)
-    vectors = open_vectors(pipeline, area)
+    vectors = _vectors(pipeline, area)
     collection, headers = open_collection(pipeline.collection, vectors)
     cost = read_cost(collection, pipeline, vectors)
     return {
@@ -176,6 +179,10 @@ def explain(
 def record_url(pipeline: Pipeline) -> str:
     """Where the record of a run lies: as said, else beside the first output."""
     return pipeline.record or f"{outputs.url_of(pipeline.outputs[0]).rstrip('/')}.run.json"
+
+
+def _vectors(pipeline: Pipeline, area: geopandas.GeoDataFrame | None) -> Vectors:
+    return open_vectors(pipeline, record.area_of(pipeline.area) if area is None else area)
 
 
 def pinned_collection(pipeline: Pipeline, vectors: Vectors, before: Record) -> Collection | None:
@@ -222,7 +229,8 @@ def _record(
     url = record_url(pipeline)
     if before is not None and not _continues(pipeline, collection, vectors, before):
         before = None
-    if before is not None and before.finished:
+    written = [] if before is None else record.kept_of(before, pipeline)
+    if before is not None and before.finished and len(written) == len(pipeline.outputs):
         return before, True
     ledger = None
     if pipeline.cube.ledger is not None:
@@ -230,10 +238,10 @@ def _record(
         kept = None if before is None else before.ledger
         ledger = kept or new_run(pipeline.cube.ledger)
     digest = record.digest_of(pipeline, collection, vectors)
-    noted = record.begin(url, pipeline, collection, digest, ledger=ledger)
-    if "cube" in vectors and pipeline.cube.geometries is None:  # a unit's own area, in no file
-        area = vectors["cube"]
-        noted.save(area={"wkt": list(area.geometry.to_wkt()), "crs": area.crs.to_wkt()})
+    area = vectors.get("cube") if pipeline.cube.geometries is None else None
+    noted = record.begin(
+        url, pipeline, collection, digest, ledger=ledger, written=written, area=area
+    )
     return noted, False
 
 
@@ -274,7 +282,8 @@ class Work:
         table = None if last is None else tables.make(last, dataset, vectors.get("table"))
         first, *rest = sorted(self.pipeline.outputs, key=_turn)
         lazy = table is None and not is_whole_zarr(first)
-        if lazy and rest and dataset.nbytes <= _SMALL:
+        left = [output for output in self.pipeline.outputs if not self._is_written(output)]
+        if lazy and len(left) > 1 and dataset.nbytes <= _SMALL:
             self.progress.stage("compute")
             dataset = self._computed(dataset)
         dates = collection.dates
@@ -291,7 +300,7 @@ class Work:
         them."""
         url = outputs.url_of(first)
         rest = [one for one in sorted(self.pipeline.outputs, key=_turn) if one is not first]
-        if not rest:
+        if all(map(self._is_written, rest)):
             return
         stored = xr.open_zarr(url, chunks={}, mask_and_scale=False)
         stored = stored[list(names)]
@@ -301,7 +310,15 @@ class Work:
         for output in rest:
             self._write(output, result)
 
+    def _is_written(self, output: Output) -> bool:
+        """Whether the run that goes on has come so far: its record says so."""
+        url = runs.unsigned(outputs.url_of(output))
+        return self.resume and any(one["url"] == url for one in self.noted.document["outputs"])
+
     def _write(self, output: Output, result: outputs.Result) -> None:
+        if self._is_written(output):
+            outputs.note(output, result)
+            return
         url = runs.unsigned(outputs.url_of(output))
         self.progress.stage(f"write {url}")
         try:
@@ -320,7 +337,8 @@ class Work:
         """Kept in memory, on the workers where there are some."""
         kept = dataset.persist()
         if self.client is not None:
-            wait(kept)
+            with slot_given_back():
+                wait(kept)
         return kept
 
 

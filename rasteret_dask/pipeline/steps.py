@@ -8,7 +8,7 @@ that end in a table are in `tables`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +19,8 @@ import pandas as pd
 import xarray as xr
 
 from rasteret_dask.errors import ConfigError, PipelineError
+from rasteret_dask.pipeline import chips, indices, similarity, stack
 from rasteret_dask.pipeline import expression as language
-from rasteret_dask.pipeline import indices, similarity, stack
 from rasteret_dask.pipeline.reductions import REDUCTIONS, by_rows, extreme_index
 from rasteret_dask.pipeline.shape import Shape, finish, like
 from rasteret_dask.pipeline.work import (
@@ -29,6 +29,7 @@ from rasteret_dask.pipeline.work import (
     CustomStep,
     ExpressionStep,
     IndexStep,
+    Points,
     ReduceStep,
     ResampleStep,
     SampleStep,
@@ -36,6 +37,7 @@ from rasteret_dask.pipeline.work import (
     StackStep,
     Statistic,
     Step,
+    Zonal,
     ZonalStep,
 )
 
@@ -307,11 +309,34 @@ def _apply_custom(step: CustomStep, dataset: xr.Dataset) -> xr.Dataset:
 
 # --- what ends in a table, or in files ------------------------------------------------------------------------
 def _check_table(step: ZonalStep | SampleStep, shape: Shape, path: str) -> Shape:
+    rows: Zonal | Points
+    if isinstance(step, ZonalStep):
+        key, rows = "zonal", step.zonal
+        made = {f"{name}_{stat}" for name in shape.variables for stat in step.zonal.stats}
+    else:
+        key, rows, made = "sample", step.sample, set(shape.variables)
+    made |= {"geometry", *(["time"] if shape.time else [])}
+    if rows.id is not None:
+        _refuse_taken((rows.id,), made, f"{path}.{key}.id")
+    others = [name for name in rows.keep if name != rows.id]
+    _refuse_taken(others, made | {rows.id or "id"}, f"{path}.{key}.keep")
     return Shape(shape.variables, shape.time, table=True)
 
 
 def _check_chips(step: ChipsStep, shape: Shape, path: str) -> Shape:
+    others = [name for name in step.chips.keep if name != step.chips.id]
+    _refuse_taken(others, set(chips.COLUMNS), f"{path}.chips.keep")
     return Shape(shape.variables, shape.time, chips=True)
+
+
+def _refuse_taken(names: Sequence[str], made: Set[str], path: str) -> None:
+    for name in names:
+        if name in made:
+            raise ConfigError(
+                f"the result has a column {name!r} of its own",
+                path=path,
+                hint="name the file's column otherwise",
+            )
 
 
 def _as_it_is(step: Any, dataset: xr.Dataset) -> xr.Dataset:

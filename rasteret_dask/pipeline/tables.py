@@ -28,6 +28,7 @@ from rasteret_dask.pipeline.chips import ChipSet, cut
 from rasteret_dask.pipeline.reductions import REDUCTIONS
 from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import (
+    Chips,
     ChipsStep,
     Points,
     SampleStep,
@@ -66,6 +67,19 @@ def vector_of(step: Step) -> tuple[str | None, str] | None:
     return (step.sample.points, "sample.points") if isinstance(step, SampleStep) else None
 
 
+def columns_of(step: Step) -> tuple[str, ...]:
+    """The columns of its vector file that get into what a step makes."""
+    if isinstance(step, ZonalStep):
+        return _used(step.zonal)
+    if isinstance(step, SampleStep):
+        return _used(step.sample)
+    return _used(step.chips) if isinstance(step, ChipsStep) else ()
+
+
+def _used(step: Zonal | Points | Chips) -> tuple[str, ...]:
+    return (*([step.id] if step.id else []), *step.keep)
+
+
 def make(
     step: Step, dataset: xr.Dataset, frame: geopandas.GeoDataFrame | None
 ) -> Table | ChipSet | None:
@@ -92,7 +106,7 @@ def make(
 # --- both ----------------------------------------------------------------------------------------
 def _names(step: Zonal | Points, frame: geopandas.GeoDataFrame) -> dict[str, Array]:
     """The columns that tell one row of the vector file from another."""
-    for column in (*([step.id] if step.id else []), *step.keep):
+    for column in _used(step):
         if column not in frame.columns:
             given = ", ".join(str(c) for c in frame.columns)
             raise ConfigError(f"no column {column!r} in the vector file", hint=f"it has {given}")

@@ -89,7 +89,8 @@ class Record:
         """Change some keys, and write it."""
         with self._writing:  # signs of life come from a thread of their own
             self.document |= changes
-            text = json.dumps(self.document, indent=1, sort_keys=True, default=str)
+            # In the order it was said: that of expressions is the order of their bands.
+            text = json.dumps(self.document, indent=1, default=str)
             put_bytes(text.encode(), self.url)
 
 

@@ -15,7 +15,14 @@ from rasterio.shutil import copy as gdal_copy
 from rasterio.windows import Window
 
 from rasteret_dask.errors import ArgumentError
-from rasteret_dask.write.raster import flat_bands, is_nodata, nodata_of
+from rasteret_dask.write.raster import (
+    common_nodata,
+    flat_bands,
+    is_nodata,
+    is_same,
+    is_taken,
+    nodata_of,
+)
 from rasteret_dask.write.target import put_file, scratch_file
 
 # What is held at once; of GDAL's cache too, which would take a twentieth of the machine.
@@ -54,7 +61,8 @@ def write_cog(
     overview_resampling : str, optional
         By default ``average`` for floats and ``nearest`` for integers, which may be classes.
     nodata : number, optional
-        By default what the array says; NaN for floats that say nothing.
+        By default what the arrays say, NaN for floats that say nothing; where bands differ, a
+        value of one of them that the others cannot hold.
 
     Returns
     -------
@@ -64,7 +72,7 @@ def write_cog(
     Raises
     ------
     ArgumentError
-        If the data is no image, or its bands do not share one grid.
+        If the data is no image, or its bands do not share one grid or one value for nothing.
     """
     bands = flat_bands(data)
     first = bands[0]
@@ -77,7 +85,8 @@ def write_cog(
                 f"{band.name} and {first.name} do not share one grid, and the bands of a file must",
                 hint="write them into a file each",
             )
-    empty = nodata_of(first) if nodata is None else nodata
+    own = [(band.dtype, nodata_of(band)) for band in bands]
+    empty = common_nodata(own) if nodata is None else nodata
     rows, columns = first.shape
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -102,7 +111,7 @@ def write_cog(
             for number, band in enumerate(bands, start=1):
                 if band.name is not None:
                     image.set_band_description(number, str(band.name))
-                for row, values in _computed(band, dtype, empty):
+                for row, values in _computed(band, dtype, empty, guarded=nodata is None):
                     window = Window(0, row, columns, len(values))
                     image.write(values, number, window=window)
         finished = plain.with_name("cog.tif")
@@ -111,23 +120,25 @@ def write_cog(
 
 
 def _computed(
-    band: xr.DataArray, dtype: np.dtype[Any], empty: Any
+    band: xr.DataArray, dtype: np.dtype[Any], empty: Any, *, guarded: bool
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """``(first row, values)``, some rows of chunks at a time."""
+    """``(first row, values)``, some rows of chunks at a time; guarded, no value may be lost."""
     own = nodata_of(band)
     for start, stop in _row_spans(band):
         values = np.asarray(band[start:stop].values)
         # Bands of one file share one nodata value.
-        if empty is not None and own is not None and not _same(own, empty):
+        if guarded and is_taken(values, own, empty):
+            raise ArgumentError(
+                f"{band.name} has pixels of {empty:g}, which stands for nothing in another band, "
+                "and a file has one such value",
+                hint="write them into a file each, or pass a nodata value that no band has",
+            )
+        if empty is not None and own is not None and not is_same(own, empty):
             converted = values.astype(dtype)
             converted[is_nodata(values, own)] = empty
             yield start, converted
         else:
             yield start, values.astype(dtype, copy=False)
-
-
-def _same(a: Any, b: Any) -> bool:
-    return bool(a == b or (a != a and b != b))
 
 
 def _row_spans(band: xr.DataArray) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,47 @@ def nodata_of(array: xr.DataArray) -> Any:
         # A masked float cube holds NaN, whatever its encoding will say on disk.
         return float("nan") if array.dtype.kind in "fc" else None
     return array.dtype.type(declared).item()
+
+
+def common_nodata(bands: Sequence[tuple[np.dtype[Any], Any]]) -> Any:
+    """One value for the bands of a file, which has one for all of them.
+
+    Of the bands' own the first that no other band can hold as a value; NaN for floats where there
+    is none. Integers may leave none: then it is the first, and `is_taken` tells whether that hides
+    anything.
+
+    Parameters
+    ----------
+    bands : sequence of (dtype, number or None)
+        Types, and what `nodata_of` says.
+    """
+    declared = [own for _, own in bands if own is not None]
+    for value in declared:
+        if all(is_same(own, value) or not _holds(dtype, value) for dtype, own in bands):
+            return value
+    if any(dtype.kind == "f" for dtype, _ in bands):
+        return float("nan")
+    return declared[0] if declared else None
+
+
+def _holds(dtype: np.dtype[Any], value: Any) -> bool:
+    if not math.isfinite(value) or dtype.kind not in "biu":
+        return bool(value == value)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(value == int(value) and low <= value <= high)
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two values for nothing are one; None is that of nobody."""
+    return bool(a == b or (a is not None and b is not None and a != a and b != b))
+
+
+def is_taken(values: npt.NDArray[Any], own: Any, nodata: Any) -> bool:
+    """Whether a pixel that is something in its band has the value that stands for nothing in the
+    file."""
+    if nodata is None or nodata != nodata or is_same(own, nodata):
+        return False
+    return bool(((values == nodata) & ~is_nodata(values, own)).any())
 
 
 def is_inherited(declared: Any, dtype: np.dtype[Any]) -> bool:

@@ -28,7 +28,7 @@ from rasteret_dask.write.raster import is_inherited
 from rasteret_dask.write.regions import Journal, Key
 from rasteret_dask.write.target import resolve
 
-_ROOT = "zarr.json"
+ROOT = "zarr.json"
 # What a variable remembers of the file it came from, and a new store must not inherit.
 _STALE = ("chunks", "preferred_chunks", "shards", "compressors", "filters", "serializer", "source")
 # https://github.com/zarr-conventions: what a group says of the arrays in it.
@@ -125,7 +125,7 @@ def write_zarr(
         _make_room(fs, path, overwrite)
         journal.begin(layout)
         done = frozenset()
-    root = files.pop(_ROOT)
+    root = files.pop(ROOT)
     for name, data in files.items():
         _put(fs, f"{path.rstrip('/')}/{name}", data)
     computed = _write_regions(arrays, store, journal, done)
@@ -137,7 +137,7 @@ def write_zarr(
             url=os.fspath(url),
             hint="write it again with resume",
         )
-    _put(fs, f"{path.rstrip('/')}/{_ROOT}", root)
+    _put(fs, f"{path.rstrip('/')}/{ROOT}", root)
     journal.end()
     return Written(os.fspath(url), layout.count, computed)
 
@@ -244,14 +244,14 @@ def _make_room(fs: Any, path: str, overwrite: bool) -> None:
     if not overwrite:
         raise ArgumentError(f"{path} is there already", hint="pass overwrite=True to replace it")
     # An unfinished store has no root, but arrays.
-    unfinished = any(fs.exists(f"{path.rstrip('/')}/{name}/{_ROOT}") for name in sorted(names))
-    if _ROOT not in names and not unfinished:
+    unfinished = any(fs.exists(f"{path.rstrip('/')}/{name}/{ROOT}") for name in sorted(names))
+    if ROOT not in names and not unfinished:
         raise ArgumentError(
             f"{path} holds something that is no Zarr store, and is not replaced",
             hint="name a directory that is empty or not there yet",
         )
-    if _ROOT in names:
-        fs.rm_file(f"{path.rstrip('/')}/{_ROOT}")
+    if ROOT in names:
+        fs.rm_file(f"{path.rstrip('/')}/{ROOT}")
     fs.rm(path, recursive=True)
 
 

@@ -166,3 +166,35 @@ def test_nodata_of_the_inputs_is_not_that_of_the_result(cube: xr.Dataset, tmp_pa
     write_cog(difference, tmp_path / "f.tif")
     with rasterio.open(tmp_path / "f.tif") as image:
         assert image.read(1, masked=True).count() == difference.size
+
+
+def flat(**bands: np.ndarray) -> xr.Dataset:
+    coords = {"y": 5_200_000 - 10 * (np.arange(64) + 0.5), "x": 5e5 + 10 * (np.arange(64) + 0.5)}
+    data = {name: (("y", "x"), values) for name, values in bands.items()}
+    return xr.Dataset(data, coords).rio.write_crs(32633)
+
+
+def test_a_band_loses_nothing_to_the_nodata_of_another(tmp_path: Path) -> None:
+    mask, red = np.zeros((64, 64), "u1"), np.full((64, 64), 255, "i2")
+    red[:8], mask[8:16] = -9999, 255
+    both = flat(Fmask=mask, red=red)
+    both.Fmask.attrs["_FillValue"], both.red.attrs["_FillValue"] = np.uint8(255), np.int16(-9999)
+    write_cog(both, tmp_path / "f.tif")
+    with rasterio.open(tmp_path / "f.tif") as image:
+        found = image.read(masked=True)
+    assert np.array_equal(found.mask, [mask == 255, red == -9999])
+
+
+def test_where_each_value_is_one_of_another_band_it_is_looked_for(tmp_path: Path) -> None:
+    one, two = np.full((64, 64), 7, "u2"), np.full((64, 64), 5, "u2")
+    both = flat(one=one, two=two)
+    both.two.attrs["_FillValue"] = np.uint16(7)  # and the first band says nothing of it
+    with pytest.raises(ArgumentError, match="one has pixels of 7"):
+        write_cog(both, tmp_path / "f.tif")
+    assert not list(tmp_path.iterdir())
+    write_cog(both, tmp_path / "f.tif", nodata=0)
+    with rasterio.open(tmp_path / "f.tif") as image:
+        assert not image.read(masked=True).mask.any()
+    write_cog(flat(one=one, two=two.astype("f4")), tmp_path / "g.tif")
+    with rasterio.open(tmp_path / "g.tif") as image:
+        assert np.isnan(image.nodata)
