@@ -195,3 +195,7 @@ class PipelineError(RasteretError):
 
 class RunInterruptedError(PipelineError):
     """A run that was broken off from outside (its cluster was lost); what is finished is kept, and it can go on."""
+
+
+class WorkersKilledError(RunInterruptedError):
+    """A run that was broken off because its workers died of one of its tasks; others may come to their end on the same cluster."""

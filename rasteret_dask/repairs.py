@@ -15,6 +15,7 @@ import xarray as xr
 from distributed import Client
 
 from rasteret_dask import opening
+from rasteret_dask.cluster.active import computing_on
 from rasteret_dask.cluster.loss import noticing_loss
 from rasteret_dask.collection import Collection
 from rasteret_dask.errors import ArgumentError, PipelineError, RasteretWarning
@@ -84,7 +85,7 @@ def repair(
     _check_version(noted)
     listener: Progress = Silence() if progress is None else progress
     where = current_client() if client is None else client
-    with noticing_loss(where):
+    with computing_on(client), noticing_loss(where):
         meter = Meter(where)
         with watch(where, listener):
             if noted.document["kind"] == runs.PIPELINE:

@@ -36,6 +36,7 @@ class Governor(SchedulerPlugin):
     def __init__(self) -> None:
         self._scheduler: Any = None
         self._pending: asyncio.Task[None] | None = None
+        self._changed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Governor, ()
@@ -55,19 +56,19 @@ class Governor(SchedulerPlugin):
         self._soon()
 
     def _soon(self) -> None:
-        # Whoever comes while the others are being told is told in the next round.
+        # Also for a round that is under way: it may have asked everybody already.
+        self._changed = True
         if self._pending is None or self._pending.done():
             self._pending = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
-        told = -1
-        while told != len(self._scheduler.workers):
+        while self._changed:
             await asyncio.sleep(SETTLE)
-            told = len(self._scheduler.workers)
+            self._changed = False
             message = {
                 "op": "run",
                 "function": dumps(take_share),
-                "args": dumps((told,)),
+                "args": dumps((len(self._scheduler.workers),)),
                 "kwargs": dumps({}),
                 "wait": True,
             }

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from distributed import CancelledError, Client, KilledWorker
 from distributed.comm import CommClosedError
 
-from rasteret_dask.errors import RunInterruptedError
+from rasteret_dask.errors import RunInterruptedError, WorkersKilledError
+
+_AGAIN = "what is finished is kept: do it again, a pipeline with resume"
 
 
 @contextmanager
@@ -24,14 +26,16 @@ def noticing_loss(client: Client | None) -> Iterator[None]:
     ------
     RunInterruptedError
         The command line ends with the code that means "start again".
+    WorkersKilledError
+        One that only concerns what was done here: the cluster is still there.
     """
     try:
         yield
     except KilledWorker:
-        raise RunInterruptedError(
-            "workers died again and again (out of memory?), and Dask gave a task up",
-            hint="smaller chunks need less memory; what is finished is kept: do it again, "
-            "a pipeline with resume",
+        raise WorkersKilledError(
+            "workers died again and again (out of memory?), and Dask gave a task up: "
+            "it needs smaller chunks, or workers with more memory",
+            hint=_AGAIN,
         ) from None
     except (CancelledError, CommClosedError):
         raise _lost() from None
@@ -43,7 +47,4 @@ def noticing_loss(client: Client | None) -> Iterator[None]:
 
 
 def _lost() -> RunInterruptedError:
-    return RunInterruptedError(
-        "the cluster's scheduler was lost",
-        hint="what is finished is kept: do it again, a pipeline with resume",
-    )
+    return RunInterruptedError("the cluster's scheduler was lost", hint=_AGAIN)

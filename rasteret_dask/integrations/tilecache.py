@@ -5,18 +5,23 @@ may never come back to it. When they do, it is decoded in full, and its pixels a
 
 Tiles that stay among those that come and go leave holes in C's heap, which grew by 0.6 MB a chip without end. So what the heap holds
 free goes back to the system from time to time.
+
+State: ``_caches`` holds the caches of this process; a forked child keeps what they hold, and nothing of what was under way.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, Final
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +38,8 @@ Array = npt.NDArray[Any]
 Failure = tuple[TileUse, RasteretError]
 Key = tuple[str, str | None, int, int]
 """URL, version, first byte, number of bytes."""
+
+_caches: WeakSet[TileCache] = WeakSet()
 
 TRIM: Final = 128 * 1024 * 1024
 """Bytes fetched until free memory is given back once more: some 30 ms, a hundredth of what decoding these bytes takes."""
@@ -99,6 +106,14 @@ class TileCache:
         self._pending: dict[Key, threading.Event] = {}
         self._lock = threading.Lock()
         self._fetched = 0  # since free memory was given back
+        _caches.add(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: the parent's threads, which were fetching or held the lock, are not there."""
+        if self._lock.locked():  # one of them was just changing what is held
+            self._held, self._size = OrderedDict(), 0
+        self._pending = {}
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> int:
         # Pixels do not travel to other processes.
@@ -129,6 +144,23 @@ class TileCache:
         """
         mine: set[Key] = set()
         waiting: list[tuple[threading.Event, Load, Piece]] = []
+        try:
+            failures = self._load_own(loads, storage, recording, mine, waiting)
+        finally:
+            self._let_go(mine)
+        if waiting:
+            failures += self._after_others(waiting, storage, recording)
+        return failures
+
+    def _load_own(
+        self,
+        loads: Sequence[Load],
+        storage: StorageOptions,
+        recording: bool,
+        mine: set[Key],
+        waiting: list[tuple[threading.Event, Load, Piece]],
+    ) -> list[Failure]:
+        """Load what no other thread is fetching; say in `mine` what this one fetches, and in `waiting` what is left."""
         whole: dict[tuple[Key, int], WholeTile] = {}
         fetched: list[Load] = []
         for load in loads:
@@ -137,23 +169,21 @@ class TileCache:
                 fetched.append(replace(load, pieces=left))
         # These are under way while what is held is decoded.
         loading = Loading(fetched, storage, decode=self._decode, recording=recording)
-        try:
+        with closing(loading):
             failures = self._decode_whole(list(whole.values()), recording)
             loading.finish()
-        finally:
-            loading.close()
-            with self._lock:
-                for key in mine:
-                    self._pending.pop(key).set()
-                due = self._fetched >= TRIM
-                if due:
-                    self._fetched = 0
+        return failures + loading.failures
+
+    def _let_go(self, mine: set[Key]) -> None:
+        """Have those who wait for this thread's tiles look for them, or read them themselves."""
+        with self._lock:
+            for key in mine:
+                self._pending.pop(key).set()
+            due = self._fetched >= TRIM
             if due:
-                give_back()
-        failures += loading.failures
-        if waiting:
-            failures += self._after_others(waiting, storage, recording)
-        return failures
+                self._fetched = 0
+        if due:
+            give_back()
 
     def _after_others(
         self,
@@ -298,3 +328,11 @@ def _bytes(value: bytes | Array) -> int:
 
 def _give(load: Load, piece: Piece, tile: Array) -> None:
     load.take(piece, tile[slice(*piece.rows), slice(*piece.cols)])
+
+
+def _begin_anew() -> None:
+    for one in _caches:
+        one.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -7,22 +7,31 @@ small, never too large.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from dask.callbacks import Callback
 from distributed import Client
 
 from rasteret_dask.storage.counters import Counters, snapshot
 
+log = logging.getLogger(__name__)
+
 Process = tuple[str, int]
+Told = Mapping[str, "tuple[Process, Counters] | Exception"]
+"""What each worker says of itself, or why it says nothing."""
+
+PATIENCE: Final = 30.0
+"""Seconds in which workers must have said what they have asked for; one that decodes is late, one that hangs never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,15 @@ def _look() -> tuple[Process, Counters]:
     return (socket.gethostname(), os.getpid()), snapshot()
 
 
+async def _ask(client: Client) -> Told:
+    told: Told = await asyncio.wait_for(client.run(_look, on_error="return"), PATIENCE)
+    return told
+
+
 class Meter:
     """Requests and bytes since it was made, over this process and all workers.
+
+    A worker that does not answer ends no run for the sake of a number: what it has done is left out.
 
     Parameters
     ----------
@@ -110,21 +126,42 @@ class Meter:
 
     def __init__(self, client: Client | None) -> None:
         self._client = client
-        self._before = self._all()
+        told = self._told()
+        # What these have done before is not known, nor will it be what they have done since. None: nobody's is.
+        self._silent = None if told is None else told.keys() - _answers(told).keys()
+        self._before = _by_process(told or {})
 
-    def _all(self) -> Mapping[Process, Counters]:
-        # By process, not by worker: threads of one process share their counters.
-        looks = [_look()]
-        if self._client is not None:
-            looks += self._client.run(_look).values()
-        return dict(looks)
+    def _told(self) -> Told | None:
+        """None when nobody can be asked."""
+        if self._client is None:
+            return {}
+        try:
+            told: Told = self._client.sync(_ask, self._client)
+        except OSError as problem:  # a time-out, or a lost scheduler: the work itself will say so
+            log.warning("requests of the workers are not counted: %s", type(problem).__name__)
+            return None
+        for worker in sorted(told.keys() - _answers(told).keys()):
+            log.warning("requests of the worker %s are not counted: it does not answer", worker)
+        return told
 
     def read(self) -> Counters:
         """Sum over all processes; workers that joined later count from their birth."""
+        told = None if self._silent is None else self._told()
+        silent = self._silent or ()
         total = Counters()
-        for process, counters in self._all().items():
+        for process, counters in _by_process(told or {}, silent).items():
             total = total + (counters - self._before.get(process, Counters()))
         return total
+
+
+def _answers(told: Told) -> dict[str, tuple[Process, Counters]]:
+    return {worker: one for worker, one in told.items() if not isinstance(one, Exception)}
+
+
+def _by_process(told: Told, without: Collection[str] = ()) -> dict[Process, Counters]:
+    # By process, not by worker: threads of one process share their counters.
+    answers = _answers(told)
+    return dict([_look(), *(one for worker, one in answers.items() if worker not in without)])
 
 
 def current_client() -> Client | None:

@@ -18,10 +18,14 @@ import numpy.typing as npt
 import zarr
 from dask.base import get_scheduler
 
+from rasteret_dask.cluster.active import slot_given_back
 from rasteret_dask.write.regions import Index, Journal
+from rasteret_dask.write.target import ask
 
 # Regions in one graph: what a scheduler takes in without a pause that anybody notices.
 _AT_ONCE = 4096
+# What is wrong with an array, not with the store that it goes to.
+_OF_ARRAYS = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def groups(arrays: Mapping[str, da.Array]) -> list[dict[str, da.Array]]:
@@ -86,11 +90,19 @@ def _compute(runs: Sequence[da.Array]) -> None:
         return
     # Persisted and not computed, so that nothing waits for a whole run: a worker keeps a task, and with it the plan of all that it has
     # read, as long as anything that depends on it is still to be done.
-    for future in distributed.as_completed(distributed.futures_of(client.persist(list(runs)))):
-        if future.status == "error":
-            future.result()  # raises it
-        if future.status != "finished":  # a lost scheduler's futures come back as if they were done
-            raise distributed.CancelledError(str(future.key))
+    stored = distributed.as_completed(
+        distributed.futures_of(client.persist(list(runs))), loop=client.loop
+    )
+    with slot_given_back():
+        for future in stored:
+            if future.status == "error":
+                try:
+                    future.result()  # raises it
+                finally:  # or the others would go on beside whatever is computed next
+                    client.cancel(list(stored.futures))
+            # A lost scheduler's futures come back as if they were done.
+            if future.status != "finished":
+                raise distributed.CancelledError(str(future.key))
 
 
 def _batches(wanted: Sequence[Index]) -> Iterator[list[tuple[Any, ...]]]:
@@ -141,9 +153,12 @@ class StoreRegion:
         starts = [size * index for size, index in zip(self.shards, block_id, strict=True)]
         where = tuple(slice(a, a + n) for a, n in zip(starts, blocks[0].shape, strict=True))
         for name, block in zip(self.names, blocks, strict=True):
-            array: Any = zarr.open_array(
-                f"{self.store.rstrip('/')}/{name}", mode="r+", zarr_format=self.zarr_format
-            )
-            array[where] = block
+            ask(self._put, name, where, block, passes=_OF_ARRAYS)
         self.journal.mark(self.names[0], block_id)
         return np.ones((1,) * len(block_id), np.uint8)
+
+    def _put(self, name: str, where: tuple[slice, ...], block: Any) -> None:
+        array: Any = zarr.open_array(
+            f"{self.store.rstrip('/')}/{name}", mode="r+", zarr_format=self.zarr_format
+        )
+        array[where] = block

@@ -2,22 +2,76 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from rasteret_dask.errors import RasteretError
+
+T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+_setting_umask = threading.Lock()
+
 
 def resolve(url: str | os.PathLike[str]) -> tuple[Any, str]:
-    """The file system of a URL, and the path within it."""
+    """The file system of a URL, and the path within it; what a store's library raises comes as an OSError."""
     fs, path = url_to_fs(os.fspath(url))
-    return fs, str(path)
+    return fs if isinstance(fs, LocalFileSystem) else _Store(fs), str(path)
+
+
+class _Store:
+    """A file system whose methods are called by way of :func:`ask`."""
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # whoever copies asks for these before there is a file system
+            raise AttributeError(name)
+        found = getattr(self._fs, name)
+        return partial(ask, found) if callable(found) else found
+
+
+def ask(
+    function: Callable[..., T], *args: Any, passes: tuple[type[Exception], ...] = (), **more: Any
+) -> T:
+    """Call something that asks a store; errors of the store's own library become OSErrors.
+
+    Libraries have classes of their own for a store that refuses or does not answer (Azure's are no OSErrors), and whoever is
+    ready for a store that fails cannot know them all. Their text may hold a signed URL, so only the name of the class is kept.
+
+    Parameters
+    ----------
+    function : callable
+    *args, **more
+        What it is called with.
+    passes : tuple of exception classes
+        Those that come through as they are, beside OSErrors and our own.
+
+    Raises
+    ------
+    OSError
+    """
+    known: tuple[type[Exception], ...] = (OSError, RasteretError, MemoryError, *passes)
+    try:
+        return function(*args, **more)
+    except known:
+        raise
+    except Exception as error:  # noqa: BLE001 (raised below, as another)
+        name = type(error).__name__
+    # Out here nothing is being handled any more: tblib pickles that as well.
+    raise OSError(errno.EIO, name)
 
 
 @contextmanager
@@ -37,24 +91,29 @@ def put_file(source: Path, url: str | os.PathLike[str]) -> str:
     if isinstance(fs, LocalFileSystem):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
         try:
-            shutil.copyfile(source, partial)
+            shutil.copyfile(source, beside)
             # mkstemp's files are for the owner alone; a result has the mode a new file would have.
-            os.chmod(partial, 0o666 & ~_umask())
-            os.replace(partial, target)
+            os.chmod(beside, 0o666 & ~_umask())
+            os.replace(beside, target)
         finally:
-            Path(partial).unlink(missing_ok=True)  # it has its place by now, or never will
+            Path(beside).unlink(missing_ok=True)  # it has its place by now, or never will
     else:
         fs.put_file(str(source), path)
     return os.fspath(url)
 
 
 def _umask() -> int:
-    # The only portable way to read it is to set it.
-    mask = os.umask(0o022)
-    os.umask(mask)
+    if _STATUS.exists():
+        for line in _STATUS.read_bytes().splitlines():
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    # Elsewhere it can be read only by setting it, which is the whole process's: one at a time, or the wrong one is put back.
+    with _setting_umask:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 
