@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import dask
 from dask.base import get_scheduler
 from distributed import Client, rejoin, secede
+from distributed.client import _current_client
 from distributed.worker import thread_state
 
 
@@ -20,13 +21,18 @@ def computing_on(client: Client | None) -> Iterator[None]:
     client : distributed.Client, optional
         None changes nothing.
     """
-    with ExitStack() as stack:
-        if client is not None and not _is_active(client):
-            stack.enter_context(client.as_current())
-        if client is not None and not _is_active(client):
-            # A scheduler that was set comes before the current client. It is set for all threads, so only where it must be.
-            stack.enter_context(dask.config.set(scheduler=client))
+    if client is None:
         yield
+        return
+    # What `Client.as_current` does, but for what it sets for all threads: one that computes elsewhere would find no client.
+    token = _current_client.set(client)
+    try:
+        # A scheduler that was set comes before the current client. It is set for all threads, so only where it must be.
+        set_as_well = nullcontext() if _is_active(client) else dask.config.set(scheduler=client)
+        with set_as_well:
+            yield
+    finally:
+        _current_client.reset(token)
 
 
 def _is_active(client: Client) -> bool:

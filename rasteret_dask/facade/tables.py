@@ -70,7 +70,7 @@ class Tables:
         columns : sequence of str, optional
             All by default.
         storage : StorageOptions, optional
-            How the place is reached; as the rasters are by default.
+            How the place is reached; by default as the collection's own is.
 
         Returns
         -------
@@ -86,7 +86,10 @@ class Tables:
         """
         text = os.fspath(path)
         target = text if "://" in text else os.path.abspath(os.path.expanduser(text))
-        place = Place(target, storage or self.storage)
+        if storage is None:
+            # As its own place is; what a dataset says of its bucket is not so of the caller's.
+            storage = StorageOptions() if self.place is None else self.place.options
+        place = Place(target, storage)
         names = list(self.schema.names if columns is None else columns)
         unknown = [name for name in names if name not in self.schema.names]
         if unknown:

@@ -26,6 +26,9 @@ STEPS = (32, 16, 8, 4, 2, 1)
 BOUND = 1e-3
 """Largest error of the linear interpolation between nodes, in source pixels, at the middle of a cell."""
 
+_SEAM = 1e-6
+"""Columns within which a pixel lies on the seam of a map: what coordinates are rounded to when the nearest pixel is looked for."""
+
 _ALL = (-(2**31), 2**31)
 """More rows, or columns, than there are."""
 
@@ -157,7 +160,13 @@ class CrsMap:
         # What PROJ cannot transform is inf; inf - inf would warn, and nan says it as well.
         bad = ~(np.isfinite(dx) & np.isfinite(dy))
         dx, dy = np.where(bad, np.nan, dx), np.where(bad, np.nan, dy)
-        return (t * dx - q * dy) / det, (p * dy - s * dx) / det
+        column, row = (t * dx - q * dy) / det, (p * dy - s * dx) / det
+        if self.middle is not None and p > 0.0 and q == s == 0.0:
+            # What lies half a turn to the right of the middle lies as far to the left of it, where a map of the world begins.
+            whole = self.turn / p
+            right = (self.middle - r) / p + whole / 2.0
+            column = np.where(column >= right - _SEAM, column - whole, column)
+        return column, row
 
     def beside(self, u: Floats, v: Floats, column: Floats, row: Floats) -> tuple[Floats, Floats]:
         """Return source coordinates brought to within half a turn of others, where the source's CRS goes round the world.

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_dask.grid.geobox import Bounds
 from rasteret_dask.index.commit import Commit
+
+Floats = npt.NDArray[np.float64]
 
 
 def told_extent(commit: Commit) -> dict[str, Any] | None:
@@ -40,13 +44,25 @@ def bounds_of(boxes: pa.ChunkedArray) -> Bounds | None:
         return None
     south, north = pc.min(column["ymin"]).as_py(), pc.max(column["ymax"]).as_py()
     crossing = pc.fill_null(pc.greater(column["xmin"], column["xmax"]), False)
-    if pc.any(crossing).as_py():
-        # Boxes over the antimeridian: everything is seen from there, with western longitudes beyond
-        # 180.
-        east_of = {
-            n: pc.if_else(pc.less(column[n], 0), pc.add(column[n], 360), column[n])
-            for n in ("xmin", "xmax")
-        }
-        west, east = pc.min(east_of["xmin"]).as_py(), pc.max(east_of["xmax"]).as_py()
-        return west, south, east - 360 if east > 180 else east, north
+    beyond = pc.or_(pc.greater(column["xmax"], 180), pc.less(column["xmin"], -180))
+    if pc.any(pc.or_(crossing, pc.fill_null(beyond, False))).as_py():
+        west, east = _around(*(pc.drop_null(column[n]).to_numpy() for n in ("xmin", "xmax")))
+        return west, south, east, north
     return pc.min(column["xmin"]).as_py(), south, pc.max(column["xmax"]).as_py(), north
+
+
+def _around(west: Floats, east: Floats) -> tuple[float, float]:
+    """Longitudes of all boxes, some of which cross the antimeridian: the world without the widest gap between them."""
+    width = np.where(east < west, east + 360.0 - west, east - west)
+    first = (west + 180.0) % 360.0 - 180.0
+    # The same a turn before, for those that go on over the first ones of this turn.
+    starts, widths = np.concatenate([first - 360.0, first]), np.concatenate([width, width])
+    order = np.argsort(starts, kind="stable")
+    reach = np.maximum.accumulate((starts + widths)[order])
+    here = np.arange(len(west), len(starts))
+    gaps = starts[order][here] - reach[here - 1]
+    k = here[int(gaps.argmax())]
+    if gaps.max() <= 0.0:
+        return -180.0, 180.0
+    right = (float(reach[k - 1]) + 180.0) % 360.0 - 180.0
+    return float(starts[order][k]), 180.0 if right == -180.0 else right

@@ -67,10 +67,16 @@ def bbox_expression(bbox: Any, table: pa.Schema | None = None) -> Expression:
         # Tables of others, and older ones of ours, have boxes that go on beyond 180 degrees.
         | ((xmax > 180) & (xmin <= east + 360) & (xmax >= west + 360))
         | ((xmin < -180) & (xmin <= east - 360) & (xmax >= west - 360))
-        for west, _, east, _ in split_bbox(asked)
+        for west, _, east, _ in (*split_bbox(asked), *_other_side(asked))
     ]
     _, south, _, north = asked
     return (ymin <= north) & (ymax >= south) & reduce(or_, lon)
+
+
+def _other_side(asked: Bounds) -> list[Bounds]:
+    """The meridian 180 is -180 as well, where other files begin."""
+    west, south, _, north = asked
+    return [(-180.0, south, -180.0, north)] if west == 180.0 else []
 
 
 def meeting(
@@ -92,6 +98,9 @@ def meeting(
     found = _beside(xmin, xmax, west, np.where(over, 180.0, east))
     if over.any():
         found |= over & _beside(xmin, xmax, np.full_like(west, -180.0), east)
+    if (west == 180.0).any():
+        start = np.full_like(west, -180.0)
+        found |= (west == 180.0) & _beside(xmin, xmax, start, start)
     return found & (ymin <= north) & (ymax >= south)
 
 

@@ -18,7 +18,7 @@ from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_cube
 from rasteret_dask.pipeline.results import Output
-from rasteret_dask.pipeline.run import Work, is_whole_zarr, pinned_collection
+from rasteret_dask.pipeline.run import Work, pinned_collection
 from rasteret_dask.pipeline.shape import Shape
 from rasteret_dask.runs import regions
 from rasteret_dask.runs.alive import standing
@@ -107,7 +107,7 @@ def _case(noted: Record, allow_custom: bool) -> _Case:
             f"the run of {noted.url} is {standing(noted.document)[0]}, not done",
             hint="run it with --resume first; what failed is in its ledger",
         )
-    whole = next((output for output in pipeline.outputs if is_whole_zarr(output)), None)
+    whole = next((output for output in pipeline.outputs if outputs.is_whole_zarr(output)), None)
     if whole is None:
         raise PipelineError(
             "holes are mended in a Zarr store of all variables, and the run wrote none",

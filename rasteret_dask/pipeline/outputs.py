@@ -90,6 +90,11 @@ def url_of(output: Output) -> str:
     return str(getattr(output, OUTPUTS[type(output)].key))
 
 
+def is_whole_zarr(output: Output) -> bool:
+    """Whether an output is a Zarr store of all variables."""
+    return isinstance(output, ZarrOutput) and output.bands is None
+
+
 def is_there(output: Output) -> bool:
     """Whether it has been written, whole."""
     fs, path = resolve(f"{url_of(output).rstrip('/')}{OUTPUTS[type(output)].last}")

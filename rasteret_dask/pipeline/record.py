@@ -10,6 +10,7 @@ from typing import Any
 
 import geopandas
 import shapely
+from pyproj import CRS
 
 from rasteret_dask.collection import Collection
 from rasteret_dask.documents import validate
@@ -50,12 +51,7 @@ def begin(
     """
     more: dict[str, Any] = {}
     if area is not None:
-        more["area"] = {
-            # To the last bit: whoever reads it back crops as this run did.
-            "wkt": shapely.to_wkt(area.geometry.to_numpy(), rounding_precision=-1).tolist(),
-            "crs": area.crs.to_wkt(),
-            "columns": {name: area[name].tolist() for name in _used(pipeline, area)},
-        }
+        more["area"] = said_of_area(area, _used(pipeline, area))
     if ledger is not None:
         more["ledger"] = {"url": ledger.url, "run": ledger.run}
     return runs.begin(
@@ -87,17 +83,35 @@ def vectors_of(record: Record) -> Vectors:
     return open_vectors(pipeline, area_of(record.document.get("area")))
 
 
+def said_of_area(area: geopandas.GeoDataFrame, columns: Sequence[str]) -> dict[str, Any]:
+    """An area as a record has it, to the last bit: whoever reads it back crops as this run did."""
+    return {
+        "wkb": shapely.to_wkb(area.geometry.to_numpy(), hex=True).tolist(),
+        "crs": area.crs.to_json_dict(),
+        "columns": {name: area[name].tolist() for name in columns},
+    }
+
+
 def area_of(area: Mapping[str, Any] | None) -> geopandas.GeoDataFrame | None:
     """The area of a unit of `foreach` from what its record says; None for None."""
     if area is None:
         return None
-    shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
+    if "wkt" in area:  # of before
+        shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
+    else:
+        shapes = geopandas.GeoSeries.from_wkb(area["wkb"], crs=CRS.from_json_dict(area["crs"]))
     return geopandas.GeoDataFrame(area.get("columns", {}), geometry=shapes)
 
 
 def kept_of(before: Record, pipeline: Pipeline) -> list[dict[str, Any]]:
-    """What a run before said of the outputs that it wrote whole, and that still are there."""
-    there = {unsigned(outputs.url_of(one)) for one in pipeline.outputs if outputs.is_there(one)}
+    """What a run before said of the outputs that it wrote whole, and that still are there; those made of a store that has been mended
+    since are behind it."""
+    stale = before.document.get("stale", False)
+    there = {
+        unsigned(outputs.url_of(one))
+        for one in pipeline.outputs
+        if outputs.is_there(one) and (outputs.is_whole_zarr(one) or not stale)
+    }
     return [
         {**said, "computed": 0} if "computed" in said else dict(said)
         for said in before.document["outputs"]
@@ -136,7 +150,8 @@ def _used(pipeline: Pipeline, frame: geopandas.GeoDataFrame) -> list[str]:
 def _identity(frame: geopandas.GeoDataFrame, columns: Sequence[str]) -> str:
     """A hash of geometries, of where they lie, and of some columns."""
     found = [frame[column].tolist() for column in columns]
-    crs = None if frame.crs is None else frame.crs.to_wkt()
+    # As it is once it has been written down and read: some change by that, and no more by the next time.
+    crs = None if frame.crs is None else CRS.from_json(frame.crs.to_json()).to_json()
     shapes = shapely.to_wkb(frame.geometry.to_numpy(), hex=True).tolist()
     return hashlib.sha256(json.dumps([crs, shapes, found], default=str).encode()).hexdigest()
 

@@ -29,12 +29,14 @@ from rasteret_dask.pipeline.check import check
 from rasteret_dask.pipeline.config import Pipeline
 from rasteret_dask.pipeline.reading import Vectors, open_collection, open_cube, open_vectors
 from rasteret_dask.pipeline.reading import explain as read_cost
-from rasteret_dask.pipeline.results import Output, StacOutput, ZarrOutput
+from rasteret_dask.pipeline.results import Output, StacOutput
 from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs import record as runs
 from rasteret_dask.runs.alive import standing
 from rasteret_dask.runs.record import Record
 from rasteret_dask.storage.settings import named
+from rasteret_dask.write.shards import OF_ARRAYS
+from rasteret_dask.write.target import ask
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
@@ -242,12 +244,14 @@ def _record(
     noted = record.begin(
         url, pipeline, collection, digest, ledger=ledger, written=written, area=area
     )
+    if before is not None and "repairs" in before.document:  # they say where its holes are now
+        noted.save(repairs=before.document["repairs"])
     return noted, False
 
 
 def _failures(noted: Record) -> int:
     """How many tiles could not be had, after a run that writes them down."""
-    ledger = noted.ledger
+    ledger = noted.open_holes
     return 0 if ledger is None else len(read_ledger(ledger.url, ledger.run))
 
 
@@ -281,7 +285,7 @@ class Work:
         last = self.pipeline.steps[-1] if self.pipeline.steps else None
         table = None if last is None else tables.make(last, dataset, vectors.get("table"))
         first, *rest = sorted(self.pipeline.outputs, key=_turn)
-        lazy = table is None and not is_whole_zarr(first)
+        lazy = table is None and not outputs.is_whole_zarr(first)
         left = [output for output in self.pipeline.outputs if not self._is_written(output)]
         if lazy and len(left) > 1 and dataset.nbytes <= _SMALL:
             self.progress.stage("compute")
@@ -289,7 +293,7 @@ class Work:
         dates = collection.dates
         result = outputs.Result(self.pipeline.name, dataset, table, dates, self.resume)
         self._write(first, result)
-        if is_whole_zarr(first):
+        if outputs.is_whole_zarr(first):
             self.write_rest(first, tuple(map(str, dataset.data_vars)), dates)
         else:
             for output in rest:
@@ -302,7 +306,9 @@ class Work:
         rest = [one for one in sorted(self.pipeline.outputs, key=_turn) if one is not first]
         if all(map(self._is_written, rest)):
             return
-        stored = xr.open_zarr(url, chunks={}, mask_and_scale=False)
+        stored: xr.Dataset = ask(
+            xr.open_zarr, url, chunks={}, mask_and_scale=False, passes=OF_ARRAYS
+        )
         stored = stored[list(names)]
         if stored.nbytes <= _SMALL:
             stored = self._computed(stored)
@@ -346,9 +352,4 @@ def _turn(output: Output) -> int:
     """Zarr first, because what is in it need not be computed again; descriptions last."""
     if isinstance(output, StacOutput):
         return 2
-    return 0 if is_whole_zarr(output) else 1
-
-
-def is_whole_zarr(output: Any) -> bool:
-    """Whether an output is a Zarr store of all variables."""
-    return isinstance(output, ZarrOutput) and output.bands is None
+    return 0 if outputs.is_whole_zarr(output) else 1

@@ -335,7 +335,7 @@ def _refuse_taken(names: Sequence[str], made: Set[str], path: str) -> None:
             raise ConfigError(
                 f"the result has a column {name!r} of its own",
                 path=path,
-                hint="name the file's column otherwise",
+                hint="say id: id" if name == "id" else "name the file's column otherwise",
             )
 
 

@@ -278,8 +278,12 @@ def footprint(same: SameGrid, grid: Grid) -> Window | None:
     a, b, c, d, e, f = same.affine
     xs = [c + a * i * same.width + b * j * same.height for i in (0, 1) for j in (0, 1)]
     ys = [f + d * i * same.width + e * j * same.height for i in (0, 1) for j in (0, 1)]
+    around = (min(xs), min(ys), max(xs), max(ys))
+    turn = period(same.crs)
+    if turn is not None and period(grid.crs) is None and around[2] - around[0] > turn / 4.0:
+        # On a plane the edges of a map of the world do not lie around what it shows.
+        return (0, grid.height, 0, grid.width)
     try:
-        around = (min(xs), min(ys), max(xs), max(ys))
         box = transform_bounds(around, same.crs, grid.crs, closely=False)
     except GridError:
         # Half the world has no box on a plane; only the reading tells which pixels it covers.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rasteret_dask.errors import ArgumentError, GridError, MissingBandError, NodataError
+from rasteret_dask.errors import ArgumentError, GridError, MissingBandError
 from rasteret_dask.grid.choose import SourceGrid
 from rasteret_dask.grid.geobox import crs_text
 from rasteret_dask.grid.radiometry import OTHER_SENSOR, Number, Offset, sentinel2_offset
@@ -21,8 +21,7 @@ from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, by_grid
 from rasteret_dask.read.grouping import PLATFORM, column_of, make_steps, warn_of_torn
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.read.sparse import holds
-from rasteret_dask.storage.urls import public
+from rasteret_dask.read.sparse import Told, holds
 from rasteret_dask.tiff.metadata import parse_nodata
 
 S2_SCALE = 1e-4
@@ -228,8 +227,6 @@ def raw_sources(
     ------
     MissingBandError
         If items lack the band and the request does not allow that.
-    NodataError
-        If sparse tiles hold a nodata value of the file's that another stands above.
     GridError
         If a file has no CRS or no affine georeference.
     """
@@ -260,8 +257,7 @@ def raw_sources(
     nodata: tuple[Number, ...] = (None,) * len(found) if inner else found.nodata
     told = None if inner else _told_nodata(band, None if mask else request.nodata, request)
     if told is not None:
-        _check_sparse(found, told, band)
-        nodata = (told,) * len(found)
+        nodata = _overruled(found, told)
     normal = {crs: crs_text(crs) for crs in set(found.crs)}
     return RawSources(
         urls=found.urls,
@@ -317,28 +313,18 @@ def _held(dtype: str, nodata: Number) -> Number:
     return nodata if rounded is None or rounded == nodata else rounded
 
 
-def _check_sparse(found: BandSources, told: float | int, band: str) -> None:
-    """Refuse a nodata value that the type cannot hold above a file's own that its sparse tiles hold.
-
-    Those pixels would be valid; a plan has one value for each source, and fills such tiles with it, or with 0.
-    """
-    kinds = list(zip(found.layout_ids.tolist(), found.nodata))
+def _overruled(found: BandSources, told: float | int) -> tuple[Number, ...]:
+    """Return what each source calls nodata by somebody else's word; where its type cannot hold that, sparse tiles hold the file's own."""
     types = [layout.dtype for layout in found.layouts]
-    odd = {
-        (layout, own)
-        for layout, own in set(kinds)
-        if own and holds(types[layout], own) and not holds(types[layout], told)
-    }
-    for k in (k for k, kind in enumerate(kinds) if kind in odd):
-        if not found.counts[found.tile_ptr[k] : found.tile_ptr[k + 1]].all():
-            raise NodataError(
-                f"{types[kinds[k][0]]} cannot hold the nodata value {told}, "
-                f"and the file has sparse tiles, which hold its own, {kinds[k][1]}",
-                item=found.item_ids[k],
-                band=band,
-                url=public(found.urls[k]),
-                hint="read the band by itself, with a nodata value of its type",
-            )
+
+    def one(layout: int, own: Number) -> Number:
+        if own is None or holds(types[layout], told) or not holds(types[layout], own):
+            return told
+        return Told(told, own)
+
+    pairs = list(zip(found.layout_ids.tolist(), found.nodata))
+    made = {pair: one(*pair) for pair in set(pairs)}
+    return tuple(made[pair] for pair in pairs)
 
 
 def _report_missing(table: pa.Table, found: BandSources, band: str) -> None:

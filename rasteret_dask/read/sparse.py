@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from rasteret_dask.plan.sources import SourceRead
 
 
+class Told(float):
+    """A nodata value that a file's type cannot hold, so that no pixel has it; its sparse tiles hold the file's own, which stands below.
+
+    Parameters
+    ----------
+    value : number
+    own : number
+        The file's.
+    """
+
+    own: float | int
+
+    def __new__(cls, value: float | int, own: float | int) -> Told:
+        """Make one."""
+        made = super().__new__(cls, value)
+        made.own = own
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Told, (float(self), self.own)
+
+
 def sparse_value(source: SourceRead) -> float | int:
     """Return what the pixels of a source's sparse tiles are: its nodata, or 0 as in GDAL.
 
-    0 also where the type cannot hold what is called nodata: a file's own value fits, but a caller, a descriptor or STAC may name another,
-    which then is no pixel's.
+    Where a caller, a descriptor or STAC names a value that the type cannot hold, they are the file's own, or 0, and valid.
     """
     nodata = source.nodata
+    if isinstance(nodata, Told):
+        return nodata.own
     return nodata if nodata is not None and holds(source.layout.dtype, nodata) else 0
 
 

@@ -19,7 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from rasteret_dask.errors import (
     EmptySelectionError,
@@ -30,6 +29,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.model import Ledger
 from rasteret_dask.runs.alive import RUNNING, Pulse, sign
+from rasteret_dask.storage.urls import public
 from rasteret_dask.write.target import put_bytes, resolve
 
 if TYPE_CHECKING:
@@ -261,8 +261,8 @@ def unsigned(value: Any) -> Any:
         return [unsigned(one) for one in value]
     if not isinstance(value, str) or "://" not in value:
         return value
-    parts = urlsplit(value)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    # A fragment is never sent; of a store's key "#" is a character.
+    return public(value.partition("#")[0] if value.startswith("http") else value)
 
 
 def now() -> str:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, unquote_plus, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit, urlunsplit
 
 from rasteret_dask.errors import ArgumentError
 
@@ -121,8 +121,13 @@ def public(url: str) -> str:
     parts = urlsplit(url)
     if "://" not in url or not (parts.query or parts.username):
         return url
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{parts.scheme}://{_host(parts)}{parts.path}"
+
+
+def _host(parts: SplitResult) -> str:
+    """Without a user; Azure's abfs://container@account is a place, and has none."""
+    person = parts.scheme in ("http", "https") or parts.password is not None
+    return parts.netloc.rpartition("@")[2] if person else parts.netloc
 
 
 def unsigned(url: str) -> str:
@@ -137,9 +142,7 @@ def unsigned(url: str) -> str:
     pieces = parts.query.split("&")
     named = {piece: unquote_plus(piece.partition("=")[0]).lower() for piece in pieces}
     kept = [] if _SIGNATURES & set(named.values()) else [p for p in pieces if named[p] not in _KEYS]
-    # Azure's abfs://container@account is a place, and no user.
-    person = parts.scheme in ("http", "https") or parts.password is not None
-    host = parts.netloc.rpartition("@")[2] if person else parts.netloc
+    host = _host(parts)
     if host == parts.netloc and len(kept) == len(pieces):
         return url
     return urlunsplit(parts._replace(netloc=host, query="&".join(kept)))

@@ -25,7 +25,7 @@ from rasteret_dask.write.target import ask
 # Regions in one graph: what a scheduler takes in without a pause that anybody notices.
 _AT_ONCE = 4096
 # What is wrong with an array, not with the store that it goes to.
-_OF_ARRAYS = (ArithmeticError, LookupError, TypeError, ValueError)
+OF_ARRAYS = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def groups(arrays: Mapping[str, da.Array]) -> list[dict[str, da.Array]]:
@@ -153,7 +153,7 @@ class StoreRegion:
         starts = [size * index for size, index in zip(self.shards, block_id, strict=True)]
         where = tuple(slice(a, a + n) for a, n in zip(starts, blocks[0].shape, strict=True))
         for name, block in zip(self.names, blocks, strict=True):
-            ask(self._put, name, where, block, passes=_OF_ARRAYS)
+            ask(self._put, name, where, block, passes=OF_ARRAYS)
         self.journal.mark(self.names[0], block_id)
         return np.ones((1,) * len(block_id), np.uint8)
 

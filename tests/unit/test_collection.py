@@ -19,6 +19,7 @@ import shapely
 import rasteret_dask as rd
 from rasteret_dask.errors import ArgumentError, CollectionError, UnknownBandError
 from rasteret_dask.index import schema
+from rasteret_dask.index.extent import bounds_of
 from rasteret_dask.ingest import cut
 
 GRAZ = (15.35, 46.95, 15.55, 47.1)
@@ -209,3 +210,23 @@ def test_geopandas_reads_what_other_readers_are_pointed_at(styria: rd.Collection
     assert len(frame) == 10
     assert frame.crs == "OGC:CRS84"
     assert len(geopandas.read_parquet(styria.place.join(styria.commit.directory), bbox=GRAZ)) == 5
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ([(170, -170), (10, 20)], (10, -170)),
+        ([(170, -170), (-10, 10)], (-10, -170)),
+        ([(170, -170), (-180, 180)], (-180, 180)),
+        ([(175, 185)], (175, -175)),
+        ([(-185, -175), (160, 170)], (160, -175)),
+        ([(170, -170), (-175, -160), (150, 165)], (150, -160)),
+        ([(10, 20), (-30, -20)], (-30, 20)),
+        ([(-180, -170), (170, 180)], (-180, 180)),  # nothing crosses: as it is said
+    ],
+)
+def test_bounds_leave_out_the_widest_gap_once_something_crosses(boxes, expected):
+    rows = [{"xmin": w, "ymin": 0.0, "xmax": e, "ymax": 1.0} for w, e in boxes]
+    column = pa.chunked_array([pa.array(rows, schema.BBOX_TYPE)])
+    west, _, east, _ = bounds_of(column)
+    assert (west, east) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from dask.base import get_scheduler
-from distributed import Client, LocalCluster, worker_client
+from distributed import Client, LocalCluster, wait, worker_client
 
 from rasteret_dask.cluster.active import computing_on
 from rasteret_dask.ingest.bag import threads
@@ -48,6 +49,17 @@ def test_a_client_that_was_given_computes(cluster: LocalCluster, scheduler: str 
         with computing_on(None):
             assert get_scheduler() is before
     assert dask.config.get("scheduler", None) is None
+
+
+def test_other_threads_compute_as_before(cluster: LocalCluster) -> None:
+    with Client(cluster, set_as_default=False) as client, ThreadPoolExecutor(1) as other:
+        with computing_on(client):
+            assert other.submit(da.ones(3).sum().compute).result() == 3
+            assert other.submit(get_scheduler).result() is None
+            assert dask.config.get("scheduler", None) is None
+        with dask.config.set(scheduler="distributed"), computing_on(client):
+            assert get_scheduler().__self__ is client
+            wait(da.ones(3).persist())
 
 
 def test_another_client_than_the_default_computes(cluster: LocalCluster) -> None:

@@ -126,6 +126,7 @@ def test_columns_of_a_table_cannot_be_taken_along(kind: str, columns: dict, key:
     with pytest.raises(ConfigError, match="of its own") as caught:
         check(made({kind: {where: "f.gpkg", **columns}}, "parquet"))
     assert caught.value.path == f"steps[0].{kind}.{key}"
+    assert ("say id: id" in str(caught.value)) == (columns == {"keep": ["id"]})
 
 
 def test_columns_with_names_of_their_own_can(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import shapely
 import rasteret_dask as rd
 from rasteret_dask.documents import parse
 from rasteret_dask.errors import ConfigError, PipelineError, RasteretError
-from rasteret_dask.pipeline import config, foreach
+from rasteret_dask.pipeline import config, foreach, record
 from rasteret_dask.pipeline.run import explain, run
 
 FIELD = shapely.box(12.00000012345678, 47.2, 12.00212345678901, 47.2012)
@@ -84,12 +84,26 @@ def test_a_table_of_a_unit_is_made_again_from_its_record(units, tmp_path):
     assert list(first["code"].unique()) == ["a"]
 
 
-def test_a_unit_of_many_decimals_can_be_mended(units, tmp_path):
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "EPSG:32633"])
+def test_a_units_record_is_the_unit_whatever_its_coordinates(units, tmp_path, crs):
+    field = geopandas.GeoSeries([FIELD], crs=4326).to_crs(crs)
+    geopandas.GeoDataFrame({"code": ["a"]}, geometry=field).to_parquet(tmp_path / "d.parquet")
     cube = {"bands": ["B04"], "crs": "EPSG:32633", "groupby": "solar_day"}
     ledger = {"on_error": "record", "ledger": f"{tmp_path}/ledger"}
     outputs = [{"zarr": f"{tmp_path}/{{code}}.zarr"}]
     foreach.run_each(units(cube={**cube, **ledger}, outputs=outputs))
-    assert rd.repair(record_of(tmp_path / "a.zarr")).failures == 0
+    path = record_of(tmp_path / "a.zarr")
+    assert rd.repair(path).failures == 0
+    assert run(config.from_file(path), resume=True).reused
+
+
+def test_areas_come_back_to_the_last_bit(tmp_path):
+    numbers = np.random.default_rng(3).random((2000, 2)) * [1e-3, 1.0]
+    frame = geopandas.GeoDataFrame(geometry=shapely.points(numbers), crs=3857)
+    said = json.loads(json.dumps(record.said_of_area(frame, [])))
+    back = record.area_of(said)
+    assert np.array_equal(shapely.get_coordinates(back.geometry.to_numpy()), numbers)
+    assert back.crs == frame.crs
 
 
 # --- what decides the result ---------------------------------------------------------------------
@@ -212,3 +226,23 @@ def test_zones_without_a_geometry_are_empty_rows(make, tmp_path):
     run(make(steps=steps, outputs=[{"parquet": f"{tmp_path}/o.parquet"}]))
     counts = geopandas.read_parquet(tmp_path / "o.parquet").set_index("code")["B04_count"]
     assert counts["b"] == 0
+
+
+def test_what_was_made_of_a_store_before_it_was_mended_is_written_again(make, tmp_path):
+    outputs = [
+        {"zarr": f"{tmp_path}/z.zarr"},
+        {"cog": f"{tmp_path}/z.tif"},
+        {"png": f"{tmp_path}/z.png"},
+    ]
+    run(make(outputs=outputs))
+    path = record_of(tmp_path / "z.zarr")
+    # As a repair leaves it that was killed after the store was mended.
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stale": True, "repairs": {}}))
+    (tmp_path / "z.png").unlink()
+    before = (tmp_path / "z.tif").stat().st_mtime_ns
+    account = run(make(outputs=outputs), resume=True)
+    assert account.computed == 0
+    assert (tmp_path / "z.tif").stat().st_mtime_ns > before
+    said = json.loads(path.read_text())
+    assert "stale" not in said
+    assert said["repairs"] == {}

@@ -208,3 +208,28 @@ def test_items_without_a_box_may_lie_anywhere() -> None:
 def test_points_where_their_crs_is_not_defined_are_named(swaths: rd.Collection) -> None:
     with pytest.raises(ArgumentError, match=r"point 1 .* lies outside"):
         swaths.sample_points(np.array([[LEFT, TOP], [1e30, TOP]]), geometry_crs=UTM)
+
+
+def test_a_point_on_the_antimeridian_is_the_files_that_begin_there(tmp_path: Path) -> None:
+    def file(name: str, left: float, value: int) -> Path:
+        image = np.full((10, 10), value, np.uint8)
+        at = Affine(1, 0, left, 0, -1, 5)
+        return make_cog(
+            tmp_path / f"{name}.tif",
+            image,
+            transform=at,
+            crs="EPSG:4326",
+            blocksize=64,
+            overviews=0,
+        )
+
+    both = collect(Scene("a", {"v": file("a", 170, 1)}), Scene("b", {"v": file("b", -180, 2)}))
+    points = np.array([(180.0, 0.0), (-179.5, 0.0), (179.5, 0.0), (-180.0, 0.0)])
+    found = both.sample_points(points).sort_by("point_index")
+    assert found["value"].to_pylist() == [2, 2, 1, 2]
+    assert [both.sample_points(one[None])["value"].to_pylist() for one in points] == [
+        [2],
+        [2],
+        [1],
+        [2],
+    ]

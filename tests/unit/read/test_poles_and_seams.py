@@ -196,3 +196,34 @@ def test_what_a_box_touches_does_not_depend_on_larger_boxes_beside_it(
         # In tenths of a column: box c goes from 26 c + 6 to 26 c + 32.
         touched = [26 * c + 6 < 250 and 26 * c + 32 > 240 for c in range(30)]
         assert (whole == np.where(touched, image[0, 24], 1)).all()
+
+
+# --- maps of the world ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("crs", "bbox"),
+    [
+        ("EPSG:32633", (10, 45, 14, 48)),
+        ("EPSG:2154", (-4, 43, 7, 50)),
+        ("EPSG:3035", (-9, 36, -1, 43)),
+        ("EPSG:2193", (168, -46, 177, -36)),
+        ("EPSG:27700", (-5, 50, 1, 55)),
+    ],
+)
+def test_a_map_of_the_world_covers_every_plane(
+    tmp_path: Path, crs: str, bbox: tuple[float, ...]
+) -> None:
+    world = one(tmp_path, np.full((180, 360), 7, np.uint8), NORTH, "EPSG:4326", nodata=0)
+    cube = world.get_xarray(bbox=bbox, crs=crs, resolution=20_000)
+    assert (cube.v.values == 7).all()
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "average", "max"])
+@pytest.mark.parametrize("crs", ["EPSG:3995", "EPSG:3857"])
+def test_pixels_that_lie_on_the_seam_are_of_the_map(tmp_path: Path, method: str, crs: str) -> None:
+    world = one(tmp_path, np.full((180, 360), 5, np.uint8), NORTH, "EPSG:4326", nodata=0)
+    size, left = 51, -51 / 2 * 50_000
+    if crs == "EPSG:3857":
+        left += 20_037_508.342789244  # the middle column lies on 180 degrees
+    grid = GeoBox((size, size), Affine(50_000, 0, left, 0, -50_000, size / 2 * 50_000), crs)
+    found = world.get_xarray(geobox=grid, resampling=method, overviews="off")
+    assert (found.v.values == 5).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +116,21 @@ def test_one_nodata_value_for_bands_of_two_types(tmp_path: Path) -> None:
         np.testing.assert_array_equal(cube[name].values[0], expected)
 
 
-def test_sparse_tiles_that_hold_a_value_of_the_files_own_are_not_guessed(tmp_path: Path) -> None:
-    """They would be valid pixels of 255, which the plan does not know."""
-    hollow = one(quarter(tmp_path / "a.tif", "uint8", 255))
-    for call in (hollow.get_xarray, hollow.get_numpy, hollow.explain):
-        with pytest.raises(NodataError, match=r"uint8 cannot hold .*-9999.* sparse .*255"):
-            call(nodata=-9999)
-    fitting = hollow.get_xarray(masked=True, nodata=7)
-    assert np.isnan(fitting.v.values[0]).sum() == 3 * 64 * 64
-    full = one(cog(tmp_path / "b.tif", np.full((128, 128), 255, np.uint8), nodata=255))
-    assert (full.get_xarray(masked=True, nodata=-9999).v.values == 255).all()
+@pytest.mark.parametrize("nodata", UNFIT, ids=str)
+def test_sparse_tiles_hold_the_files_own_value_which_then_is_valid(
+    tmp_path: Path, nodata: Any
+) -> None:
+    file = quarter(tmp_path / "a.tif", "uint8", 255)
+    with rasterio.open(file) as image:
+        expected = image.read(1)
+    assert set(np.unique(expected)) == {3, 255}
+    collection = one(file)
+    cube = collection.get_xarray(masked=True, nodata=nodata)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cube)).v.values[0], expected)
+    np.testing.assert_array_equal(collection.get_numpy(nodata=nodata)[0], expected)
+    spots = np.array([(500_005, 5_199_995), (501_005, 5_199_995)])
+    found = collection.sample_points(spots, geometry_crs=32633, nodata=nodata)
+    assert found["value"].to_pylist() == [3, 255]
 
 
 def test_what_a_mask_hides_is_nan_when_scaled_though_no_pixel_can_be_nodata(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from rasteret_dask.testing.catalog import write_demo_catalog
         ("https://a.blob/x.tif?sig=SECRET&se=1", "https://a.blob/x.tif"),
         ("https://user:SECRET@host:81/x", "https://host:81/x"),
         ("s3://bucket/key", "s3://bucket/key"),
+        ("abfs://box@account/x?sig=S", "abfs://box@account/x"),
+        ("abfs://user:SECRET@account/x", "abfs://account/x"),
         ("where(B04 > 1, 2, 3) ? no URL", "where(B04 > 1, 2, 3) ? no URL"),
         ({"a": ["https://h/x#SECRET", 3, None]}, {"a": ["https://h/x", 3, None]}),
     ],
