@@ -86,6 +86,8 @@ def vectors_of(record: Record) -> Vectors:
 def said_of_area(area: geopandas.GeoDataFrame, columns: Sequence[str]) -> dict[str, Any]:
     """An area as a record has it, to the last bit: whoever reads it back crops as this run did."""
     return {
+        # For people, and readers of before; it has not the last bits of numbers near 0.
+        "wkt": area.geometry.to_wkt().tolist(),
         "wkb": shapely.to_wkb(area.geometry.to_numpy(), hex=True).tolist(),
         "crs": area.crs.to_json_dict(),
         "columns": {name: area[name].tolist() for name in columns},
@@ -96,7 +98,7 @@ def area_of(area: Mapping[str, Any] | None) -> geopandas.GeoDataFrame | None:
     """The area of a unit of `foreach` from what its record says; None for None."""
     if area is None:
         return None
-    if "wkt" in area:  # of before
+    if "wkb" not in area:  # of before
         shapes = geopandas.GeoSeries.from_wkt(area["wkt"], crs=area["crs"])
     else:
         shapes = geopandas.GeoSeries.from_wkb(area["wkb"], crs=CRS.from_json_dict(area["crs"]))
