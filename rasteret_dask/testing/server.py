@@ -339,6 +339,14 @@ def write_authority(folder: Path) -> tuple[Path, Path, Path]:
     )
 
 
+_NO_USE = dict.fromkeys(
+    (
+        "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only",
+    ),
+    False,
+)  # fmt: skip
+
+
 def _certificate(
     subject: str,
     key: ec.EllipticCurvePrivateKey,
@@ -349,6 +357,10 @@ def _certificate(
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    # Which key it is, and whose: from 3.13 on Python believes no certificate that does not say.
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    whose = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    signs = {"digital_signature": True, "key_cert_sign": authority, "crl_sign": authority}
     return (
         x509.CertificateBuilder()
         .subject_name(_named(subject))
@@ -359,6 +371,9 @@ def _certificate(
         .not_valid_after(now + dt.timedelta(days=2))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(authority, 0 if authority else None), critical=True)
+        .add_extension(x509.KeyUsage(**{**_NO_USE, **signs}), critical=True)
+        .add_extension(own, critical=False)
+        .add_extension(whose, critical=False)
         .sign(signer, hashes.SHA256())
     )
 
