@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
-import ipaddress
 import os
 import socket
 import socketserver
@@ -23,10 +21,6 @@ import dask
 import numpy as np
 import pyarrow as pa
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from distributed import Client, LocalCluster
 from handmade import Scene, make_table
 
@@ -47,6 +41,7 @@ from rasteret_dask.storage.loop import run
 from rasteret_dask.storage.regions import region_of, warn_elsewhere
 from rasteret_dask.storage.source import read_range
 from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.testing.server import write_authority
 
 CONTENT = bytes(range(256)) * 1200
 
@@ -153,35 +148,9 @@ def test_a_password_does_not_travel() -> None:
 # --- one's own authority --------------------------------------------------------------------------
 def certificate(folder: Path) -> tuple[Path, Path]:
     """An authority, and a server's certificate of it with its key."""
-    now, keys = dt.datetime.now(dt.UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
-    names = [
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("Lab", "server")
-    ]
-    made = []
-    for number in (0, 1):
-        here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(names[number])
-            .issuer_name(names[0])
-            .public_key(keys[number].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=2))
-            .add_extension(x509.BasicConstraints(ca=number == 0, path_length=None), critical=True)
-        )
-        if number:
-            builder = builder.add_extension(here, critical=False)
-        signed = builder.sign(keys[0], hashes.SHA256())
-        made.append(signed.public_bytes(serialization.Encoding.PEM))
-    secret = keys[1].private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (folder / "lab.pem").write_bytes(made[0])
-    (folder / "chain.pem").write_bytes(made[1] + secret)
-    return folder / "lab.pem", folder / "chain.pem"
+    authority, own, key = write_authority(folder)
+    (folder / "chain.pem").write_bytes(own.read_bytes() + key.read_bytes())
+    return authority, folder / "chain.pem"
 
 
 def test_workers_trust_the_profile_s_authority(tmp_path: Path) -> None:
