@@ -306,9 +306,13 @@ class Work:
         rest = [one for one in sorted(self.pipeline.outputs, key=_turn) if one is not first]
         if all(map(self._is_written, rest)):
             return
-        stored: xr.Dataset = ask(
-            xr.open_zarr, url, chunks={}, mask_and_scale=False, passes=OF_ARRAYS
-        )
+        how: dict[str, Any] = {"chunks": {}, "mask_and_scale": False}
+        try:
+            stored: xr.Dataset = ask(xr.open_zarr, url, passes=OF_ARRAYS, **how)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            said = f"{runs.unsigned(url)} could not be read back: {reason}"
+            raise PipelineError(said) from None
         stored = stored[list(names)]
         if stored.nbytes <= _SMALL:
             stored = self._computed(stored)

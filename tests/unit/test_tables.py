@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -493,3 +494,18 @@ def test_tables_that_are_no_collections(styria: rd.Collection) -> None:
         rd.as_collection(7)
     with pytest.raises(UnknownBandError):
         styria.get_gdf((15.35, 46.95, 15.4, 47.0), ["B99"])
+
+
+def test_an_export_goes_where_the_collection_lies_and_not_by_the_datasets_options(
+    styria: rd.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "rasteret_dask.facade.tables.export_rows", lambda rows, kept, place, **_: seen.append(place)
+    )
+    public = rd.StorageOptions(options={"region": "us-west-2"})
+    replace(styria, storage=public).export("s3://mine/out")
+    replace(styria, storage=public, place=None).export("s3://mine/out")
+    replace(styria, storage=public).export("s3://mine/out", storage=public)
+    assert styria.place is not None
+    assert [p.options for p in seen] == [styria.place.options, rd.StorageOptions(), public]

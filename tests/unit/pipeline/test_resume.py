@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import xarray as xr
 
 import rasteret_dask as rd
 from rasteret_dask.documents import parse
@@ -246,3 +247,21 @@ def test_what_was_made_of_a_store_before_it_was_mended_is_written_again(make, tm
     said = json.loads(path.read_text())
     assert "stale" not in said
     assert said["repairs"] == {}
+
+
+def test_a_store_that_cannot_be_read_back_is_a_failure_without_a_strangers_words(
+    make, tmp_path, monkeypatch
+):
+    class Refused(Exception):
+        """As Azure's, which is no OSError."""
+
+    def refuse(*_, **__):
+        raise Refused("https://host/x?sig=SECRET")
+
+    monkeypatch.setattr(xr, "open_zarr", refuse)
+    outputs = [{"zarr": f"{tmp_path}/z.zarr"}, {"cog": f"{tmp_path}/z.tif"}]
+    with pytest.raises(PipelineError, match="read back: Refused") as caught:
+        run(make(outputs=outputs))
+    assert "SECRET" not in str(caught.value)
+    monkeypatch.undo()
+    assert run(make(outputs=outputs), resume=True).computed == 0

@@ -78,6 +78,13 @@ def test_a_mask_hides_what_its_sparse_tiles_cover(
 
 
 # --- nodata values that no pixel can have --------------------------------------------------------
+def holds_in_every_read(collection: rd.Collection, nodata: Any, expected: np.ndarray) -> None:
+    """A cube, in another process as well, and windows are these pixels, all of them valid."""
+    cube = collection.get_xarray(masked=True, nodata=nodata)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cube)).v.values[0], expected)
+    np.testing.assert_array_equal(collection.get_numpy(nodata=nodata)[0], expected)
+
+
 @pytest.mark.parametrize("nodata", UNFIT, ids=str)
 def test_sparse_tiles_are_valid_zeros_where_the_type_cannot_hold_what_is_called_nodata(
     tmp_path: Path, nodata: Any
@@ -86,9 +93,7 @@ def test_sparse_tiles_are_valid_zeros_where_the_type_cannot_hold_what_is_called_
     with rasterio.open(file) as image:
         expected = image.read(1)
     collection = one(file, scale=0.5, offset=-3.0)
-    cube = collection.get_xarray(masked=True, nodata=nodata)
-    np.testing.assert_array_equal(cube.v.values[0], expected)
-    np.testing.assert_array_equal(collection.get_numpy(nodata=nodata)[0], expected)
+    holds_in_every_read(collection, nodata, expected)
     spots = np.array([(500_005, 5_199_995), (501_005, 5_199_995)])
     how: dict[str, Any] = {"geometry_crs": 32633, "nodata": nodata}
     assert collection.sample_points(spots, **how)["value"].to_pylist() == [3, 0]
@@ -125,9 +130,7 @@ def test_sparse_tiles_hold_the_files_own_value_which_then_is_valid(
         expected = image.read(1)
     assert set(np.unique(expected)) == {3, 255}
     collection = one(file)
-    cube = collection.get_xarray(masked=True, nodata=nodata)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(cube)).v.values[0], expected)
-    np.testing.assert_array_equal(collection.get_numpy(nodata=nodata)[0], expected)
+    holds_in_every_read(collection, nodata, expected)
     spots = np.array([(500_005, 5_199_995), (501_005, 5_199_995)])
     found = collection.sample_points(spots, geometry_crs=32633, nodata=nodata)
     assert found["value"].to_pylist() == [3, 255]
