@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rasteret_dask.catalog import Catalog, register
     from rasteret_dask.collection import Collection
     from rasteret_dask.errors import RasteretError
+    from rasteret_dask.joining import concat
     from rasteret_dask.model import (
         BandInfo,
         DatasetDescriptor,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     )
     from rasteret_dask.opening import (
         as_collection,
-        concat,
         list_collections,
         load,
         register_local,
@@ -37,7 +37,7 @@ _WHERE = {
     "build_from_items": "rasteret_dask.api",
     "build_from_stac": "rasteret_dask.api",
     "build_from_table": "rasteret_dask.api",
-    "concat": "rasteret_dask.opening",
+    "concat": "rasteret_dask.joining",
     "list_collections": "rasteret_dask.opening",
     "load": "rasteret_dask.opening",
     "register": "rasteret_dask.catalog",

@@ -24,11 +24,11 @@ from rasteret_dask.ingest.records import Links, own_properties
 from rasteret_dask.ingest.stac import Search, read_items, search_api, search_static
 from rasteret_dask.ingest.stream import open_rows, survey
 from rasteret_dask.ingest.table import ASSET, TableSource
+from rasteret_dask.joining import concat
 from rasteret_dask.model import DatasetDescriptor, StorageOptions
 from rasteret_dask.opening import (
     WORKSPACE,
     as_collection,
-    concat,
     list_collections,
     load,
     register_local,

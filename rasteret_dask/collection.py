@@ -66,6 +66,8 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         The snapshot that the rows are of.
     report : BuildReport, optional
         The account of the build.
+    reached : StorageOptions, optional
+        How the place was reached that rows of others, or of several collections, came from.
     """
 
     view: TableView | JoinedView
@@ -76,6 +78,7 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
     place: Place | None = None
     commit: Commit | None = None
     report: BuildReport | None = None
+    reached: StorageOptions | None = None
 
     # --- what it is ----------------------------------------------------------------------------
     @property
@@ -390,11 +393,3 @@ class Collection(Reads, Arrays, Samples, Tables, Training):
         items = few.to_table([n for n in page.COLUMNS if n in self.schema.names])
         bands = [self.band_info(name) for name in self.bands]
         return page.page(self.name, self._lines(), items, bands, total=len(self))
-
-    def plot(self, **options: Any) -> Any:
-        """Draw the footprints with matplotlib; returns its axes."""
-        return page.plot(self.to_geopandas(), **options)
-
-    def explore(self, **options: Any) -> Any:
-        """Put the footprints on an interactive map, where GeoPandas has one."""
-        return page.explore(self.to_geopandas(), **options)

@@ -8,6 +8,7 @@ is ever executed.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 # again.
 TAG = "kind:"
 _MAX_BYTES = 4 * 1024 * 1024
+_MAX_RECORD = 256 * 1024 * 1024
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|(\{))")
 _QUOTED = re.compile(r"'([^']*)'")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_:-]+")
@@ -78,7 +80,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(source: Path) -> dict[str, Any]:
-    """Read one YAML file that holds a mapping.
+    """Read one file that holds a mapping: YAML, or JSON as records of runs are.
 
     Raises
     ------
@@ -86,12 +88,31 @@ def read(source: Path) -> dict[str, Any]:
         The file is missing, is no YAML, is absurdly large, or does not hold a mapping.
     """
     try:
-        if source.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"{source} is larger than {_MAX_BYTES} bytes: no pipeline or profile")
+        with source.open("rb") as file:
+            # The record of a run may hold a coastline.
+            most = _MAX_RECORD if file.read(1) == b"{" else _MAX_BYTES
+        if source.stat().st_size > most:
+            raise ConfigError(f"{source} is larger than {most} bytes: no pipeline or profile")
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} cannot be read: {_reason(error)}") from None
-    return parse(text, name=str(source))
+    found = _of_json(text) if text.startswith("{") else None
+    return parse(text, name=str(source)) if found is None else found
+
+
+def _of_json(text: str) -> dict[str, Any] | None:
+    """What JSON says, which YAML 1.1 reads otherwise (1e-05 is a text there); None for what is no JSON, or gives a key twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a key is given twice")
+        return dict(pairs)
+
+    try:
+        found: dict[str, Any] = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def parse(text: str, *, name: str = "the document") -> dict[str, Any]:
@@ -312,7 +333,10 @@ class Lines:
 
     def __init__(self, source: Path, sets: Iterable[str] = ()) -> None:
         self._name = source.name
-        self._root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        try:
+            self._root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except yaml.YAMLError:  # JSON that is none: its tabs
+            self._root = None
         self._set = [split_path(one.partition("=")[0].strip()) for one in sets]
 
     def of(self, path: str) -> int | None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from rasteret_dask.errors import ArgumentError
 
-_SECRET_WORDS = ("secret", "password", "token", "signature", "account_key", "sas", "credential")
+_SECRET_WORDS = (
+    "secret", "password", "passphrase", "token", "signature", "sas", "credential",
+    # Azure's key goes by several names, and a connection string holds it.
+    "account_key", "access_key", "master_key", "connection_string",
+    "encryption_key", "customer_key", "private_key",
+)  # fmt: skip
+_NO_SECRET = "access_key_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,8 @@ class StorageOptions:
 
     def __post_init__(self) -> None:
         for name in (*self.options, *self.auth_options):
-            if any(word in name.lower() for word in _SECRET_WORDS):
+            plain = name.lower().replace(_NO_SECRET, "")
+            if any(word in plain for word in _SECRET_WORDS):
                 raise ArgumentError(
                     f"the storage option {name!r} looks like a secret, and options enter graphs and logs",
                     hint="give workers their credentials through their environment, a role or a mounted file",

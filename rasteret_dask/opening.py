@@ -1,11 +1,9 @@
-"""Open collections: by name, path, URL or id; wrap tables; join collections; keep ids of one's own."""
+"""Open collections: by name, path, URL or id; wrap tables; keep ids of one's own."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from rasteret_dask.collection import Collection
 from rasteret_dask.errors import (
     ArgumentError,
     CollectionError,
-    DuplicateItemError,
     UnknownDatasetError,
 )
 from rasteret_dask.grid.arrow import plain_table
@@ -32,9 +29,7 @@ from rasteret_dask.index.dataset import (
     open_parquet,
 )
 from rasteret_dask.index.foreign import as_rows
-from rasteret_dask.index.joined import join
 from rasteret_dask.index.place import Place
-from rasteret_dask.index.told import agreed
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.model import BandInfo, DatasetDescriptor, StorageOptions
 
@@ -47,7 +42,8 @@ def workspace(workspace_dir: str | os.PathLike[str] | None = None) -> str:
     ``~/rasteret_workspace``."""
     chosen = workspace_dir or os.environ.get(WORKSPACE) or Path.home() / "rasteret_workspace"
     text = os.fspath(chosen)
-    return text if "://" in text else str(Path(text).expanduser())
+    # Workers, and this process later, may be at home elsewhere.
+    return text if "://" in text else str(Path(text).expanduser().absolute())
 
 
 def storage_of(descriptor: DatasetDescriptor | None) -> StorageOptions:
@@ -101,8 +97,10 @@ def load(
             return open_place(place, commit, storage=storage or kept, catalog=catalog)
     if snapshot is not None:
         raise CollectionError(f"no snapshot {snapshot} of {text!r}")
-    place = Place(_candidates(text, workspace_dir)[0], options)
-    if "://" in text or (place.is_local and os.path.exists(place.path())):
+    for url in _candidates(text, workspace_dir):
+        place = Place(url, options)
+        if "://" not in text and not _is_there(place):
+            continue
         view = _of_others(place)
         if view is None:
             return load(path, workspace_dir=workspace_dir, storage=storage, catalog=catalog)
@@ -110,21 +108,25 @@ def load(
         source = (view.schema.metadata or {}).get(b"data_source", b"").decode()
         known = catalogs.default() if catalog is None else catalog
         described = known[source] if source in known else None  # noqa: SIM401 -- a catalogue has no KeyError
-        return as_collection(
+        rows = as_collection(
             view,
             name=Path(text).stem,
             descriptor=described,
             storage=storage or storage_of(described),
         )
+        return replace(rows, reached=options)
     known = catalogs.default() if catalog is None else catalog
     if text in known:
         descriptor = known[text]
         if descriptor.parquet is None:
             raise CollectionError(f"{text!r} is not published as a collection", hint="build() it")
-        reached = storage or storage_of(descriptor)
-        found = load(descriptor.parquet, storage=reached)
+        # What a commit says stands above a descriptor that says nothing.
+        says = bool(descriptor.requires_auth or descriptor.storage)
+        found = load(
+            descriptor.parquet, storage=storage or (storage_of(descriptor) if says else None)
+        )
         infos = found.infos or _described(found.schema, descriptor)
-        return replace(found, descriptor=descriptor, infos=infos)
+        return replace(found, descriptor=descriptor, infos=infos, reached=storage)
     raise CollectionError(f"no collection {text!r}", hint=f"looked in {workspace(workspace_dir)}")
 
 
@@ -142,6 +144,11 @@ def as_collection(
     table
         Anything with Arrow's C stream (pyarrow, Polars, DuckDB, pandas), with the columns ``id,
         datetime, assets`` and one ``{band}_metadata`` at least.
+    name : str
+    descriptor : DatasetDescriptor, optional
+        Of the dataset that the rows are of.
+    storage : StorageOptions, optional
+        How the rasters are reached; by default as the descriptor says.
 
     Raises
     ------
@@ -158,72 +165,7 @@ def as_collection(
         name=name or document.get("name", ""),
         descriptor=descriptor,
         infos=schema.band_infos(document) or _described(view.schema, descriptor),
-        storage=storage or StorageOptions(),
-    )
-
-
-def concat(
-    collections: Iterable[Collection], *, name: str = "", storage: StorageOptions | None = None
-) -> Collection:
-    """Join collections: all their items, and all their bands; an item has a band or has not.
-
-    Parameters
-    ----------
-    collections : iterable of Collection
-        Bands of the same canonical name are one band, as ``red`` of HLS from Landsat and from Sentinel-2. Where their descriptors call
-        something else nodata, scale or offset, each one's items keep its own.
-    name : str
-    storage : StorageOptions, optional
-        How all the rasters are reached; needed when the collections differ in that.
-
-    Raises
-    ------
-    DuplicateItemError
-        Two of them hold an item of the same id.
-    ArgumentError
-        There is none, or they have no band in common, or reach rasters differently, or decode a band differently.
-    """
-    given = list(collections)
-    if not given:
-        raise ArgumentError("no collection was given")
-    shared = set.intersection(*(set(c.bands) for c in given))
-    if not shared:
-        raise ArgumentError(
-            "the collections have no band in common",
-            hint="; ".join(f"{c.name or 'one'}: {', '.join(c.bands)}" for c in given),
-        )
-    if storage is None:
-        if any(c.storage != given[0].storage for c in given):
-            raise ArgumentError(
-                "the collections reach their rasters differently", hint="give storage="
-            )
-        storage = given[0].storage
-    ids = pa.chunked_array(
-        [k for c in given for k in c.to_table([schema.ID])[schema.ID].chunks], pa.string()
-    )
-    if len(ids.unique()) < len(ids):
-        twice = next(v["values"] for v in ids.value_counts().to_pylist() if v["counts"] > 1)
-        raise DuplicateItemError(
-            "two of the collections hold an item of the same id",
-            item=twice,
-            hint="subset() one of them",
-        )
-    said = [{band: c.band_info(band) for band in c.bands} for c in given]
-    infos, told = agreed(said, [c.name for c in given])
-    descriptor = given[0].descriptor
-    if any(c.descriptor != descriptor for c in given):
-        descriptor = None
-    document = {"schema_version": schema.VERSION, "name": name}
-    metadata = {schema.METADATA_KEY: json.dumps(document).encode()}
-    geo = (given[0].schema.metadata or {}).get(b"geo")
-    if geo:
-        metadata[b"geo"] = geo
-    return Collection(
-        join([c.view for c in given], metadata, told),
-        name=name or "+".join(c.name for c in given if c.name),
-        descriptor=descriptor,
-        infos=infos,
-        storage=storage,
+        storage=storage or storage_of(descriptor),
     )
 
 
@@ -269,16 +211,26 @@ def register_local(
     ------
     CollectionError
         There is no such collection.
+    ArgumentError
+        Its rasters are reached by a recipe with options of its own, which only a collection that was built here keeps.
     """
     found = load(collection)
     if found.place is not None:
         url = found.place.url
     else:
-        text = os.fspath(collection)
-        url = text if "://" in text else str(Path(text).expanduser().absolute())
+        places = _candidates(os.fspath(collection), None)
+        url = next((u for u in places if "://" in u or _is_there(Place(u))), places[0])
     if "://" not in url:
         url = str(Path(url).absolute())
     named = {info.name: info for info in found.infos}
+    # A commit says itself how its rasters are reached.
+    reached = StorageOptions() if found.commit is not None else found.storage
+    lost = sorted(set(reached.auth_options) - {"unsigned", "requester_pays"})
+    if lost:
+        raise ArgumentError(
+            f"the recipe {reached.auth!r} has options ({', '.join(lost)}) that a descriptor does not hold",
+            hint="register it without storage=, and give that to load()",
+        )
     descriptor = DatasetDescriptor(
         id=dataset,
         title=title or found.name,
@@ -286,8 +238,8 @@ def register_local(
         license=license,
         parquet=url,
         bands=tuple(named.get(b) or BandInfo(name=b, asset=b) for b in found.bands),
-        requires_auth=found.storage.auth,
-        storage={**found.storage.options, **found.storage.auth_options},
+        requires_auth=reached.auth,
+        storage={**reached.options, **reached.auth_options},
     )
     catalogs.register(descriptor, path)
     return descriptor
@@ -376,10 +328,16 @@ def _of_others(place: Place) -> TableView | None:
     return view
 
 
+def _is_there(place: Place) -> bool:
+    if place.is_local:
+        return os.path.exists(place.path())
+    return bool(place.list("") or place.folders())
+
+
 def _candidates(text: str, workspace_dir: str | os.PathLike[str] | None) -> list[str]:
     if "://" in text:
         return [text]
-    found = [str(Path(text).expanduser())]
+    found = [str(Path(text).expanduser().absolute())]
     if NAME.fullmatch(text):
         found.append(f"{workspace(workspace_dir).rstrip('/')}/{text}")
     return found

@@ -106,7 +106,7 @@ def collections_list(
         if fs.exists(path):
             entries = sorted(entry.rstrip("/") for entry in fs.ls(path, detail=False))
             names = [e.rsplit("/", 1)[-1] for e in entries if fs.exists(f"{e}/{_POINTER}")]
-        lines = {name: _line(api.load(name, workspace_dir=root)) for name in names}
+        lines = {name: _line(api.load(f"{root.rstrip('/')}/{name}")) for name in names}
         show(lines, as_json=as_json)
 
 

@@ -12,10 +12,11 @@ from distributed import Client
 from rasteret_dask import resources
 from rasteret_dask.cli.console import Debug, Json, human, reported, show, show_line
 from rasteret_dask.cluster import profiles
+from rasteret_dask.cluster.plugins import difference, installed
 from rasteret_dask.errors import PipelineError
 
 cluster = typer.Typer(help="Cluster profiles.", no_args_is_help=True)
-_PACKAGES = ("dask", "distributed", "numpy", "python")
+_OF_DASK = ("dask", "distributed", "python")
 
 
 @cluster.command("list")
@@ -63,22 +64,23 @@ def _facts(client: Client) -> dict[str, Any]:
 
 
 def _differing(client: Client) -> list[str]:
-    """Packages of workers that are not those of this process."""
+    """Packages of workers that are not those of this process: Dask's own, and those of which pixels and plans are made."""
     versions = client.get_versions()
-    here = _packages(versions["client"])
+    workers = versions["workers"]
+    here = _of_dask(versions["client"]) | installed()
+    # As each worker says of itself; one that has not our package at all says so here.
+    told = client.run(installed, on_error="return")
     found = []
-    for address, worker in versions["workers"].items():
-        there = _packages(worker)
-        found += [
-            f"{address}: {name} {there[name]}, here {here[name]}"
-            for name in _PACKAGES
-            if there.get(name) != here.get(name)
-        ]
+    for address, worker in workers.items():
+        own = told.get(address)
+        there = _of_dask(worker) | (own if isinstance(own, dict) else dict.fromkeys(installed()))
+        different = difference(here, there)
+        found += [f"{address}: {different}"] if different else []
     return found
 
 
-def _packages(said: Any) -> dict[str, str]:
-    return dict(said["packages"])
+def _of_dask(said: Any) -> dict[str, str | None]:
+    return {name: said["packages"].get(name) for name in _OF_DASK}
 
 
 def _readable(facts: dict[str, Any]) -> dict[str, Any]:

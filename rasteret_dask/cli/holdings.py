@@ -70,6 +70,7 @@ def build(
         }
         what = validated(Build, values)
         if dry_run:
+            named(storage)  # refused as the build would
             show_plan(forecast.of_build(what), as_json=as_json)
             return
         with computing(cluster), progress_shown() as progress:
@@ -130,7 +131,7 @@ def export(
     with reported(debug):
         collection = api.load(path)
         if dry_run:
-            show_plan(forecast.of_export(collection, target), as_json=as_json)
+            show_plan(forecast.of_export(collection, target, partition_by or ()), as_json=as_json)
             return
         written = collection.export(target, partition_by=partition_by or ())
         said = {"target": written, "items": len(collection)}

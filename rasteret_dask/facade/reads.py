@@ -102,9 +102,9 @@ class Reads:
             Any pixel corner of the grid.
         chunks : "auto", "tile", "tiles", None, or mapping
             Dask chunks along ``time``, ``y`` and ``x``. ``"auto"``: whole tiles, 64 MiB at most, enough tiles to hide latency, and of equal
-            size, as Zarr wants them. ``"tiles"``: as many, but cut where the files' tiles end, so that none is read twice. ``{}`` or
-            ``"tile"``: one task for each source tile. None computes at once. For a median over time:
-            ``{"time": -1, "y": "tiles", "x": "tiles"}``.
+            size, as Zarr wants them, the same for all bands (by the largest tiles). ``"tiles"``: as many, but cut where each band's own
+            tiles end, so that none is read twice. ``{}`` or ``"tile"``: one task for each source tile. None computes at once. For a
+            median over time: ``{"time": -1, "y": "tiles", "x": "tiles"}``.
         groupby : str, sequence of str or callable
             What becomes one time step: ``"time"``, ``"solar_day"``, ``"id"``, the name of a column or several, a period (``"1D"``,
             ``"1MS"``), or a function of the rows (an Arrow table) that returns a key for each.
@@ -130,7 +130,7 @@ class Reads:
         masked : bool
             Floats with NaN where there is nothing.
         scale : bool
-            Apply scale and offset; Sentinel-2's own offset rule included. The result is float32.
+            Apply scale and offset; Sentinel-2's own offset rule included. Bands that have either become float32; others stay as they are.
         harmonize : {"sentinel-2"}, optional
             Take the offset of baseline 04.00 out of Sentinel-2's digital numbers without scaling; int16 with nodata -32768.
         offsets : mapping of str to float, optional

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rasteret_dask.errors import ArgumentError
+from rasteret_dask.facade import page
 from rasteret_dask.index import schema
 from rasteret_dask.index.dedupe import COLUMNS, superseded
 from rasteret_dask.index.place import Place
@@ -88,7 +89,8 @@ class Tables:
         target = text if "://" in text else os.path.abspath(os.path.expanduser(text))
         if storage is None:
             # As its own place is; what a dataset says of its bucket is not so of the caller's.
-            storage = StorageOptions() if self.place is None else self.place.options
+            own = self.reached if self.place is None else self.place.options
+            storage = own or StorageOptions()
         place = Place(target, storage)
         names = list(self.schema.names if columns is None else columns)
         unknown = [name for name in names if name not in self.schema.names]
@@ -127,3 +129,11 @@ class Tables:
             "bands_not_indexed": [name for name in offered if name not in said["bands"]],
             "bands_not_in_catalog": [name for name in said["bands"] if name not in offered],
         }
+
+    def plot(self: Collection, **options: Any) -> Any:
+        """Draw the footprints with matplotlib; returns its axes."""
+        return page.plot(self.to_geopandas(), **options)
+
+    def explore(self: Collection, **options: Any) -> Any:
+        """Put the footprints on an interactive map, where GeoPandas has one."""
+        return page.explore(self.to_geopandas(), **options)

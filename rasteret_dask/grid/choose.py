@@ -16,6 +16,7 @@ from rasteret_dask.grid.geobox import (
     Grid,
     aligned,
     crs_text,
+    lonlat_box,
     period,
     phase,
     snap,
@@ -164,8 +165,8 @@ def _pixels(source: SourceGrid, request: GridRequest) -> float:
 
 def _all_or_none(source: SourceGrid, bounds: Bounds, crs: str) -> float:
     """Return a source's pixels if bounds meet it in lon/lat."""
-    box = transform_bounds(bounds, crs, CRS84)
-    own = transform_bounds(source.bounds, source.crs, CRS84)
+    box = lonlat_box(bounds, crs)
+    own = lonlat_box(source.bounds, source.crs)
     if own[1] > box[3] or own[3] < box[1] or not turns(own[0], own[2], box[0], box[2], CRS84):
         return 0.0
     return float(source.width) * source.height * source.items
@@ -258,7 +259,11 @@ def _extent(sources: Sequence[SourceGrid], crs: str, request: GridRequest) -> Bo
         return request.areas.to_crs(crs).bounds
     if request.bounds is not None:
         return transform_bounds(request.bounds, request.bounds_crs, crs)
-    boxes = [transform_bounds(s.bounds, s.crs, crs) for s in sources]
+    try:
+        boxes = [transform_bounds(s.bounds, s.crs, crs) for s in sources]
+    except GridError as error:
+        hint = error.hint or "say which part of it: bbox=, geometries= or geobox="
+        raise GridError(error.message, hint=hint) from None
     turn = period(crs)
     if turn is not None and max(b[2] for b in boxes) - min(b[0] for b in boxes) > turn / 2.0:
         # Perhaps they are neighbours across the antimeridian.

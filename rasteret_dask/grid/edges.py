@@ -28,7 +28,7 @@ _UP: Final = np.stack([0.0 * _ONE, _ALONG, _ONE, _ALONG])
 
 
 def image_bounds(
-    there: Transformer, bounds: Bounds, turn: float, *, closely: bool = True
+    there: Transformer, bounds: Bounds, turn: float, *, closely: bool = True, whole: bool = False
 ) -> Bounds:
     """Return the bounds of the image of a box.
 
@@ -44,6 +44,8 @@ def image_bounds(
         How far round the world is in the target; 0 where it does not go round.
     closely : bool
         Whether what lies between two steps matters.
+    whole : bool
+        Whether edges of which a part has no image have none; PROJ passes over such places.
 
     Returns
     -------
@@ -60,11 +62,15 @@ def image_bounds(
         # PROJ says in this way that the image crosses the antimeridian.
         right += turn
     furthest = np.array([-left, -bottom, right, top])
-    if not closely or not np.isfinite(furthest).all():
+    if not (closely or whole) or not np.isfinite(furthest).all():
         return left, bottom, right, top
     view = _View(there, bounds, turn, (left + right) / 2.0)
-    least = ENOUGH * max(right - left, top - bottom)
     x, y = view.images(_ACROSS, _UP)
+    if whole and np.isnan(x).any():
+        return np.inf, np.inf, np.inf, np.inf
+    if not closely:
+        return left, bottom, right, top
+    least = ENOUGH * max(right - left, top - bottom)
     # An edge reaches beyond three places by an eighth of what it bends between them.
     if all(np.abs(k[:, 2:] - 2.0 * k[:, 1:-1] + k[:, :-2]).max() <= 8.0 * least for k in (x, y)):
         return left, bottom, right, top
@@ -97,6 +103,7 @@ class _View:
         x = np.minimum(left + (right - left) * across, right)
         y = np.minimum(bottom + (top - bottom) * up, top)
         x, y = self._there.transform(x, y)
+        x, y = np.asarray(x), np.asarray(y)
         known = np.isfinite(x) & np.isfinite(y)
         if not known.all():
             x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)

@@ -25,6 +25,7 @@ MOST = 2**27
 """Pixels along an axis: more than there are columns of 30 cm around the world, and their labels alone take a gigabyte."""
 
 CRS84 = "OGC:CRS84"
+WORLD = (-180.0, -90.0, 180.0, 90.0)
 """Longitude and latitude, in that order."""
 
 Bounds = tuple[float, float, float, float]
@@ -176,6 +177,24 @@ def turns(left: float, right: float, low: float, high: float, crs: str) -> tuple
     return tuple(t for t in (0.0, -whole, whole) if left + t < high and right + t > low)
 
 
+def within_a_turn(x: npt.NDArray[np.float64], grid: Grid) -> npt.NDArray[np.float64]:
+    """Return x within a turn from a grid's left edge, where its CRS goes round the world.
+
+    A grid over the antimeridian ends beyond it, and one of 0 … 360 begins where longitudes of others are in their middle.
+
+    Parameters
+    ----------
+    x : ndarray of float64
+        In the grid's CRS; what is not finite stays.
+    grid : Grid
+    """
+    whole = period(grid.crs)
+    if whole is None:
+        return x
+    with np.errstate(invalid="ignore"):
+        return x - whole * np.floor((x - grid.left + TOLERANCE * grid.xres) / whole)
+
+
 def transform_bounds(bounds: Bounds, source: str, target: str, *, closely: bool = True) -> Bounds:
     """Return the bounds, in another CRS, of a box whose edges are followed to where they reach furthest.
 
@@ -186,7 +205,7 @@ def transform_bounds(bounds: Bounds, source: str, target: str, *, closely: bool 
     Raises
     ------
     GridError
-        If the box has no image, or one that the antimeridian tears apart.
+        If the box has no image, reaches from the earth to beside it, or is torn apart by the antimeridian.
     """
     left, bottom, right, top = bounds
     if source == target:
@@ -197,13 +216,15 @@ def transform_bounds(bounds: Bounds, source: str, target: str, *, closely: bool 
         left, right = (left - 360.0 if left >= 180.0 else left), right - 360.0
     there = transformer(source, target)
     turn = period(target) or 0.0
+    # What lies on a plane beside the earth (the corners of a Mollweide map) is no edge of what lies on it.
+    how = {"closely": closely, "whole": not is_geographic(source)}
     try:
         if left > right:
-            west = image_bounds(there, (left, bottom, 180.0, top), turn, closely=closely)
-            east = image_bounds(there, (-180.0, bottom, right, top), turn, closely=closely)
+            west = image_bounds(there, (left, bottom, 180.0, top), turn, **how)
+            east = image_bounds(there, (-180.0, bottom, right, top), turn, **how)
             box = _join(west, east, turn, bounds, target)
         else:
-            box = image_bounds(there, (left, bottom, right, top), turn, closely=closely)
+            box = image_bounds(there, (left, bottom, right, top), turn, **how)
     except ProjError as error:
         raise GridError(f"the box {bounds} cannot be expressed in {target}: {error}") from None
     if turn and box[2] - box[0] > turn / 2.0 and not is_geographic(target) and source != CRS84:
@@ -213,6 +234,25 @@ def transform_bounds(bounds: Bounds, source: str, target: str, *, closely: bool 
     if not all(math.isfinite(v) for v in box):
         raise GridError(f"the box {bounds} cannot be expressed in {target}")
     return (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
+
+
+def lonlat_box(bounds: Bounds, crs: str) -> Bounds:
+    """Return a box in lon/lat that surely holds one in another CRS: the world, where only a part of that is on the earth.
+
+    Raises
+    ------
+    GridError
+        Nothing of it is on the earth.
+    """
+    try:
+        return transform_bounds(bounds, crs, CRS84)
+    except GridError:
+        along, up = (np.linspace(low, high, 65) for low, high in zip(bounds[:2], bounds[2:]))
+        x, y = np.meshgrid(along, up)
+        lon, lat = transformer(crs, CRS84).transform(x, y)
+        if not (np.isfinite(lon) & np.isfinite(lat)).any():
+            raise
+        return WORLD
 
 
 def _join(west: Bounds, east: Bounds, turn: float, bounds: Bounds, target: str) -> Bounds:

@@ -208,6 +208,7 @@ def _weigh(
     known = valid.astype(np.float64)
     if samples.separable:
         return _weigh_axes(source, known, across, down)
+    finite = bool(np.isfinite(source).all())
     shape = samples.x.shape
     total = np.zeros(shape, dtype=source.dtype)
     weight = np.zeros(shape)
@@ -221,10 +222,19 @@ def _weigh(
             jj = np.clip(j, 0, cols - 1)
             there = inside & valid[ii, jj]
             w = np.where(there, wy * wx, 0.0)
-            total += w * source[ii, jj]
+            total += _weighed(source[ii, jj], w, finite)
             weight += w
             complete &= there
     return total, weight, complete
+
+
+def _weighed(values: Array, weight: Floats, finite: bool) -> Array:
+    """Return values times weights; an infinite one that has no weight is nothing, where 0 × inf would be NaN."""
+    if finite:
+        return values * weight
+    with np.errstate(invalid="ignore"):
+        found: Array = np.where(weight == 0.0, 0.0, values * weight)
+    return found
 
 
 def _weigh_axes(
@@ -235,13 +245,14 @@ def _weigh_axes(
 ) -> tuple[Array, Floats, Bools]:
     """Do the same for separable axes: first along rows, then down, one tap after the other."""
     rows, cols = source.shape
+    finite = bool(np.isfinite(source).all())
     width, height = len(across[0][0]), len(down[0][0])
     total = np.zeros((rows, width), dtype=source.dtype)
     weight, count = np.zeros((rows, width)), np.zeros((rows, width))
     for j, wx in across:
         jj = np.clip(j, 0, cols - 1)
         inside = ((j >= 0) & (j < cols)).astype(np.float64)
-        total += source[:, jj] * (wx * inside)
+        total += _weighed(source[:, jj], wx * inside, finite)
         weight += known[:, jj] * (wx * inside)
         count += known[:, jj] * inside
     out = np.zeros((height, width), dtype=source.dtype)
@@ -249,7 +260,7 @@ def _weigh_axes(
     for i, wy in down:
         ii = np.clip(i, 0, rows - 1)
         inside = ((i >= 0) & (i < rows)).astype(np.float64)
-        out += total[ii] * (wy * inside)[:, None]
+        out += _weighed(total[ii], (wy * inside)[:, None], finite)
         share += weight[ii] * (wy * inside)[:, None]
         seen += count[ii] * inside[:, None]
     return out, share, seen == float(len(across) * len(down))
@@ -275,6 +286,7 @@ def _average(values: Array, valid: Bools, samples: Samples) -> tuple[Array, Bool
 def _average_plane(source: Array, known: Floats, samples: Samples) -> tuple[Array, Floats]:
     """Return weighted sums and sums of weights of boxes that are no product of columns and rows."""
     rows, cols = source.shape
+    finite = bool(np.isfinite(source).all())
     out, share = np.zeros(samples.x.size, dtype=source.dtype), np.zeros(samples.x.size)
     for at, boxes in _alike(samples, source.shape):
         total, weight = np.zeros(len(boxes.x0), dtype=source.dtype), np.zeros(len(boxes.x0))
@@ -283,7 +295,7 @@ def _average_plane(source: Array, known: Floats, samples: Samples) -> tuple[Arra
             for j, wx in _overlaps(boxes.x0, boxes.x1, samples.left):
                 jj = np.clip(j, 0, cols - 1)
                 w = np.where(in_y & (j >= 0) & (j < cols), wy * wx, 0.0)
-                total += w * source[ii, jj]
+                total += _weighed(source[ii, jj], w, finite)
                 weight += w * known[ii, jj]
         out[at], share[at] = total, weight
     return out.reshape(samples.x.shape), share.reshape(samples.x.shape)

@@ -69,10 +69,22 @@ class MaskRule:
         else:
             kept = np.ones(values.shape, dtype=bool)
             for first, count, allowed in self.bits:
-                kept &= _isin((values >> first) & ((1 << count) - 1), allowed)
+                kept &= _isin(self._field(values, first, count), allowed)
         if nodata is not None and nodata == nodata:
             kept &= values != nodata
         return kept
+
+    def _field(self, values: npt.NDArray[Any], first: int, count: int) -> npt.NDArray[Any]:
+        if values.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"mask 'bits' are of whole numbers, and the band holds {values.dtype}",
+                band=self.band,
+            )
+        # As they are stored: a sign is a bit.
+        stored = values.view(f"u{values.dtype.itemsize}")
+        most = int(np.iinfo(stored.dtype).max)
+        found: npt.NDArray[Any] = (stored >> first) & min((1 << count) - 1, most)
+        return found
 
 
 def dilated(flags: Bools, radius: tuple[float, float]) -> Bools:
@@ -92,12 +104,12 @@ def dilated(flags: Bools, radius: tuple[float, float]) -> Bools:
     totals = np.zeros((rows, cols + 1), dtype=np.int32)
     np.cumsum(flags, axis=1, out=totals[:, 1:])
     centre = np.arange(cols)
-    most = min(int(down), rows - 1)
+    most = min(int(down + 1e-9), rows - 1)
     for dy in range(-most, most + 1):
         reach = (
             int(across * math.sqrt(max(0.0, 1.0 - (dy / down) ** 2)) + 1e-9)
             if down
-            else int(across)
+            else int(across + 1e-9)
         )
         left, right = np.maximum(0, centre - reach), np.minimum(cols, centre + reach + 1)
         hit = totals[:, right] > totals[:, left]

@@ -101,7 +101,8 @@ def _stacked(out: Array, layers: Sequence[Layer], method: Callable[[Array], Arra
     rows = max(1, 2**21 // max(1, out.shape[1] * len(layers)))
     for top in range(0, out.shape[0], rows):
         part = slice(top, min(out.shape[0], top + rows))
-        stack = np.full((len(layers), part.stop - part.start, out.shape[1]), np.nan)
+        shape = (len(layers), part.stop - part.start, out.shape[1])
+        stack = np.full(shape, np.nan, np.complex128 if out.dtype.kind == "c" else np.float64)
         for k, ((ys, xs), values, valid) in enumerate(layers):
             low, high = max(part.start, ys.start), min(part.stop, ys.stop)
             if low >= high:

@@ -160,13 +160,17 @@ class CrsMap:
         # What PROJ cannot transform is inf; inf - inf would warn, and nan says it as well.
         bad = ~(np.isfinite(dx) & np.isfinite(dy))
         dx, dy = np.where(bad, np.nan, dx), np.where(bad, np.nan, dy)
-        column, row = (t * dx - q * dy) / det, (p * dy - s * dx) / det
-        if self.middle is not None and p > 0.0 and q == s == 0.0:
-            # What lies half a turn to the right of the middle lies as far to the left of it, where a map of the world begins.
-            whole = self.turn / p
-            right = (self.middle - r) / p + whole / 2.0
-            column = np.where(column >= right - _SEAM, column - whole, column)
-        return column, row
+        return (t * dx - q * dy) / det, (p * dy - s * dx) / det
+
+    def _begun(self, column: Floats) -> Floats:
+        """Return columns of which none lies on the seam's right: what is half a turn to the right of the middle is as far to the left of
+        it, where a map of the world begins. Only pixels lie there; the edge of a cube may stay where it ends."""
+        p, q, r, s, _, _ = self.source
+        if self.middle is None or p <= 0.0 or q or s:
+            return column
+        whole = self.turn / p
+        right = (self.middle - r) / p + whole / 2.0
+        return np.where(column >= right - _SEAM, column - whole, column)
 
     def beside(self, u: Floats, v: Floats, column: Floats, row: Floats) -> tuple[Floats, Floats]:
         """Return source coordinates brought to within half a turn of others, where the source's CRS goes round the world.
@@ -209,7 +213,8 @@ class CrsMap:
         r0, r1, c0, c1 = window
         if self.step == 1:
             columns, rows = np.meshgrid(np.arange(c0, c1) + part, np.arange(r0, r1) + part)
-            return self.exact(columns, rows)
+            column, row = self.exact(columns, rows)
+            return (self._begun(column) if part == 0.5 else column), row
         u, v, i0, j0 = self.nodes(window)
         y = (np.arange(r0, r1) + part) / self.step - i0
         x = (np.arange(c0, c1) + part) / self.step - j0

@@ -3,12 +3,15 @@ tables of rasteret's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from rasteret_dask.errors import CollectionError
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -21,6 +24,77 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 0:
         return pa.array([], column.type)
     return pa.concat_arrays(column.chunks)
+
+
+def asset_of(assets: pa.StructArray, keys: Sequence[str | None]) -> pa.StructArray | None:
+    """The asset of each row, under the first of some keys under which it has one; None where the column knows no such key.
+
+    Raises
+    ------
+    CollectionError
+        Assets under two keys have types that do not go together.
+    """
+    found: pa.StructArray | None = None
+    for key in dict.fromkeys(keys):
+        if key is None or not has(assets, key):
+            continue
+        more = pc.struct_field(assets, key)
+        if found is None:
+            found = more
+        elif found.null_count:
+            kind = common_type(found.type, more.type, key)
+            found = pc.if_else(found.is_valid(), fitted(found, kind), fitted(more, kind))
+    return found
+
+
+def common_type(a: pa.DataType, b: pa.DataType, name: str) -> pa.DataType:
+    """A type for values of both; structs have the fields of both.
+
+    Raises
+    ------
+    CollectionError
+        There is none.
+    """
+    if a == b or pa.types.is_null(b):
+        return a
+    if pa.types.is_null(a):
+        return b
+    if pa.types.is_struct(a) and pa.types.is_struct(b):
+        fields = {field.name: field.type for field in a}
+        for field in b:
+            known = fields.get(field.name)
+            fields[field.name] = (
+                field.type
+                if known is None
+                else common_type(known, field.type, f"{name}.{field.name}")
+            )
+        return pa.struct(list(fields.items()))
+    if pa.types.is_list(a) and pa.types.is_list(b):
+        return pa.list_(common_type(a.value_type, b.value_type, name))
+    try:
+        both = pa.unify_schemas(
+            [pa.schema([("x", a)]), pa.schema([("x", b)])], promote_options="permissive"
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise CollectionError(
+            f"the column {name!r} is {a} in one collection and {b} in another"
+        ) from None
+    return both.field("x").type
+
+
+def fitted(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Give structs the fields that they lack; Arrow's own cast does not everywhere."""
+    if array.type == kind:
+        return array
+    if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
+        children = []
+        for field in kind:
+            at = array.type.get_field_index(field.name)
+            child = pa.nulls(len(array), field.type) if at < 0 else array.field(at)
+            children.append(fitted(child, field.type))
+        missing = pa.array(~np.asarray(array.is_valid().to_numpy(zero_copy_only=False)))
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=missing)
+    return array.cast(kind)
 
 
 def has(column: pa.StructArray, name: str) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from rasteret_dask.errors import CollectionError
 from rasteret_dask.index import schema as names
+from rasteret_dask.index.columns import common_type, fitted
 from rasteret_dask.index.dataset import ORDER, TableView, by_time
 from rasteret_dask.index.query import Expression, every
 from rasteret_dask.index.told import needs_assets, tell, with_fields
@@ -113,7 +112,7 @@ def join(
     for view in flat:
         for field in view.schema:
             known = fields.get(field.name)
-            kind = field.type if known is None else _common(known.type, field.type, field.name)
+            kind = field.type if known is None else common_type(known.type, field.type, field.name)
             fields[field.name] = pa.field(field.name, kind)
     for column in {names.band_column(info.name) for infos in says for info in infos}:
         fields[column] = pa.field(column, with_fields(fields[column].type))
@@ -121,32 +120,6 @@ def join(
     order = sorted(fields, key=lambda name: name.endswith("_metadata"))
     schema = pa.schema([fields[name] for name in order], metadata)
     return JoinedView(tuple(_widen(view, schema) for view in flat), tuple(says), schema)
-
-
-def _common(a: pa.DataType, b: pa.DataType, name: str) -> pa.DataType:
-    if a == b or pa.types.is_null(b):
-        return a
-    if pa.types.is_null(a):
-        return b
-    if pa.types.is_struct(a) and pa.types.is_struct(b):
-        fields = {field.name: field.type for field in a}
-        for field in b:
-            known = fields.get(field.name)
-            fields[field.name] = (
-                field.type if known is None else _common(known, field.type, f"{name}.{field.name}")
-            )
-        return pa.struct(list(fields.items()))
-    if pa.types.is_list(a) and pa.types.is_list(b):
-        return pa.list_(_common(a.value_type, b.value_type, name))
-    try:
-        both = pa.unify_schemas(
-            [pa.schema([("x", a)]), pa.schema([("x", b)])], promote_options="permissive"
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        raise CollectionError(
-            f"the column {name!r} is {a} in one collection and {b} in another"
-        ) from None
-    return both.field("x").type
 
 
 def _widen(view: TableView, schema: pa.Schema) -> TableView:
@@ -170,23 +143,8 @@ def _widen(view: TableView, schema: pa.Schema) -> TableView:
 def _fit(table: pa.Table, target: pa.Schema) -> pa.Table:
     columns = [
         pa.chunked_array(
-            [_cast(chunk, field.type) for chunk in table.column(field.name).chunks], field.type
+            [fitted(chunk, field.type) for chunk in table.column(field.name).chunks], field.type
         )
         for field in target
     ]
     return pa.Table.from_arrays(columns, schema=target)
-
-
-def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Give structs the fields that they lack; Arrow's own cast does not everywhere."""
-    if array.type == kind:
-        return array
-    if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
-        children = []
-        for field in kind:
-            at = array.type.get_field_index(field.name)
-            child = pa.nulls(len(array), field.type) if at < 0 else array.field(at)
-            children.append(_cast(child, field.type))
-        missing = pa.array(~np.asarray(array.is_valid().to_numpy(zero_copy_only=False)))
-        return pa.StructArray.from_arrays(children, fields=list(kind), mask=missing)
-    return array.cast(kind)

@@ -35,8 +35,10 @@ def layout_columns(column: pa.StructArray, chosen: pa.StructArray, other: bool) 
     }
     dtypes = np.array(columns.texts(column, "dtype"), dtype=object)
     found["dtype"] = dtypes
-    if not columns.has(column, "bits_per_sample"):
-        found["bits_per_sample"] = np.array([np.dtype(d).itemsize * 8 for d in dtypes], np.int64)
+    bits = found["bits_per_sample"]
+    if not bits.all():  # rows of other libraries do not say it, and may stand beside ours
+        whole = np.array([np.dtype(d).itemsize * 8 for d in dtypes], np.int64)
+        found["bits_per_sample"] = np.where(bits == 0, whole, bits)
     found["little_endian"] = columns.flags(column, "little_endian", True)
     found["strips"] = columns.flags(column, "strips", False)
     found["subsampling"] = columns.objects(column, "subsampling", (1, 1))

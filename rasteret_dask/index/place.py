@@ -12,9 +12,11 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -23,7 +25,10 @@ from pyarrow import fs as arrow_fs
 from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import stores
-from rasteret_dask.storage.urls import Location, locate
+from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.urls import Location, locate, public
+
+T = TypeVar("T")
 
 _DRAFTS = "_rasteret/drafts"
 
@@ -85,26 +90,44 @@ class Place:
 
     # --- reading -----------------------------------------------------------------------------
     def read(self, name: str) -> bytes | None:
-        """The content of a file, or None when it is not there."""
+        """The content of a file, or None when it is not there.
+
+        Raises
+        ------
+        CollectionError
+            It cannot be read, whether or not it is there; `list` and `folders` say so too.
+        """
+        path = self.path(name)
+        get = Path(path).read_bytes if self.is_local else partial(self.filesystem.cat_file, path)
         try:
-            content: bytes = (
-                Path(self.path(name)).read_bytes()
-                if self.is_local
-                else self.filesystem.cat_file(self.path(name))
-            )
+            content: bytes = self._ask("read", get)
         except FileNotFoundError:
             return None
         return content
+
+    def _ask(self, what: str, function: Callable[[], T]) -> T:
+        """Ask the place for something; all that it answers but "not there" is an error of ours."""
+        try:
+            return ask(function)
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise CollectionError(f"{public(self.url)} cannot be {what}: {reason}") from None
+
+    def _entries(self, folder: str) -> list[dict[str, Any]]:
+        fs, path = self.filesystem, self.path(folder)
+        fs.invalidate_cache()
+        found: list[dict[str, Any]] = fs.ls(path, detail=True)
+        return found
 
     def list(self, folder: str) -> dict[str, int]:
         """Names and sizes of the files in a folder; nothing when there is no such folder."""
         try:
             if self.is_local:
-                with os.scandir(self.path(folder)) as entries:
+                with self._ask("read", partial(os.scandir, self.path(folder))) as entries:
                     return {e.name: e.stat().st_size for e in entries if e.is_file()}
-            fs = self.filesystem
-            fs.invalidate_cache()
-            found = fs.ls(self.path(folder), detail=True)
+            found = self._ask("read", partial(self._entries, folder))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         return {e["name"].rpartition("/")[2]: e["size"] for e in found if e["type"] == "file"}
@@ -113,11 +136,9 @@ class Place:
         """Names of the directories below, sorted; nothing when there is no such place."""
         try:
             if self.is_local:
-                with os.scandir(self.path()) as entries:
+                with self._ask("read", partial(os.scandir, self.path())) as entries:
                     return tuple(sorted(e.name for e in entries if e.is_dir()))
-            fs = self.filesystem
-            fs.invalidate_cache()
-            found = fs.ls(self.path(), detail=True)
+            found = self._ask("read", partial(self._entries, ""))
         except (FileNotFoundError, NotADirectoryError):
             return ()
         names = (
@@ -187,6 +208,9 @@ class Place:
                 f"{self.url}: this protocol has no conditional create",
                 hint="pass single_writer=True if nobody else writes there",
             )
+        return self._ask("written", partial(self._pipe_new, name, data))
+
+    def _pipe_new(self, name: str, data: bytes) -> bool:
         fs = self.filesystem
         if fs.exists(self.path(name)):
             return False
@@ -202,7 +226,7 @@ class Place:
             with self._written(target, data) as draft:
                 os.replace(draft, target)
         else:
-            self.filesystem.pipe_file(self.path(name), data)
+            self._ask("written", partial(self.filesystem.pipe_file, self.path(name), data))
 
     def sweep(self, age: float = 86400.0) -> None:
         """Remove what killed writers left half written, once nobody can still be at it.

@@ -22,6 +22,7 @@ from rasteret_dask.errors import UnknownBandError
 from rasteret_dask.index import columns, schema
 from rasteret_dask.index.columns import Floats, Ints
 from rasteret_dask.index.layouts import layout_columns, layouts
+from rasteret_dask.tiff.held import Told, holds
 from rasteret_dask.tiff.model import TileLayout
 
 
@@ -253,9 +254,9 @@ def _transforms(column: pa.StructArray, widths: Ints, heights: Ints) -> Floats:
 def _asset(table: pa.Table, band: str, key: str | None, rows: Ints) -> pa.StructArray:
     """The asset of each row: ours is named by the band; rasteret's too, or by its STAC key."""
     assets = columns.one_array(table.column(schema.ASSETS))
-    for name in (band, key):
-        if name is not None and columns.has(assets, name):
-            return _taken(pc.struct_field(assets, name), rows)
+    found = columns.asset_of(assets, (band, key))
+    if found is not None:
+        return _taken(found, rows)
     known = ", ".join(field.name for field in assets.type)
     raise UnknownBandError(
         f"the column {schema.ASSETS!r} lacks the band {band!r}", band=band, hint=f"it has {known}"
@@ -263,7 +264,9 @@ def _asset(table: pa.Table, band: str, key: str | None, rows: Ints) -> pa.Struct
 
 
 def _band_index(column: pa.StructArray, asset: pa.StructArray) -> Ints:
-    return columns.ints(column if columns.has(column, "band_index") else asset, "band_index")
+    # Rows of other libraries have it with the asset, and may stand beside ours.
+    own = columns.ints(column, "band_index", -1)
+    return np.where(own < 0, columns.ints(asset, "band_index"), own)
 
 
 def _crs(table: pa.Table, column: pa.StructArray, rows: Ints) -> tuple[str | None, ...]:
@@ -324,6 +327,14 @@ def _nodata(
     for text in set(texts) - {None}:
         known[text] = _number(str(text))
     values = [known[text] for text in texts]
+    odd = {(v, d) for v, d in zip(values, dtypes) if v is not None and not holds(d, v)}
+    if odd:
+        # As joined rows are told by a catalogue; their number is the file's.
+        listed = pc.struct_field(column, "nodata").to_pylist()
+        values = [
+            _told(v, _fitting(n, d)) if (v, d) in odd else v
+            for v, n, d in zip(values, listed, dtypes, strict=True)
+        ]
     if any(v is None for v in values):
         # Rows of other libraries have a number alone, and may stand beside ours.
         listed = pc.struct_field(column, "nodata").to_pylist()
@@ -345,6 +356,10 @@ def _number(text: str) -> float | int:
         return int(text)
     except ValueError:
         return float(text)
+
+
+def _told(value: float | int | None, own: float | int | None) -> float | int | None:
+    return value if value is None or own is None else Told(value, own)
 
 
 def _fitting(value: float | None, dtype: str) -> float | int | None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.index import columns, schema
 from rasteret_dask.model import BandInfo
+from rasteret_dask.tiff.held import holds
 
 _SCALING: Final = ("scale", "offset")
 _FIELDS: Final = {"nodata": pa.float64(), "nodata_text": pa.string()} | dict.fromkeys(
@@ -110,8 +111,12 @@ def _told(table: pa.Table, column: pa.StructArray, info: BandInfo) -> pa.StructA
     if info.nodata is not None:
         whole = float(info.nodata).is_integer()
         text = repr(int(info.nodata) if whole else float(info.nodata))
-        for name, value in (("nodata", float(info.nodata)), ("nodata_text", text)):
-            values[name] = pa.repeat(pa.scalar(value, _FIELDS[name]), len(column))
+        holding = pa.array(_holding(column, info.nodata))
+        values["nodata_text"] = pa.repeat(text, len(column))
+        # Where no pixel can have it, what the file calls so is still what its sparse tiles hold.
+        values["nodata"] = pc.if_else(
+            holding, pa.scalar(info.nodata, pa.float64()), column.field("nodata")
+        )
     scaling = {n: getattr(info, n) for n in _SCALING if getattr(info, n) is not None}
     silent = pa.array(_silent(table, column, info)) if scaling else None
     for name, value in scaling.items():
@@ -120,14 +125,21 @@ def _told(table: pa.Table, column: pa.StructArray, info: BandInfo) -> pa.StructA
     return pa.StructArray.from_arrays(arrays, fields=list(column.type), mask=column.is_null())
 
 
+def _holding(column: pa.StructArray, nodata: float) -> npt.NDArray[np.bool_]:
+    """Of which rows the type can hold a catalogue's nodata, or the file has none of its own."""
+    types = columns.texts(column, "dtype")
+    holding = {name: name is None or holds(name, nodata) for name in set(types)}
+    silent = np.isnan(columns.floats(column, "nodata"))
+    return np.array([holding[name] for name in types], bool) | silent
+
+
 def _silent(table: pa.Table, column: pa.StructArray, info: BandInfo) -> npt.NDArray[np.bool_]:
     """Of which rows neither the file nor STAC gives a scale or an offset."""
     known = np.zeros(len(column), dtype=bool)
     for name in _SCALING:
         known |= ~np.isnan(columns.floats(column, name))
     assets = columns.one_array(table.column(schema.ASSETS))
-    key = next((k for k in (info.name, info.asset) if columns.has(assets, k)), None)
-    asset = None if key is None else pc.struct_field(assets, key)
+    asset = columns.asset_of(assets, (info.name, info.asset))
     if asset is None or not columns.has(asset, schema.RASTER_BANDS):
         return ~known
     lists = pc.struct_field(asset, schema.RASTER_BANDS)

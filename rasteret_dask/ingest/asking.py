@@ -6,6 +6,7 @@ A link may be signed, and the texts of pystac, pystac-client and requests name i
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,13 +16,14 @@ import pystac_client
 import requests
 import urllib3
 from pystac.stac_io import DefaultStacIO
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from urllib3.exceptions import HTTPError, LocationValueError
 
 from rasteret_dask.errors import SourceError, TransientError
 from rasteret_dask.model import RetryPolicy
-from rasteret_dask.storage.retry import from_status
+from rasteret_dask.storage.retry import from_status, parse_retry_after
 from rasteret_dask.storage.urls import public
 
 DOCUMENTS: Final = 16
@@ -40,6 +42,10 @@ class Patient(urllib3.Retry):
         """Seconds that are asked for; None for the usual pause."""
         wait = super().get_retry_after(response)
         return wait if wait is None or wait <= _PATIENCE else None
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Seconds; 0, the usual pause, for what makes no sense."""
+        return parse_retry_after(retry_after, time.time())
 
 
 RETRIES: Final = Patient(
@@ -80,6 +86,12 @@ def api_errors(url: str) -> Iterator[None]:
         raise api_error(getattr(error, "status_code", None), str(error), url) from None
     except (requests.RequestException, pystac.STACError, json.JSONDecodeError) as error:
         raise SourceError(f"the STAC API failed: {type(error).__name__}", url=public(url)) from None
+    except (ClientTypeError, pystac.STACTypeError) as error:
+        raise SourceError(
+            f"what answers is no STAC API ({type(error).__name__})",
+            url=public(url),
+            hint="the URL is that of an API's landing page, not of one of its collections",
+        ) from None
 
 
 def api_error(status: int | None, text: str, url: str) -> SourceError:

@@ -36,6 +36,7 @@ from rasteret_dask.ingest.slices import (
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage.counters import snapshot
 from rasteret_dask.storage.loop import run
+from rasteret_dask.storage.ranges import is_etag
 from rasteret_dask.storage.source import RangeResponse, read_range
 
 GLANCE: Final = 16
@@ -162,7 +163,7 @@ def _changed(file: _File, answer: _Answer) -> bool:
         return isinstance(answer, NotFoundError) or not file.known
     if not file.known:
         return True
-    if file.etag is not None and answer.etag is not None:
+    if is_etag(file.etag) and is_etag(answer.etag):
         return file.etag != answer.etag
     pairs = ((file.size, answer.size), (file.last_modified, answer.last_modified))
     known = [(then, now) for then, now in pairs if then is not None and now is not None]

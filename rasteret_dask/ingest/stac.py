@@ -30,6 +30,7 @@ from rasteret_dask.ingest.asking import (
     open_api,
     unreadable,
 )
+from rasteret_dask.ingest.sortby import in_order
 from rasteret_dask.storage.urls import public
 
 Json = Mapping[str, Any]
@@ -123,9 +124,12 @@ def search_api(url: str, search: Search) -> list[Json]:
         for box in boxes:
             for item in _pages(client, search, box).items_as_dicts():
                 _keep(found, item)
-    # Of two halves each may hold as many as were asked for.
-    most = (search.options or {}).get("max_items")
-    return _some(list(found.values())[:most], search, url)
+    options = search.options or {}
+    most = options.get("max_items")
+    items = list(found.values())
+    if most is not None and len(boxes) > 1:  # each half may hold as many as were asked for
+        items = in_order(items, options.get("sortby"))[:most]
+    return _some(items, search, url)
 
 
 def _pages(client: Any, search: Search, box: Bounds | None, **more: Any) -> Any:
@@ -389,4 +393,6 @@ def _joined(base: str, href: str) -> str:
     scheme, _, rest = base.partition("://")
     if not rest or "://" in href or scheme in ("http", "https", "file"):
         return urljoin(base, href)
-    return scheme + urljoin(f"https://{rest}", href).removeprefix("https")
+    found = urljoin(f"https://{rest}", href)
+    # A link may have a scheme of its own without slashes: file:/data/a.tif.
+    return scheme + found.removeprefix("https") if found.startswith("https://") else found

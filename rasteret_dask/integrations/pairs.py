@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torchgeo.datasets import IntersectionDataset, UnionDataset
 
+from rasteret_dask.errors import ArgumentError
+
 Sample = dict[str, Any]
 
 
@@ -108,15 +110,39 @@ _ONCE = ("bounds", "transform", "crs", "time")
 
 
 def join_samples(samples: Sequence[Mapping[str, Any]]) -> Sample:
-    """Join samples of one place: channels are put behind one another; where and when are told once."""
+    """Join samples of one place: channels are put behind one another; where and when are told once.
+
+    Raises
+    ------
+    ArgumentError
+        Series of different dates, or a series and an image without dates.
+    """
     out: Sample = {}
     for sample in samples:
         for key, value in sample.items():
             if key not in out:
                 out[key] = value
             elif key not in _ONCE and isinstance(value, torch.Tensor) and value.ndim:
-                out[key] = torch.cat([out[key], value])
+                if key == "image":
+                    _check_dates(out, sample)
+                # A series is of shape (time, channels, y, x).
+                axis = 1 if key == "image" and value.ndim == 4 else 0
+                out[key] = torch.cat([out[key], value], dim=axis)
     return out
+
+
+def _check_dates(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    images = [one["image"], other["image"]]
+    if all(image.ndim != 4 for image in images):
+        return
+    times = [sample.get("time") for sample in (one, other)]
+    told = all(isinstance(time, torch.Tensor) for time in times)
+    same = images[0].ndim == images[1].ndim and len(images[0]) == len(images[1])
+    if not same or (told and not torch.equal(*times)):
+        raise ArgumentError(
+            "series of different dates make no pair: their images have no channels of one moment",
+            hint="leave time_series=True out in one of the two, or stack what they give by yourself",
+        )
 
 
 class _Complete:
@@ -132,6 +158,8 @@ class _Complete:
                 if key not in out:
                     out[key] = value
                 elif key in ("image", "mask"):
+                    if key == "image":
+                        _check_dates(out, sample)
                     empty = out[key].isnan() if self.gap != self.gap else out[key] == self.gap
                     out[key] = torch.where(empty, value, out[key])
         return out

@@ -21,7 +21,7 @@ from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.read.cube import CubePlan, plan_cube
 from rasteret_dask.read.engine import Load
-from rasteret_dask.read.grouping import item_times, make_steps
+from rasteret_dask.read.grouping import item_times, make_steps, together
 from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.request import CubeRequest
 from rasteret_dask.read.tasks import Job, fuse, loads_of, plan_jobs
@@ -135,7 +135,7 @@ class Windows:
         asked = replace(
             request,
             chunks={"time": -1, "y": _CHUNK, "x": _CHUNK},
-            groupby=request.groupby if series else _one_step,
+            groupby=request.groupby if series else together,
         )
         self.cube: CubePlan = plan_cube(table, asked)
         self.grid: Grid = self.cube.grid
@@ -237,10 +237,6 @@ class Windows:
 
 def _by_chip(flat: Sequence[Any], bands: int) -> list[Sequence[Any]]:
     return [flat[k : k + bands] for k in range(0, len(flat), bands)]
-
-
-def _one_step(table: pa.Table) -> list[int]:
-    return [0] * len(table)
 
 
 def _hits(plan: BandPlan, spans: Spans, window: Window, first: int, last: int) -> Ints:

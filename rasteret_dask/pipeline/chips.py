@@ -25,7 +25,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from rasteret_dask.errors import ConfigError, PipelineError
-from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.geobox import Grid, within_a_turn
 from rasteret_dask.pipeline.shape import grid_of
 from rasteret_dask.pipeline.work import Chips
 from rasteret_dask.write.raster import common_nodata, is_nodata, is_taken, nodata_of
@@ -191,9 +191,10 @@ def _around(step: Chips, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> 
             given = ", ".join(str(c) for c in frame.columns)
             raise ConfigError(f"no column {column!r} in the vector file", hint=f"it has {given}")
     grid = grid_of(dataset)
-    middle = frame.to_crs(grid.crs).geometry.centroid
-    across = (middle.x.to_numpy() - grid.left) / grid.xres
-    down = (grid.top - middle.y.to_numpy()) / abs(grid.yres)
+    # By shapely: of a grid in degrees it is the grid's own plane that counts, and GeoPandas would warn.
+    middle = shapely.centroid(frame.to_crs(grid.crs).geometry.to_numpy())
+    across = (within_a_turn(shapely.get_x(middle), grid) - grid.left) / grid.xres
+    down = (grid.top - shapely.get_y(middle)) / abs(grid.yres)
     if not (np.isfinite(across) & np.isfinite(down)).all():
         raise ConfigError("the vector file has a row without a geometry", path="chips.around")
     names = [str(n) for n in (range(len(frame)) if step.id is None else frame[step.id])]

@@ -132,6 +132,12 @@ def _finite(function: Callable[..., Array]) -> Callable[..., Array]:
     return wrapped
 
 
+def _power(a: Array, b: Array) -> Array:
+    # NumPy's power of NaN by 0, and of 1 by NaN, is 1.
+    lost = np.isnan(a) | np.isnan(b)
+    return np.where(lost, np.float32(np.nan), _finite(np.power)(a, b))
+
+
 def _compare(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     return lambda a, b: _truth(function(a, b), a, b)
 
@@ -170,7 +176,7 @@ _OPERATORS: Mapping[str, Callable[..., Array]] = {
     "-": np.subtract,
     "*": np.multiply,
     "/": _divide,
-    "**": _finite(np.power),
+    "**": _power,
     "neg": np.negative,
     "<": _compare(np.less),
     "<=": _compare(np.less_equal),

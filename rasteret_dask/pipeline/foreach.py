@@ -118,8 +118,10 @@ def units(pipeline: Pipeline, *, allow_custom: bool = False) -> list[Unit]:
     document = pipeline.model_dump(mode="json", exclude_none=True, exclude={"foreach"})
     made: list[Unit] = []
     taken: dict[str, str] = {}
+    # A row of numbers alone would have one type for all of them: 7 would be called 7.0.
+    rows = frame if isinstance(frame, geopandas.GeoDataFrame) else frame.astype(object)
     for position in range(len(frame)):
-        row = frame.iloc[position]
+        row = rows.iloc[position]
         unit = _unit(pipeline, each, document, row, frame)
         check(unit.pipeline, allow_custom=allow_custom)
         for index, output in enumerate(unit.pipeline.outputs):
@@ -248,9 +250,6 @@ def run_each(
             told.append(UnitStatus(unit.id, "empty", url, str(error)))
         except RasteretError as error:
             told.append(UnitStatus(unit.id, "failed", url, str(error)))
-        except OSError as error:  # of the place of its record; its whole text may hold a signature
-            reason = error.strerror or type(error).__name__
-            told.append(UnitStatus(unit.id, "failed", url, reason))
         else:
             state = "there" if account.reused else "done"
             told.append(UnitStatus(unit.id, state, url, None, account))

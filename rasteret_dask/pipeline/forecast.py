@@ -21,6 +21,7 @@ from rasteret_dask.ingest.refresh import GLANCE
 from rasteret_dask.ingest.report import BuildReport
 from rasteret_dask.ingest.stac import Search, overview, read_items, search_api, search_static
 from rasteret_dask.ingest.update import newest, search_again
+from rasteret_dask.opening import NAME
 from rasteret_dask.pipeline.sources import Build
 from rasteret_dask.read.gather import COLUMNS
 from rasteret_dask.read.request import make_request
@@ -47,12 +48,18 @@ def of_build(what: Build) -> dict[str, Any]:
     SourceError
         The catalogue cannot be read.
     """
+    if not NAME.fullmatch(what.name):
+        raise ArgumentError(
+            f"{what.name!r} is no name for a collection", hint="use letters, digits, . _ -"
+        )
     known = None if what.dataset is None else catalog.default()[what.dataset]
     api, static, searched = what.stac_api, what.static_catalog, what.collection
     if known is not None:
-        searched = known.stac_collection
+        searched = searched or known.stac_collection
         if static is None:
             api, static = known.stac_api, known.static_catalog
+    elif what.band_map is None:  # as the build knows it
+        known = catalog.default().find(api, searched)
     search = Search.of(searched, what.bbox, what.date_range, {"query": what.query})
     if api is not None:
         seen = overview(api, search, 1)
@@ -136,7 +143,9 @@ def of_append(
     }
 
 
-def of_export(collection: Collection, target: str) -> dict[str, Any]:
+def of_export(
+    collection: Collection, target: str, partition_by: Sequence[str] = ()
+) -> dict[str, Any]:
     """What `Collection.export` would write.
 
     Returns
@@ -148,7 +157,12 @@ def of_export(collection: Collection, target: str) -> dict[str, Any]:
     ------
     CollectionError
         There is something already.
+    ArgumentError
+        A column to partition by is unknown.
     """
+    unknown = [name for name in partition_by if name not in collection.schema.names]
+    if unknown:
+        raise ArgumentError(f"no column {unknown[0]!r} to export")
     place = Place(target if "://" in target else str(Path(target).expanduser().absolute()))
     if place.list("") or place.folders():
         raise CollectionError(

@@ -23,7 +23,10 @@ def _day(value: Any) -> Any:
 
 def _check_bbox(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) == 4:
-        west, south, east, north = (float(v) for v in value)
+        try:
+            west, south, east, north = (float(v) for v in value)
+        except TypeError:  # null, or a list: pydantic says which
+            return value
         if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
             raise ValueError(
                 f"{list(value)} is no box in degrees; expected west, south, east, north "

@@ -13,7 +13,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import xarray as xr
 
-from rasteret_dask.errors import ConfigError
+from rasteret_dask.errors import ConfigError, PipelineError
 from rasteret_dask.pipeline.chips import LIST, ChipSet, write_chips
 from rasteret_dask.pipeline.results import (
     ArrowOutput,
@@ -28,6 +28,8 @@ from rasteret_dask.pipeline.results import (
 )
 from rasteret_dask.pipeline.shape import Shape
 from rasteret_dask.pipeline.tables import Table
+from rasteret_dask.runs.record import unsigned
+from rasteret_dask.storage.ask import ask
 from rasteret_dask.write import stac
 from rasteret_dask.write.cog import write_cog
 from rasteret_dask.write.preview import COLORMAPS, write_png
@@ -96,9 +98,20 @@ def is_whole_zarr(output: Output) -> bool:
 
 
 def is_there(output: Output) -> bool:
-    """Whether it has been written, whole."""
-    fs, path = resolve(f"{url_of(output).rstrip('/')}{OUTPUTS[type(output)].last}")
-    return bool(fs.exists(path))
+    """Whether it has been written, whole.
+
+    Raises
+    ------
+    PipelineError
+        Its place cannot be read.
+    """
+    url = f"{url_of(output).rstrip('/')}{OUTPUTS[type(output)].last}"
+    try:
+        fs, path = ask(resolve, url)
+        return bool(fs.exists(path))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise PipelineError(f"{unsigned(url)} cannot be looked for: {reason}") from None
 
 
 def check(output: Output, shape: Shape, path: str) -> None:

@@ -124,7 +124,10 @@ def explain(collection: Collection, pipeline: Pipeline, vectors: Vectors) -> Exp
     if stacked:
         cube = open_cube(collection, pipeline, vectors)
         for one in stacked:
-            cost = Explanation({**cost.bands, **stack.explain(one, cube).bands})
+            more = stack.explain(one, cube).bands
+            # A band of the cube that an expression has taken up may have the same name.
+            named = {f"{n} (stack)" if n in cost.bands else n: each for n, each in more.items()}
+            cost = Explanation({**cost.bands, **named})
     return cost
 
 

@@ -33,6 +33,7 @@ def begin(
     ledger: Ledger | None = None,
     written: Sequence[Mapping[str, Any]] = (),
     area: geopandas.GeoDataFrame | None = None,
+    repairs: Mapping[str, Any] | None = None,
 ) -> Record:
     """A new record, written at once.
 
@@ -48,10 +49,12 @@ def begin(
         What is said of the outputs that are there already.
     area : GeoDataFrame, optional
         What the cube is cropped to, where no file of the pipeline says it.
+    repairs : mapping, optional
+        What is known of repairs of a store that is there already.
     """
-    more: dict[str, Any] = {}
-    if area is not None:
-        more["area"] = said_of_area(area, _used(pipeline, area))
+    more = _area(pipeline, area)
+    if repairs is not None:
+        more["repairs"] = dict(repairs)
     if ledger is not None:
         more["ledger"] = {"url": ledger.url, "run": ledger.run}
     return runs.begin(
@@ -65,10 +68,19 @@ def begin(
     )
 
 
-def unbegun(url: str, pipeline: Pipeline, error: BaseException) -> Record:
+def unbegun(
+    url: str,
+    pipeline: Pipeline,
+    error: BaseException,
+    area: geopandas.GeoDataFrame | None = None,
+) -> Record:
     """The record of a run that ended before it had a collection."""
     said = unsigned(pipeline.model_dump(mode="json", exclude_none=True))
-    return runs.unbegun(url, error, pipeline=said)
+    return runs.unbegun(url, error, pipeline=said, **_area(pipeline, area))
+
+
+def _area(pipeline: Pipeline, area: geopandas.GeoDataFrame | None) -> dict[str, Any]:
+    return {} if area is None else {"area": said_of_area(area, _used(pipeline, area))}
 
 
 def vectors_of(record: Record) -> Vectors:
@@ -103,6 +115,17 @@ def area_of(area: Mapping[str, Any] | None) -> geopandas.GeoDataFrame | None:
     else:
         shapes = geopandas.GeoSeries.from_wkb(area["wkb"], crs=CRS.from_json_dict(area["crs"]))
     return geopandas.GeoDataFrame(area.get("columns", {}), geometry=shapes)
+
+
+def lost_of(before: Record, pipeline: Pipeline) -> bool:
+    """Whether the store of all variables was whole once and is gone: with it goes what was known of its holes."""
+    said = {one["url"] for one in before.document["outputs"]}
+    return any(
+        outputs.is_whole_zarr(one)
+        and unsigned(outputs.url_of(one)) in said
+        and not outputs.is_there(one)
+        for one in pipeline.outputs
+    )
 
 
 def kept_of(before: Record, pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -124,7 +124,12 @@ def extreme_index(block: Array, how: str) -> tuple[Array, Array]:
     empty = -np.inf if how == "max" else np.inf
     filled = np.where(np.isnan(block), block.dtype.type(empty), block)
     found = np.argmax(filled, axis=-1) if how == "max" else np.argmin(filled, axis=-1)
-    return np.asarray(found), ~np.all(np.isnan(block), axis=-1)
+    # An infinite value is no better than what stands for nothing, but it is a value.
+    known = ~np.isnan(block)
+    odd = np.isinf(_pick(filled, found))
+    if odd.any():
+        found = np.where(odd & ~_pick(known, found), np.argmax(known, axis=-1), found)
+    return np.asarray(found), np.asarray(known.any(axis=-1))
 
 
 REDUCTIONS: Mapping[str, Callable[..., Array]] = {

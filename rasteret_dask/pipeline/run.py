@@ -34,9 +34,9 @@ from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs import record as runs
 from rasteret_dask.runs.alive import standing
 from rasteret_dask.runs.record import Record
+from rasteret_dask.storage.ask import ask
 from rasteret_dask.storage.settings import named
 from rasteret_dask.write.shards import OF_ARRAYS
-from rasteret_dask.write.target import ask
 
 # A result of at most so many bytes is held in memory while its outputs are written.
 _SMALL = 512 * 2**20
@@ -105,7 +105,8 @@ def run(
             noted, finished = _record(pipeline, collection, vectors, known)
         except RasteretError as error:
             if known is None:  # whoever looks for the run finds why there is none
-                record.unbegun(record_url(pipeline), pipeline, error)
+                area = _own_area(pipeline, vectors)
+                record.unbegun(record_url(pipeline), pipeline, error, area)
             raise
         if not finished:
             with runs.Ending(noted), noticing_loss(where):
@@ -229,7 +230,9 @@ def _record(
 ) -> tuple[Record, bool]:
     """The record of this run, and whether there is nothing left to do."""
     url = record_url(pipeline)
-    if before is not None and not _continues(pipeline, collection, vectors, before):
+    if before is not None and (
+        not _continues(pipeline, collection, vectors, before) or record.lost_of(before, pipeline)
+    ):
         before = None
     written = [] if before is None else record.kept_of(before, pipeline)
     if before is not None and before.finished and len(written) == len(pipeline.outputs):
@@ -240,13 +243,23 @@ def _record(
         kept = None if before is None else before.ledger
         ledger = kept or new_run(pipeline.cube.ledger)
     digest = record.digest_of(pipeline, collection, vectors)
-    area = vectors.get("cube") if pipeline.cube.geometries is None else None
     noted = record.begin(
-        url, pipeline, collection, digest, ledger=ledger, written=written, area=area
+        url,
+        pipeline,
+        collection,
+        digest,
+        ledger=ledger,
+        written=written,
+        area=_own_area(pipeline, vectors),
+        # They say where the holes are now.
+        repairs=None if before is None else before.document.get("repairs"),
     )
-    if before is not None and "repairs" in before.document:  # they say where its holes are now
-        noted.save(repairs=before.document["repairs"])
     return noted, False
+
+
+def _own_area(pipeline: Pipeline, vectors: Vectors) -> geopandas.GeoDataFrame | None:
+    """What the cube is cropped to, where no file of the pipeline says it."""
+    return vectors.get("cube") if pipeline.cube.geometries is None else None
 
 
 def _failures(noted: Record) -> int:

@@ -12,7 +12,7 @@ import xarray as xr
 from pyproj import Transformer
 
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.grid.geobox import CRS84, transform_bounds
+from rasteret_dask.grid.geobox import CRS84, lonlat_box, within_a_turn
 from rasteret_dask.pipeline.shape import Shape, finish, grid_of
 from rasteret_dask.pipeline.work import Similarity, SimilarityStep
 
@@ -76,12 +76,13 @@ def _pixel(wanted: Similarity, dataset: xr.Dataset) -> tuple[int, int]:
     assert wanted.point is not None  # the model holds one of the two
     grid = grid_of(dataset)
     x, y = Transformer.from_crs(CRS84, grid.crs, always_xy=True).transform(*wanted.point)
+    x = within_a_turn(np.asarray(x), grid)
     column, row = (x - grid.left) / grid.xres, (grid.top - y) / abs(grid.yres)
     place = int(np.floor(np.round(row, 6))), int(np.floor(np.round(column, 6)))
     height, width = dataset.sizes["y"], dataset.sizes["x"]
     if not (0 <= place[0] < height and 0 <= place[1] < width):
         bounds = dataset[next(iter(dataset.data_vars))].rio.bounds()
-        west, south, east, north = transform_bounds(bounds, grid.crs, CRS84)
+        west, south, east, north = lonlat_box(bounds, grid.crs)
         raise ConfigError(
             f"{list(wanted.point)} does not lie in the cube",
             path="similarity.point",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
 import xarray as xr
 
 from rasteret_dask.collection import Collection
@@ -14,6 +13,7 @@ from rasteret_dask.pipeline.inputs import find_collection, read_vector
 from rasteret_dask.pipeline.shape import Shape
 from rasteret_dask.pipeline.work import Stack, StackStep
 from rasteret_dask.plan.explain import Explanation
+from rasteret_dask.read.grouping import together
 
 
 def check(step: StackStep, shape: Shape, path: str) -> Shape:
@@ -65,7 +65,7 @@ def _arguments(step: Stack, dataset: xr.Dataset) -> dict[str, Any]:
         "bands": list(step.bands),
         "like": dataset,
         "chunks": _chunks(dataset),
-        "groupby": _together,
+        "groupby": together,
         "mosaic": step.mosaic,
         "resampling": dict(resampling) if isinstance(resampling, Mapping) else resampling,
         "overviews": step.overviews,
@@ -78,11 +78,6 @@ def _arguments(step: Stack, dataset: xr.Dataset) -> dict[str, Any]:
 
 def _chunks(dataset: xr.Dataset) -> dict[str, Any]:
     """Those of the cube, so that nothing is cut anew."""
-    if not dataset.chunks:
-        return {}
-    return {dim: max(dataset.chunks[dim]) for dim in ("y", "x")}
-
-
-def _together(rows: pa.Table) -> list[int]:
-    """All items into one step, whenever they were taken."""
-    return [0] * rows.num_rows
+    # Array by array: bands of several resolutions are not chunked alike.
+    each = [one.chunksizes for one in dataset.data_vars.values() if one.chunks is not None]
+    return {dim: max(max(sizes[dim]) for sizes in each) for dim in ("y", "x")} if each else {}

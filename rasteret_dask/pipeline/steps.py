@@ -99,7 +99,8 @@ def _apply_expression(step: ExpressionStep, dataset: xr.Dataset) -> xr.Dataset:
 
 def _compute(expression: language.Expression, dataset: xr.Dataset) -> xr.DataArray:
     """One Dask layer for the whole expression, over all its bands."""
-    arrays = xr.broadcast(*(dataset[name] for name in expression.bands))
+    # Blocks are paired by number: arrays that are not chunked alike would be paired wrongly, and broadcast.
+    arrays: Any = xr.unify_chunks(*xr.broadcast(*(dataset[name] for name in expression.bands)))
     dtype = expression(*(np.zeros((0,), dtype=array.dtype) for array in arrays)).dtype
     values = [array.data for array in arrays]
     if any(array.chunks is not None for array in arrays):
@@ -170,11 +171,19 @@ def _along(statistic: Statistic, dataset: xr.Dataset) -> Along:
 
 
 def _reduce(along: Along, array: xr.DataArray) -> xr.DataArray:
+    array = _as_float(array)
     if array.chunks is None:
         data = along(array.data)
     else:
         data = _over_whole_time(along, along.axis, array.chunk({"time": -1}))
     return finish(data, array.isel(time=0, drop=True), array)
+
+
+def _as_float(array: xr.DataArray) -> xr.DataArray:
+    """Counts and classes as floats, as in expressions: a statistic of none of them is NaN, and a mean no whole number."""
+    if array.dtype.kind not in "biu":
+        return array
+    return array.astype(np.result_type(array.dtype, np.float32))
 
 
 def _over_whole_time(function: Any, axis: int, *arrays: xr.DataArray) -> da.Array:
@@ -226,12 +235,15 @@ def _check_composite(step: CompositeStep, shape: Shape, path: str) -> Shape:
 
 
 def _apply_composite(step: CompositeStep, dataset: xr.Dataset) -> xr.Dataset:
-    whole = dataset.chunk({"time": -1}) if dataset.chunks else dataset
-    by = whole[step.composite.by]
+    some = any(array.chunks is not None for array in dataset.data_vars.values())
+    # Bands of several resolutions are not chunked alike.
+    whole = dataset.unify_chunks().chunk({"time": -1}) if some else dataset
+    by = _as_float(whole[step.composite.by])
     axis = int(by.get_axis_num("time"))
     pick = Pick(step.composite.how, axis)
     made = {}
-    for name, array in whole.data_vars.items():
+    for name, given in whole.data_vars.items():
+        array = _as_float(given)
         if array.chunks is None:
             data = pick(array.data, by.data)
         else:
@@ -276,6 +288,10 @@ def _apply_resample(step: ResampleStep, dataset: xr.Dataset) -> xr.Dataset:
         part = dataset.isel(time=rows)
         periods.append({name: _reduce(along, part[name]) for name in dataset.data_vars})
     labels = np.array([label for label, _ in found], dtype="datetime64[ns]")
+    if step.resample.period.endswith(
+        "W"
+    ):  # pandas calls weeks by their last day, all others by their first
+        labels -= np.timedelta64(7 * int(step.resample.period[:-1]) - 1, "D")
     time = xr.Variable("time", labels, {"standard_name": "time", "long_name": "start of period"})
     made = {}
     for name, array in dataset.data_vars.items():

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import shapely
+import shapely.affinity
 import xarray as xr
 
 from rasteret_dask.errors import ConfigError
-from rasteret_dask.grid.geobox import Grid
+from rasteret_dask.grid.geobox import Grid, period, turns, within_a_turn
 from rasteret_dask.grid.shapes import outside, pixel_shapes
 from rasteret_dask.grid.tiles import Window
 from rasteret_dask.pipeline.chips import ChipSet, cut
@@ -222,7 +223,8 @@ def _statistic(name: str) -> Callable[[Array], Array]:
 def _zonal(step: Zonal, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) -> Table:
     names = _names(step, frame)
     grid = grid_of(dataset)
-    lazy = (dataset if dataset.chunks else dataset.chunk()).unify_chunks()
+    some = any(array.chunks is not None for array in dataset.data_vars.values())
+    lazy = (dataset if some else dataset.chunk()).unify_chunks()
     arrays = [array.data for array in lazy.data_vars.values()]
     zones = _zones(frame.to_crs(grid.crs), grid, arrays[0].chunks[-2:], step.all_touched)
     parts = _visit(arrays, zones, ZoneBlock(step.stats, step.all_touched))
@@ -259,9 +261,10 @@ def _zones(
     for index in np.ndindex(*cells.shape):
         cells[index] = []
     for number, geometry in enumerate(frame.geometry):
-        if geometry is None or geometry.is_empty:
+        pieces = () if geometry is None or geometry.is_empty else _on_grid(geometry, grid)
+        if not pieces:
             continue
-        shapes = pixel_shapes((geometry,), grid)
+        shapes = pixel_shapes(pieces, grid)
         west, north, east, south = shapely.from_wkb(shapes).bounds
         r0, r1 = max(0, int(np.floor(north))), min(int(edges[0][-1]), int(np.floor(south)) + 1)
         c0, c1 = max(0, int(np.floor(west))), min(int(edges[1][-1]), int(np.floor(east)) + 1)
@@ -282,6 +285,21 @@ def _zones(
                 window = (max(r0, top), min(r1, bottom), max(c0, left), min(c1, right))
                 cells[y, x].append(Zone(number, shapes, window, (top, left), whole))
     return cells
+
+
+def _on_grid(geometry: shapely.Geometry, grid: Grid) -> tuple[shapely.Geometry, ...]:
+    """A polygon as far as it has a place on the grid's plane; in pieces, where some of it lies whole turns beside the grid."""
+    if np.isfinite(shapely.bounds(geometry)).all() and period(grid.crs) is None:
+        return (geometry,)
+    left, _, right, _ = grid.bounds
+    pieces = []
+    for part in shapely.get_parts(geometry):
+        west, south, east, north = shapely.bounds(part).tolist()
+        if not np.isfinite((west, south, east, north)).all():
+            continue
+        for turn in turns(west, east, left, right, grid.crs):
+            pieces.append(shapely.affinity.translate(part, turn) if turn else part)
+    return tuple(pieces)
 
 
 def _visit(
@@ -316,10 +334,12 @@ def _sample(step: Points, dataset: xr.Dataset, frame: geopandas.GeoDataFrame) ->
     if not (points.geom_type == "Point").all():
         raise ConfigError("not every geometry of the vector file is a point", path="sample.points")
     # Pixels are half-open; coordinates are rounded to a millionth of a pixel first.
-    columns = np.floor(np.round((points.x.to_numpy() - grid.left) / grid.xres, 6)).astype(int)
-    rows = np.floor(np.round((grid.top - points.y.to_numpy()) / abs(grid.yres), 6)).astype(int)
+    x = within_a_turn(points.x.to_numpy(), grid)
+    across = np.floor(np.round((x - grid.left) / grid.xres, 6))
+    down = np.floor(np.round((grid.top - points.y.to_numpy()) / abs(grid.yres), 6))
     height, width = dataset.sizes["y"], dataset.sizes["x"]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
+    rows, columns = (np.where(inside, v, 0).astype(int) for v in (down, across))
     picked = {}
     for label, array in dataset.data_vars.items():
         data = array.data[None] if array.ndim == 2 else array.data

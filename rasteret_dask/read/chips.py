@@ -32,8 +32,8 @@ from rasteret_dask.read.inner import inner_masks
 from rasteret_dask.read.later import now
 from rasteret_dask.read.near import Places, near
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.read.sparse import holds
 from rasteret_dask.read.values import Meaning, meaning
+from rasteret_dask.tiff.held import holds
 
 Array = npt.NDArray[Any]
 

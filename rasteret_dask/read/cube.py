@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import dask.array as da
@@ -115,8 +116,9 @@ def plan_cube(table: pa.Table, request: CubeRequest) -> CubePlan:
         placing[asked] = Placing(raw, masks, inner, grid, output, request)
     steps = len(items.steps)
     plans = {}
+    alike = _chunks_of_all(placing.values(), grid, steps, request)
     for asked, own in placing.items():
-        chunks = _chunks(own.raw, grid, steps, own.output, request)
+        chunks = alike or _chunks([own], grid, steps, request)
         plans[asked] = _band_plan(own, chunks)
         _check_gaps(plans[asked].table, own, steps)
         if request.together:
@@ -194,12 +196,24 @@ def _dilate(request: CubeRequest) -> float:
     return request.mask.dilate if request.mask is not None else 0.0
 
 
-def _chunks(
-    raw: RawSources, grid: Grid, steps: int, output: Output, request: CubeRequest
-) -> Chunks:
+def _chunks_of_all(
+    bands: Iterable[Placing], grid: Grid, steps: int, request: CubeRequest
+) -> Chunks | None:
+    """Return the chunks of all bands, which xarray wants to be the same; None where each band's own tiles are asked for."""
+    wanted = request.chunks
+    named = wanted.values() if isinstance(wanted, Mapping) else [wanted]
+    if wanted == {} or any(isinstance(one, str) and one in ("tile", "tiles") for one in named):
+        return None
+    return _chunks(list(bands), grid, steps, request)
+
+
+def _chunks(bands: Sequence[Placing], grid: Grid, steps: int, request: CubeRequest) -> Chunks:
+    """Return chunks of whole tiles: of the largest, which those of finer bands mostly divide."""
     shape = (steps, grid.height, grid.width)
-    tile, offset = natural_tile(raw, grid)
-    itemsize = np.dtype(output.dtype).itemsize
+    tile, offset = max(
+        (natural_tile(band.raw, grid) for band in bands), key=lambda found: math.prod(found[0])
+    )
+    itemsize = max(np.dtype(band.output.dtype).itemsize for band in bands)
     limit = min(parse_bytes(dask.config.get("array.chunk-size")), 2**27)
     wanted = request.chunks if request.chunks is not None else "auto"
     return parse_chunks(wanted, shape, tile, offset, itemsize, limit // 2)

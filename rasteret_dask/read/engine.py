@@ -221,11 +221,16 @@ class Loading:
                 helpers.append(helper)
 
     def _help(self, team: Crew) -> None:
-        while not (self._over or team.crowded):
-            work = self._next(wait=False)
-            if work is None:
-                return
-            self._do(work)
+        try:
+            # Tiles of a range that has been taken keep room from what the calling thread may wait for: they are not left.
+            while not self._over and (self._ready or not team.crowded):
+                work = self._next(wait=False)
+                if work is None:
+                    return
+                self._do(work)
+        except BaseException as error:
+            self._fetch.fail(error)
+            raise
 
     def close(self) -> None:
         """Give up what is still under way."""

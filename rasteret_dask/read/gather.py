@@ -21,7 +21,7 @@ from rasteret_dask.plan.steps import TimeSteps
 from rasteret_dask.plan.table import RawSources, by_grid
 from rasteret_dask.read.grouping import PLATFORM, column_of, make_steps, warn_of_torn
 from rasteret_dask.read.request import CubeRequest
-from rasteret_dask.read.sparse import Told, holds
+from rasteret_dask.tiff.held import Told, holds
 from rasteret_dask.tiff.metadata import parse_nodata
 
 S2_SCALE = 1e-4
@@ -318,6 +318,8 @@ def _overruled(found: BandSources, told: float | int) -> tuple[Number, ...]:
     types = [layout.dtype for layout in found.layouts]
 
     def one(layout: int, own: Number) -> Number:
+        if isinstance(own, Told):
+            own = own.own
         if own is None or holds(types[layout], told) or not holds(types[layout], own):
             return told
         return Told(told, own)

@@ -56,10 +56,17 @@ def make_steps(table: pa.Table, groupby: Any) -> TimeSteps:
         If ``groupby`` is neither known nor a column.
     """
     times = item_times(table)
+    if groupby is together:
+        return group(times, [0] * len(table))
     keys = _keys(table, times, groupby)
     # Ascending and descending passes of a SAR never mix.
     keys = [key if orbit is None else (key, *orbit) for key, orbit in zip(keys, _orbits(table))]
     return group(times, keys)
+
+
+def together(rows: pa.Table) -> list[int]:
+    """All items into one step, whenever and in whatever orbit they were taken: for ``groupby=``."""
+    return [0] * rows.num_rows
 
 
 def _orbits(table: pa.Table) -> list[tuple[Any, Any] | None]:
@@ -133,7 +140,7 @@ def _keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> l
         keys = list(groupby(table))
         if len(keys) != len(table):
             raise ArgumentError(f"groupby gave {len(keys)} keys for {len(table)} items")
-        return keys
+        return [_hashable(key) for key in keys]
     if isinstance(groupby, (list, tuple)) and groupby:
         return list(zip(*(_keys(table, times, name) for name in groupby)))
     if not isinstance(groupby, str):
@@ -144,12 +151,20 @@ def _keys(table: pa.Table, times: npt.NDArray[np.datetime64], groupby: Any) -> l
     elif groupby == "solar_day":
         found = _solar_days(table, times).tolist()
     elif groupby in ("id", *table.column_names):
-        found = column_of(table, schema.ID if groupby == "id" else groupby)
+        found = [_hashable(k) for k in column_of(table, schema.ID if groupby == "id" else groupby)]
     elif groupby[:1].isdigit():
         found = _periods(times, groupby)
     else:
         raise _unknown(groupby)
     return found
+
+
+def _hashable(key: Any) -> Any:
+    if isinstance(key, dict):
+        return tuple((name, _hashable(value)) for name, value in key.items())
+    if isinstance(key, list | np.ndarray):
+        return tuple(_hashable(one) for one in key)
+    return key
 
 
 def _periods(times: npt.NDArray[np.datetime64], groupby: str) -> list[Any]:

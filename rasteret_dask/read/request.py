@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 from rasteret_dask.errors import ArgumentError
 from rasteret_dask.grid.aoi import Areas, parse_areas, parse_bbox
 from rasteret_dask.grid.choose import GridRequest, parse_crs, parse_resolution
-from rasteret_dask.grid.geobox import CRS84, Bounds, Grid, from_geobox, transform_bounds
+from rasteret_dask.grid.geobox import CRS84, Bounds, Grid, from_geobox, lonlat_box
 from rasteret_dask.grid.kernels import METHODS
 from rasteret_dask.grid.masks import MaskRule, mask_rule
 from rasteret_dask.grid.mosaic import METHODS as MOSAICS
@@ -126,7 +126,7 @@ def lonlat_bounds(bounds: Bounds | None, crs: str) -> Bounds | None:
     """Return bounds in lon/lat, for the query on the collection."""
     if bounds is None or crs == CRS84:
         return bounds
-    return transform_bounds(bounds, crs, CRS84)
+    return lonlat_box(bounds, crs)
 
 
 def make_request(
@@ -180,6 +180,8 @@ def make_request(
             "a given grid fixes the extent; do not give a bbox as well",
             hint="crop the grid, or the cube with .rio.clip_box; geometries= mask pixels of a given grid",
         )
+    for name in ("nodata", "fill_value"):
+        given[name] = _number(given.get(name), name)
     dtype = given.pop("dtype", None)
     mask = given.pop("mask", None)
     missing = given.pop("missing", "raise")
@@ -211,6 +213,15 @@ def make_request(
         storage=given.pop("storage", None) or StorageOptions(),
         **given,
     )
+
+
+def _number(given: Any, name: str) -> Any:
+    """Return a number; an array of one is one too."""
+    if getattr(given, "ndim", None) == 0:
+        given = given.item()
+    if given is not None and not isinstance(given, int | float | complex | np.number):
+        raise ArgumentError(f"{name}= must be a number, not {given!r}")
+    return given
 
 
 def _dtype(given: Any) -> str | None:

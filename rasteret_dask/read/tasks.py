@@ -33,9 +33,9 @@ from rasteret_dask.read.engine import Load, Loading
 from rasteret_dask.read.holes import note_failures
 from rasteret_dask.read.indices import cover, pick
 from rasteret_dask.read.later import Later, Place, now, part
-from rasteret_dask.read.sparse import holds
 from rasteret_dask.read.together import join, others, valid_in_all
 from rasteret_dask.storage.urls import public
+from rasteret_dask.tiff.held import holds
 
 Array = npt.NDArray[Any]
 

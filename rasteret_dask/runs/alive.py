@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from rasteret_dask.errors import PipelineError
+
 log = logging.getLogger(__name__)
 
 PERIOD: Final = 60.0
@@ -58,8 +60,8 @@ class Pulse:
         while not self._over.wait(PERIOD):
             try:
                 self._give(sign())
-            except OSError as problem:  # as a disk that is full: the run itself will meet it
-                log.warning("no sign of life can be written: %s", type(problem).__name__)
+            except PipelineError as problem:  # as a disk that is full: the run itself will meet it
+                log.warning("no sign of life: %s", problem)
 
 
 def standing(document: Mapping[str, Any], now: dt.datetime | None = None) -> tuple[str, str]:

@@ -18,7 +18,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rasteret_dask.errors import ArgumentError, CollectionError
+from rasteret_dask.errors import ArgumentError, CollectionError, PipelineError
 from rasteret_dask.index import schema
 from rasteret_dask.model import Ledger, RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.read.request import CubeRequest
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 # What is taken from the request, where it has been understood, or is no part of a cube's value.
 _GRID = frozenset({"crs", "target_crs", "resolution", "anchor", "geobox", "like"})
-_UNDERSTOOD = _GRID | {"geometries", "bbox", "dtype", "storage", "on_error", "ledger"}
+_AREA = frozenset({"geometries", "geometry_column", "bbox"})
+_UNDERSTOOD = _GRID | _AREA | {"dtype", "storage", "on_error", "ledger"}
 _NUMBERS = ("nodata", "fill_value")
 
 
@@ -84,8 +85,8 @@ def note_cube(
             chunk_size=dask.config.get("array.chunk-size"),
             ledger={"url": ledger.url, "run": ledger.run},
         )
-    except OSError as error:
-        raise CollectionError(f"the ledger cannot be written ({type(error).__name__})") from None
+    except PipelineError as error:
+        raise CollectionError(f"the ledger cannot be written: {error.message}") from None
     return url_of(ledger)
 
 
@@ -168,6 +169,7 @@ def arguments_of(record: Record, more: Mapping[str, Any]) -> dict[str, Any]:
         A function is needed and not given.
     """
     said = dict(record.document["arguments"])
+    said.pop("geometry_column", None)  # older records name it, and hold the geometries themselves
     for name, value in said.items():
         if isinstance(value, Mapping) and set(value) == {"function"} and name not in more:
             raise ArgumentError(
@@ -179,6 +181,11 @@ def arguments_of(record: Record, more: Mapping[str, Any]) -> dict[str, Any]:
             said[name] = float(said[name])
     if "storage" in said:
         said["storage"] = _storage(said["storage"])
+    if "geobox" in said and "bbox" in said:
+        raise ArgumentError(
+            "the record is of an older version, which took a bbox beside a given grid",
+            hint="write the cube again",
+        )
     if "geobox" in said:
         grid = said["geobox"]
         said["geobox"] = GeoBox(tuple(grid["shape"]), Affine(*grid["transform"]), grid["crs"])

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.model import Ledger
 from rasteret_dask.runs.alive import RUNNING, Pulse, sign
+from rasteret_dask.storage.ask import ask
 from rasteret_dask.storage.urls import public
 from rasteret_dask.write.target import put_bytes, resolve
 
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 VERSION = 2
 FORMAT = "rasteret-dask run"
 PIPELINE, CUBE = "pipeline", "cube"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 _PACKAGES = ("rasteret-dask", "dask", "distributed", "numpy", "xarray", "zarr", "pyarrow")
 
 
@@ -86,12 +89,21 @@ class Record:
         return Ledger(ledger.url, max(ended, key=lambda repair: str(repair["ended"]))["run"])
 
     def save(self, **changes: Any) -> None:
-        """Change some keys, and write it."""
+        """Change some keys, and write it.
+
+        Raises
+        ------
+        PipelineError
+            Its place cannot be written to.
+        """
         with self._writing:  # signs of life come from a thread of their own
             self.document |= changes
             # In the order it was said: that of expressions is the order of their bands.
             text = json.dumps(self.document, indent=1, default=str)
-            put_bytes(text.encode(), self.url)
+            try:
+                put_bytes(text.encode(), self.url)
+            except OSError as error:
+                raise _refused(self.url, "written", error) from None
 
 
 def begin(
@@ -141,8 +153,8 @@ def unbegun(url: str, error: BaseException, **more: Any) -> Record:
         record.save(
             format=FORMAT, version=VERSION, started=time, ended=time, versions=_versions(), **said
         )
-    except OSError as problem:
-        log.warning("the record of the run cannot be written: %s", type(problem).__name__)
+    except PipelineError as problem:
+        log.warning("%s", problem)
     return record
 
 
@@ -185,8 +197,8 @@ class Ending:
             return
         try:
             end(self.record, state_after(error), error=said_of(error))
-        except OSError as problem:  # as a disk that is full; it is the first error that matters
-            log.warning("the record of the run cannot be written: %s", type(problem).__name__)
+        except PipelineError as problem:  # a disk is full; it is the first error that matters
+            log.warning("%s", problem)
 
 
 def state_after(error: BaseException) -> str:
@@ -212,13 +224,15 @@ def load(url: str) -> Record | None:
     SchemaVersionError
         A newer version of this package wrote it.
     PipelineError
-        Something else lies there, and is not replaced.
+        Something else lies there, and is not replaced; or its place cannot be read.
     """
-    fs, path = resolve(url)
-    if not fs.exists(path):
-        return None
     try:
+        fs, path = ask(resolve, url)
+        if not fs.exists(path):
+            return None
         document = json.loads(fs.cat_file(path))
+    except OSError as error:
+        raise _refused(url, "read", error) from None
     except ValueError:
         document = None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -231,6 +245,12 @@ def load(url: str) -> Record | None:
         )
     # Version 1 knew pipelines alone.
     return Record(url, {"kind": PIPELINE, **document})
+
+
+def _refused(url: str, what: str, error: OSError) -> PipelineError:
+    # The whole text of a store's error may hold a signature.
+    reason = error.strerror or type(error).__name__
+    return PipelineError(f"the record of the run, {unsigned(url)}, cannot be {what}: {reason}")
 
 
 def placed(url: str) -> str:
@@ -254,15 +274,21 @@ def ids_of(collection: Collection) -> str:
 
 
 def unsigned(value: Any) -> Any:
-    """The same without queries, user names and passwords in URLs."""
+    """The same without queries, user names and passwords in URLs, be they values or within a text."""
     if isinstance(value, Mapping):
         return {key: unsigned(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [unsigned(one) for one in value]
     if not isinstance(value, str) or "://" not in value:
         return value
+    if _URL.match(value):  # all of it, for a store's key may hold blanks
+        return _bare(value)
+    return _URL.sub(lambda found: _bare(found[0]), value)
+
+
+def _bare(url: str) -> str:
     # A fragment is never sent; of a store's key "#" is a character.
-    return public(value.partition("#")[0] if value.startswith("http") else value)
+    return public(url.partition("#")[0] if url.startswith("http") else url)
 
 
 def now() -> str:

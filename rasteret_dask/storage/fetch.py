@@ -29,6 +29,9 @@ from rasteret_dask.storage.urls import Location, locate, public
 ROOM: Final = 16 * 1024
 """Bytes that a range takes beside its own: the room for an answer's head."""
 
+_FAILED: Final = -1
+"""In place of a range's number."""
+
 _LOTS: Final = 16
 """Lots that a budget is of; the loop's thread is woken when one has been used. Each time it wants the interpreter's lock of those that
 decode."""
@@ -216,7 +219,7 @@ class Fetch:
             found = self._read_local(number, path)
         else:
             number, found = arrived or self._arrived.get()
-        if isinstance(found, RasteretError) and self._raising:
+        if number == _FAILED or (isinstance(found, RasteretError) and self._raising):
             raise found
         return number, found
 
@@ -228,6 +231,10 @@ class Fetch:
         except RasteretError as error:
             return error
         return response.data
+
+    def fail(self, error: BaseException) -> None:
+        """Have those who wait raise an error: who was to use a range cannot, and what is waited for may need its room."""
+        self._arrived.put((_FAILED, error))
 
     def backlog(self) -> int:
         """Return how many ranges have arrived, or can be had at once, and wait to be used."""

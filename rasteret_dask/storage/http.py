@@ -27,7 +27,7 @@ from rasteret_dask.errors import TransientError
 from rasteret_dask.model import RetryPolicy
 from rasteret_dask.storage import trust, wire
 from rasteret_dask.storage.loop import get_loop
-from rasteret_dask.storage.ranges import RangeResponse
+from rasteret_dask.storage.ranges import RangeResponse, version_of
 from rasteret_dask.storage.retry import Refusal, parse_retry_after, range_ignored
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -188,7 +188,8 @@ def _checked(
 def _response(data: Any, fields: Mapping[str, str], length: int, size: int | None) -> RangeResponse:
     if len(data) != length:
         raise TransientError(f"{len(data)} bytes came where {length} were announced")
-    return RangeResponse(data, fields.get("etag"), _modified(fields.get("last-modified")), size)
+    version = version_of(fields.get("etag"), size)
+    return RangeResponse(data, version, _modified(fields.get("last-modified")), size)
 
 
 async def get_document(

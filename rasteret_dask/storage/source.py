@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import Any, Final
 from urllib.parse import quote
 
-from rasteret_dask.errors import AccessError, TransientError
+from rasteret_dask.errors import AccessError, RasteretError, TransientError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import counters, http, recipes, stores
-from rasteret_dask.storage.attempts import limiter, with_retries
+from rasteret_dask.storage.attempts import STORE_ERRORS, limiter, with_retries
 from rasteret_dask.storage.auth import Grant, Keeper
 from rasteret_dask.storage.limiter import Limiter
-from rasteret_dask.storage.ranges import RangeRequest, RangeResponse
-from rasteret_dask.storage.retry import classify, range_ignored
+from rasteret_dask.storage.ranges import RangeRequest, RangeResponse, version_of
+from rasteret_dask.storage.retry import Refusal, classify, range_ignored
 from rasteret_dask.storage.urls import Location, locate, public, simple
 
 __all__ = ["DEFAULT", "RangeRequest", "RangeResponse", "limiter", "read_local", "read_range"]
@@ -93,7 +94,9 @@ def read_local(path: str, start: int, stop: int) -> RangeResponse:
         raise classify(error, path) from None
     try:
         about = os.fstat(handle)
-        data = os.pread(handle, stop - start, start)
+        # A damaged header asks for whatever it likes.
+        stop = min(stop, about.st_size)
+        data = os.pread(handle, stop - start, start) if start < stop else b""
     except OSError as error:
         raise classify(error, path) from None
     finally:
@@ -165,8 +168,9 @@ class StoreRead:
         if len(data) != expected:
             raise TransientError(f"{len(data)} bytes came where {expected} were announced")
         modified = meta["last_modified"]
+        version = version_of(meta["e_tag"], meta["size"])
         return RangeResponse(
-            data, meta["e_tag"], modified.isoformat() if modified else None, meta["size"]
+            data, version, modified.isoformat() if modified else None, meta["size"]
         )
 
 
@@ -235,8 +239,23 @@ class FsspecRead:
         if self._location.kind == "object":  # in a forked child
             path = f"{self._location.root}/{path}"
         start, stop = self._range
-        data = await asyncio.to_thread(filesystem.cat_file, path, start=start, end=stop)
+        data = await asyncio.to_thread(_cat, filesystem, path, start, stop)
         if len(data) > stop - start:
             # A server that ignores Range sends everything; the right bytes are in there, but the bill is not.
             raise range_ignored(None)
         return RangeResponse(data)
+
+
+def _cat(filesystem: Any, path: str, start: int, stop: int) -> Any:
+    """Read a range; errors of a store's own library, which are of no tree that is known here, become what they say, or an OSError."""
+    known: tuple[type[Exception], ...] = (*STORE_ERRORS, RasteretError)
+    try:
+        return filesystem.cat_file(path, start=start, end=stop)
+    except known:
+        raise
+    except Exception as error:  # noqa: BLE001 (raised below, as another)
+        said = [getattr(error, name, None) for name in ("status_code", "status", "code")]
+        status = next((n for n in said if isinstance(n, int) and 100 <= n <= 999), None)
+        failed = OSError(errno.EIO, type(error).__name__) if status is None else Refusal(status)
+    # Their text may hold a signed URL: out here nothing is being handled any more.
+    raise failed

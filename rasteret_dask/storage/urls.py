@@ -106,7 +106,8 @@ def locate(url: str) -> Location:
     else:
         path = unquote(parts.path).lstrip("/")
     # obstore has no notion of query strings, and refuses empty or dotted path segments.
-    plain = not parts.query and all(s not in ("", ".", "..") for s in path.split("/"))
+    escaped = scheme in ("http", "https") and "%2f" in parts.path.lower()  # no separator
+    plain = not (parts.query or escaped) and all(s not in ("", ".", "..") for s in path.split("/"))
     if scheme in ("http", "https") and plain:
         return Location("object", f"{scheme}://{host}", path, host)
     if scheme in _OBJECT_STORES and plain and "@" not in host:
@@ -119,9 +120,11 @@ def public(url: str) -> str:
     if "?" not in url and "@" not in url:
         return url  # Every request asks, and mostly there is nothing to take out.
     parts = urlsplit(url)
-    if "://" not in url or not (parts.query or parts.username):
+    host = _host(parts)
+    # A password may stand without a user; and what has no scheme is no URL.
+    if not parts.scheme or "://" not in url or not (parts.query or host != parts.netloc):
         return url
-    return f"{parts.scheme}://{_host(parts)}{parts.path}"
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _host(parts: SplitResult) -> str:

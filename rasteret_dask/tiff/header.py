@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from rasteret_dask.errors import HeaderError, UnsupportedTiffError
+from rasteret_dask.errors import HeaderError, RasteretError, UnsupportedTiffError
 from rasteret_dask.tiff.georef import read_georef
 from rasteret_dask.tiff.ifd import MAX_HEADER_BYTES, ByteForm, Ifd, read_ifd, tag_name
 from rasteret_dask.tiff.levels import read_level
@@ -22,6 +22,9 @@ MAX_ROUNDS: Final = 64
 
 MAX_IFDS: Final = 1024
 """Directories followed; the rest of a long chain of pages is left alone, with a warning."""
+
+MAX_PAGES: Final = 32
+"""Images of their own in a row after which no overview of the first is looked for: each may take a round of reading."""
 
 MAX_TEXT_BYTES: Final = 2 * 1024 * 1024
 """Bytes of one georeferencing or metadata tag; larger ones are ignored, with a warning."""
@@ -78,6 +81,16 @@ def parse(
     UnsupportedTiffError
         When the file is of a kind that is not read.
     """
+    try:
+        return _parse(segments, [] if origins is None else origins)
+    except RasteretError:
+        raise
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        # One bad file is one bad file, whatever its numbers do.
+        raise HeaderError(f"the header makes no sense ({type(error).__name__})") from None
+
+
+def _parse(segments: Segments, origins: list[tuple[Level, Ifd]]) -> TiffHeader | NeedBytes:
     found = _byte_form(segments)
     if isinstance(found, NeedBytes):
         return found
@@ -96,7 +109,7 @@ def parse(
         raise HeaderError(f"the values of all directories take {total} bytes", tag="IFD")
     if needs:
         return _need(segments, needs)
-    return _assemble(segments, form, chain, notes, [] if origins is None else origins)
+    return _assemble(segments, form, chain, notes, origins)
 
 
 def _byte_form(segments: Segments) -> tuple[ByteForm, int] | NeedBytes:
@@ -144,6 +157,7 @@ def _walk(segments: Segments, form: ByteForm, first: int) -> _Chain | NeedBytes:
     seen: set[int] = set()
     found: list[Ifd] = []
     warnings: list[str] = []
+    pages = 0
     offset = first
     if offset == 0:
         raise HeaderError("the file has no directory", tag="IFD")
@@ -167,6 +181,10 @@ def _walk(segments: Segments, form: ByteForm, first: int) -> _Chain | NeedBytes:
         if not isinstance(ifd, Ifd):
             return _need(segments, [ifd])
         found.append(ifd)
+        pages = pages + 1 if _is_page(ifd, segments) else 0
+        if pages > MAX_PAGES:
+            warnings.append(f"only the first {len(found)} of many pages were looked at")
+            break
         offset = ifd.next
     children = (
         _children(segments, form, found[0], seen, warnings) if 330 in found[0].entries else []
@@ -174,6 +192,14 @@ def _walk(segments: Segments, form: ByteForm, first: int) -> _Chain | NeedBytes:
     if isinstance(children, NeedBytes):
         return children
     return _sort(segments, found[0], [*found[1:], *children], warnings)
+
+
+def _is_page(ifd: Ifd, segments: Segments) -> bool:
+    """Whether a directory is an image of its own: none that belongs to another."""
+    try:
+        return not ifd.integer(254, segments, 0) & (_MASK | _REDUCED)
+    except HeaderError:
+        return True
 
 
 def _children(
@@ -260,17 +286,22 @@ def _assemble(
     main = read_level(segments, chain.main)
     origins.append((main, chain.main))
     levels = [main]
+    sizes = {(main.width, main.height)}
     for ifd in chain.overviews:
         try:
             level = read_level(segments, ifd)
         except HeaderError as error:
             warnings.append(f"an overview was passed over: {error}")
             continue
-        if level.samples == main.samples and level.layout.dtype == main.layout.dtype:
+        size = (level.width, level.height)
+        if level.samples != main.samples or level.layout.dtype != main.layout.dtype:
+            warnings.append("a reduced image of other bands or type is not taken for an overview")
+        elif size in sizes:  # of another page, most likely
+            warnings.append(f"a second reduced image of {size[0]} × {size[1]} is passed over")
+        else:
+            sizes.add(size)
             levels.append(level)
             origins.append((level, ifd))
-        else:
-            warnings.append("a reduced image of other bands or type is not taken for an overview")
     levels[1:] = sorted(levels[1:], key=lambda level: -level.width * level.height)
     warnings.extend(_past_the_end(segments.size, main))
     metadata = read_metadata(segments, chain.main, main)

@@ -56,7 +56,8 @@ _REFUSED: Final = {
     50003: "JPEG 2000",
 }
 
-_PREDICTABLE: Final = {2: (8, 16, 32, 64), 3: (16, 24, 32, 64)}
+_PREDICTABLE: Final = {2: (8, 16, 32, 64), 3: (16, 32, 64)}
+_FAR: Final = np.uint64(1 << 62)
 _WITH_PREDICTOR: Final = (5, 8, 32946, 34925, 50000)
 _CCITT: Final = (2, 3, 4)
 
@@ -105,6 +106,9 @@ def _layout(
     sample_format = _uniform(ifd, segments, 339, 1, "SampleFormat")
     predictor = _predictor(ifd, segments, compression, bits)
     photometric = ifd.integer(262, segments, 1)
+    extra = tuple(int(v) for v in ifd.numbers(338, segments))[:samples]
+    if not all(0 <= number <= 65535 for number in (photometric, *extra)):
+        raise HeaderError("a kind of samples beyond 65535", tag="PhotometricInterpretation")
     subsampling = ifd.numbers(530, segments) or (2, 2)
     tile_width, tile_height, strips = _tile_size(ifd, segments, width, height)
     layout = TileLayout(
@@ -119,7 +123,7 @@ def _layout(
         fill_order=ifd.integer(266, segments, 1),
         little_endian=ifd.form.order == "<",
         subsampling=(int(subsampling[0]), int(subsampling[-1])) if photometric == 6 else (1, 1),
-        extra_samples=tuple(int(v) for v in ifd.numbers(338, segments))[:samples],
+        extra_samples=extra,
         tables=_codec_tables(ifd, segments, compression),
         strips=strips,
     )
@@ -225,6 +229,8 @@ def _tables(
     if len(counts) < expected:
         raise HeaderError(f"{len(counts)} byte counts for {expected} tiles", tag=names[1])
     offsets, counts = offsets[:expected], counts[:expected]
+    if max(offsets.max(), counts.max()) >= _FAR:
+        raise HeaderError("tiles that no file is large enough for", tag=names[0])
     # An offset of 0 is as good as a count of 0: nothing was written there.
     if not offsets.all():
         counts = np.where(offsets == 0, np.uint64(0), counts)

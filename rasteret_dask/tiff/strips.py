@@ -74,6 +74,8 @@ def chop(
     if per_plane > 1:
         # Cuts must fall on the ends of strips, too.
         rows = next((n for n in range(rows, 0, -1) if layout.height % n == 0), 1)
+    if -(-height // rows) * planes > MOST:
+        return layout, offsets, counts
     small = dataclasses.replace(layout, height=rows)
     first = np.arange(0, height, rows, dtype=np.uint64)
     strip, within = np.divmod(first, np.uint64(layout.height))

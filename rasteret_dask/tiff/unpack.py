@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rasteret_dask.errors import TileReadError
 from rasteret_dask.tiff.inflate import Scratch, codecs
 from rasteret_dask.tiff.model import TileLayout
 
@@ -51,6 +51,8 @@ def unpack_rows(
     c0, c1 = cols
     if layout.predictor == 3:
         return _undo_float_predictor(raw, layout, shape)[:, c0:c1]
+    if layout.predictor == 2 and dtype.kind == "c" and layout.bits != 8 * dtype.itemsize:
+        return _predicted_complex_integers(raw, layout, shape)[:, c0:c1]
     if layout.bits != 8 * dtype.itemsize:
         return _unpack_odd(raw, layout, shape, scratch)[:, c0:c1]
     if layout.predictor == 2:
@@ -87,8 +89,6 @@ def _undo_float_predictor(
 ) -> Array:
     # The planes of bytes are most significant first in files of either byte order, and span whole
     # rows: columns can be cropped only afterwards.
-    if layout.bits == 24:
-        raise TileReadError("floating-point prediction of 24-bit samples is not undone")
     stored = raw.view(layout.dtype).reshape(shape)
     out = np.empty(shape, layout.dtype)
     codecs.floatpred_decode(stored, axis=-2, out=out)
@@ -133,6 +133,17 @@ def _three_bytes(raw: npt.NDArray[np.uint8], layout: TileLayout) -> Array:
     wide[:, 1:] = parts[:, ::-1] if layout.little_endian else parts
     shifted: Array = wide.view("<i4" if layout.dtype == "int32" else "<u4")[:, 0] >> 8
     return shifted.astype(layout.dtype)
+
+
+def _predicted_complex_integers(
+    raw: npt.NDArray[np.uint8], layout: TileLayout, shape: tuple[int, int, int]
+) -> Array:
+    """Pairs of integers whose differences are those of one number as wide as both, as libtiff takes them."""
+    words = raw.view(f"u{layout.bits // 8}").reshape(shape)
+    if layout.little_endian != _NATIVE_LITTLE:
+        words = words.byteswap()
+    summed = np.ascontiguousarray(_accumulate(words)).view(np.uint8)
+    return _complex_integers(summed, replace(layout, little_endian=_NATIVE_LITTLE), shape)
 
 
 def _complex_integers(

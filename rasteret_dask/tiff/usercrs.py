@@ -185,7 +185,8 @@ def _geographic(keys: Mapping[int, Value]) -> str:
     if isinstance(code, int) and code not in (0, _USER):
         crs = pyproj.CRS.from_epsg(code)
         ellipsoid = crs.ellipsoid
-        assert ellipsoid is not None
+        if ellipsoid is None:
+            raise ValueError(f"EPSG:{code} has no ellipsoid")
         known = (ellipsoid.semi_major_metre, ellipsoid.inverse_flattening)
         if a is None or (abs(a - known[0]) < 1e-3 and abs(inverse - known[1]) < 1e-5):
             return str(crs.to_wkt("WKT1_GDAL"))

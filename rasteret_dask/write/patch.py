@@ -18,7 +18,9 @@ import zarr
 from fsspec.implementations.local import LocalFileSystem
 from xarray.conventions import encode_cf_variable
 
-from rasteret_dask.errors import ArgumentError
+from rasteret_dask.errors import ArgumentError, PipelineError
+from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.urls import public
 from rasteret_dask.write import regions, shards
 from rasteret_dask.write.regions import Index, Journal
 from rasteret_dask.write.target import resolve
@@ -58,17 +60,23 @@ def open_target(url: str | os.PathLike[str], dataset: xr.Dataset) -> Target:
     ------
     ArgumentError
         There is no whole store, or it does not hold this dataset.
+    PipelineError
+        It cannot be read.
     """
     fs, path = resolve(url)
     store = path if isinstance(fs, LocalFileSystem) else os.fspath(url)
+    # Not every writer consolidates, and a warning about it would be none of the caller's business.
+    how: dict[str, Any] = {"chunks": None, "consolidated": False}
     try:
-        group: Any = zarr.open_group(store, mode="r")
+        group: Any = ask(zarr.open_group, store, mode="r", passes=shards.OF_ARRAYS)
+        there: xr.Dataset = ask(xr.open_zarr, store, passes=shards.OF_ARRAYS, **how)
     except FileNotFoundError:
         raise ArgumentError(
             f"there is no whole Zarr store at {store}", hint="finish writing it first"
         ) from None
-    # Not every writer consolidates, and a warning about it would be none of the caller's business.
-    there = xr.open_zarr(store, chunks=None, consolidated=False)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise PipelineError(f"{public(store)} cannot be read: {reason}") from None
     names = [str(name) for name in dataset.data_vars if name in there.data_vars]
     if not names:
         raise ArgumentError(

@@ -19,8 +19,8 @@ import zarr
 from dask.base import get_scheduler
 
 from rasteret_dask.cluster.active import slot_given_back
+from rasteret_dask.storage.ask import ask
 from rasteret_dask.write.regions import Index, Journal
-from rasteret_dask.write.target import ask
 
 # Regions in one graph: what a scheduler takes in without a pause that anybody notices.
 _AT_ONCE = 4096

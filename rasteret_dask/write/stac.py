@@ -14,7 +14,7 @@ import shapely
 import xarray as xr
 from pyproj import CRS
 
-from rasteret_dask.grid.geobox import CRS84, transform_bounds
+from rasteret_dask.grid.geobox import lonlat_box
 from rasteret_dask.write.target import put_bytes
 
 _MEDIA = {
@@ -59,7 +59,7 @@ def write_item(
         The URL.
     """
     rio = dataset[next(iter(dataset.data_vars))].rio
-    west, south, east, north = transform_bounds(rio.bounds(), rio.crs.to_wkt(), CRS84)
+    west, south, east, north = lonlat_box(rio.bounds(), rio.crs.to_wkt())
     first, last = (_utc(date) for date in dates or (None, None))
     item = pystac.Item(
         id=id,

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from rasteret_dask.errors import RasteretError
-
-T = TypeVar("T")
+from rasteret_dask.storage.ask import ask
 
 _STATUS = Path("/proc/self/status")
 _setting_umask = threading.Lock()
@@ -41,37 +38,6 @@ class _Store:
             raise AttributeError(name)
         found = getattr(self._fs, name)
         return partial(ask, found) if callable(found) else found
-
-
-def ask(
-    function: Callable[..., T], *args: Any, passes: tuple[type[Exception], ...] = (), **more: Any
-) -> T:
-    """Call something that asks a store; errors of the store's own library become OSErrors.
-
-    Libraries have classes of their own for a store that refuses or does not answer (Azure's are no OSErrors), and whoever is
-    ready for a store that fails cannot know them all. Their text may hold a signed URL, so only the name of the class is kept.
-
-    Parameters
-    ----------
-    function : callable
-    *args, **more
-        What it is called with.
-    passes : tuple of exception classes
-        Those that come through as they are, beside OSErrors and our own.
-
-    Raises
-    ------
-    OSError
-    """
-    known: tuple[type[Exception], ...] = (OSError, RasteretError, MemoryError, *passes)
-    try:
-        return function(*args, **more)
-    except known:
-        raise
-    except Exception as error:  # noqa: BLE001 (raised below, as another)
-        name = type(error).__name__
-    # Out here nothing is being handled any more: tblib pickles that as well.
-    raise OSError(errno.EIO, name)
 
 
 @contextmanager

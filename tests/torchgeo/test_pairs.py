@@ -27,6 +27,7 @@ from torchgeo.datasets import (
 from torchgeo.samplers import RandomGeoSampler
 
 import rasteret_dask as rd
+from rasteret_dask.errors import ArgumentError
 from rasteret_dask.integrations.pairs import Intersection
 from rasteret_dask.integrations.torchgeo import to_torchgeo_dataset
 from rasteret_dask.testing.cog import make_cog
@@ -230,3 +231,31 @@ def test_vectors_lead_and_unite(zone33: Any, tmp_path: Path) -> None:
         assert torch.equal(sample["image"], images[query]["image"])
         assert (sample["mask"] == 4).all()
         assert sample["mask"].shape == (40, 40)
+
+
+def test_series_are_put_together_by_their_dates(zone33: Any) -> None:
+    red = to_torchgeo_dataset(zone33, ["red"], time_series=True)
+    nir = to_torchgeo_dataset(zone33, ["nir", "red"], time_series=True)
+    both = red & nir
+    alone = to_torchgeo_dataset(zone33, ["red", "nir"], time_series=True)
+    for query in queries(both, 3, 40):
+        sample, expected = both[query], alone[query]
+        assert sample["image"].shape == (len(expected["time"]), 3, 40, 40)
+        assert torch.equal(sample["time"], expected["time"])
+        assert torch.equal(sample["image"][:, :2], expected["image"])
+        assert torch.equal(sample["image"][:, 2], expected["image"][:, 0])
+        assert torch.equal((red | alone)[query]["image"][:, 0], expected["image"][:, 0])
+
+
+def test_series_of_different_dates_make_no_pair(zone33: Any) -> None:
+    series = to_torchgeo_dataset(zone33, ["red"], time_series=True)
+    items = zone33.to_table(["id", "datetime"]).to_pylist()
+    days = sorted({str(item["datetime"])[:10] for item in items})
+    later = to_torchgeo_dataset(
+        zone33.subset(date_range=(days[1], days[-1])), ["red"], time_series=True
+    )
+    plain = to_torchgeo_dataset(zone33, ["nir"])
+    [query] = queries(series, 1, 40)
+    for pair in (series & later, series | later, series & plain, plain & series):
+        with pytest.raises(ArgumentError, match="different dates"):
+            pair[query]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import rasterio
 import xarray as xr
 from affine import Affine
 from handmade import Scene, collect
@@ -217,3 +218,99 @@ def test_the_schema_says_what_the_rows_hold(heights: list[rd.Collection]) -> Non
     assert [b.schema for b in both.to_batches(["v_metadata"])] == [
         pa.schema([both.schema.field(schema.band_column("v"))])
     ] * 3
+
+
+# --- rows of other libraries beside ours --------------------------------------------------------
+def plain_rows(table: pa.Table, bands: tuple[str, ...], renamed: bool = False) -> pa.Table:
+    """Rows as rasteret writes them: headers of its own fields alone; or with assets under STAC's keys."""
+    last = [field.name for field in schema.BAND_TYPE].index("band_index")
+    theirs = [field.name for field in schema.BAND_TYPE][:last]
+    for band in bands:
+        at = table.schema.get_field_index(schema.band_column(band))
+        column = table.column(at).combine_chunks()
+        column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+        struct = pa.StructArray.from_arrays([column.field(n) for n in theirs], names=theirs)
+        table = table.set_column(at, table.schema.field(at).name, struct)
+    if renamed:
+        at = table.schema.get_field_index("assets")
+        held = table.column(at).combine_chunks()
+        held = held.chunk(0) if isinstance(held, pa.ChunkedArray) else held
+        names = [f"stac-{field.name}" for field in held.type]
+        struct = pa.StructArray.from_arrays(held.flatten(), names=names)
+        table = table.set_column(at, "assets", struct)
+    # They have one CRS a row.
+    return table.set_column(
+        table.schema.get_field_index("proj:epsg"), "proj:epsg", pa.array([32633] * len(table))
+    ).replace_schema_metadata({})
+
+
+@pytest.mark.parametrize("compress", ["deflate", "WEBP"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_rows_of_rasterets_beside_ours_keep_their_samples(
+    tmp_path: Path, compress: str, order: int
+) -> None:
+    """Bits and the place of a band within a file are not among their headers."""
+    image = np.stack([np.full((64, 64), v, np.uint8) for v in (50, 100, 200)])
+    files = [
+        make_cog(
+            tmp_path / f"{n}.tif", image, transform=AT, compress=compress, quality=100, overviews=0
+        )
+        for n in "ab"
+    ]
+    bands = ("R", "G", "B")
+    made = [
+        collect(
+            Scene(n, {band: (file, k) for k, band in enumerate(bands)}, f"2023-07-0{d}T10:00:00")
+        )
+        for n, file, d in zip("ab", files, (1, 2))
+    ]
+    other = rd.as_collection(plain_rows(made[1].to_table(), bands))
+    both = rd.concat([made[0], other][::order])
+    for k, band in enumerate(bands):
+        with rasterio.open(files[1]) as source:
+            expected = source.read(k + 1)
+        for found in (other, both.where(pc.field("id") == "b")):
+            assert np.array_equal(found.get_numpy(bands=[band])[0], expected)
+        assert len(both.get_numpy(bands=[band])) == 2
+
+
+def test_assets_under_stacs_keys_beside_assets_under_bands(tmp_path: Path) -> None:
+    info = rd.BandInfo("v", "stac-v", nodata=-9999)
+    ours = of(tmp_path, "a", voids(-9999), rd.BandInfo("v", "stac-v", nodata=-9999))
+    made = of(tmp_path, "b", voids(-32768), declared={"scale": 0.5, "offset": 1.0})
+    other = rd.as_collection(plain_rows(made.to_table(), ("v",), renamed=True))
+    other = replace(other, infos=(replace(info, nodata=-32768),))
+    for given in ([ours, other], [other, ours]):
+        both = rd.concat(given)
+        same(both.get_xarray(masked=True), KNOWN, KNOWN)
+        same(both.get_xarray(masked=True, scale=True), KNOWN, KNOWN * 0.5 + 1.0)
+
+
+# --- what all say alike leaves with the rows -------------------------------------------------------
+def test_what_all_say_alike_leaves_with_the_rows(tmp_path: Path) -> None:
+    info = rd.BandInfo("v", "v", nodata=-9999, scale=0.5, aliases=("height",))
+    both = rd.concat([of(tmp_path, n, voids(-9999), info) for n in "ab"], name="both")
+    away = [rd.load(both.export(tmp_path / "away")), rd.as_collection(pa.table(both))]
+    for found in (both, *away):
+        assert found.infos == (info,)
+        assert found.resolve_bands("height") == [("height", "v")]
+        same(found.get_xarray(masked=True, scale=True), KNOWN * 0.5, KNOWN * 0.5)
+
+
+def test_sparse_tiles_of_joined_rows_hold_what_they_hold_alone(tmp_path: Path) -> None:
+    """Bytes cannot hold the catalogue's word: their sparse tiles are the file's own value, and valid."""
+    image = np.full((128, 128), 255, np.uint8)
+    image[:64, :64] = 3
+    image[0, 0] = 255
+    how: dict[str, Any] = {"driver": "GTiff", "blocksize": 64, "nodata": 255, "sparse": True}
+    alone = of(tmp_path, "a", image, rd.BandInfo("v", "v", nodata=-9999), **how)
+    other = of(tmp_path, "b", np.zeros((128, 128), np.uint8), rd.BandInfo("v", "v", nodata=0))
+    expected = alone.get_xarray(masked=True).v.values[0]
+    assert np.array_equal(expected, image)
+    for given in ([alone, other], [other, alone]):
+        both = rd.concat(given)
+        for found in (both, rd.as_collection(pa.table(both))):
+            a = found.where(pc.field("id") == "a")
+            assert np.array_equal(a.get_xarray(masked=True).v.values[0], expected)
+            assert np.array_equal(a.get_xarray(masked=True, nodata=-5).v.values[0], expected)
+            assert np.isnan(found.where(pc.field("id") == "b").get_xarray(masked=True).v).all()

@@ -509,3 +509,23 @@ def test_an_export_goes_where_the_collection_lies_and_not_by_the_datasets_option
     replace(styria, storage=public).export("s3://mine/out", storage=public)
     assert styria.place is not None
     assert [p.options for p in seen] == [styria.place.options, rd.StorageOptions(), public]
+
+
+def test_what_came_from_others_is_exported_the_way_it_came(
+    styria: rd.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = styria.export(tmp_path / "away")
+    asked = rd.StorageOptions(options={"region": "mine"})
+    other = rd.load(away, storage=asked)
+    assert other.place is None
+    seen = []
+    monkeypatch.setattr(
+        "rasteret_dask.facade.tables.export_rows", lambda rows, kept, place, **_: seen.append(place)
+    )
+    other.export("s3://mine/out")
+    halves = [
+        other.where(pc.field("id") == i) for i in other.to_table(["id"])["id"].to_pylist()[:2]
+    ]
+    rd.concat(halves).export("s3://mine/out")
+    rd.concat([halves[0], replace(halves[1], reached=None)]).export("s3://mine/out")
+    assert [p.options for p in seen] == [asked, asked, rd.StorageOptions()]

@@ -122,3 +122,31 @@ def test_dilation_reaches_as_far_as_its_radius_and_no_mask_is_too_small(
         y, x = np.mgrid[: shape[0], : shape[1]]
         expected |= ((y - row) / down) ** 2 + ((x - col) / across) ** 2 <= 1.0 + 1e-9
     assert np.array_equal(dilated(flags, radius), expected)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int64"])
+def test_a_field_may_be_as_wide_as_the_type_and_hold_its_sign(dtype: str) -> None:
+    width = 8 * np.dtype(dtype).itemsize
+    values = np.array([1, 100, 3], dtype)
+    assert kept({"bits": {f"0-{width - 1}": [1, 3]}}, values) == [1, 3]
+    assert kept({"bits": {"0-62": 100}}, values) == [100]
+    if np.dtype(dtype).kind == "i":
+        signed = np.array([-1, 5], dtype)
+        assert kept({"bits": {width - 1: 1}}, signed) == [-1]
+        assert kept({"bits": {f"{width - 2}-{width - 1}": 3}}, signed) == [-1]
+
+
+def test_bits_of_floats_are_refused_by_name() -> None:
+    with pytest.raises(ArgumentError, match="whole numbers") as caught:
+        kept({"bits": {3: 0}}, np.array([1.0, 2.0], np.float32))
+    assert caught.value.band == "m"
+
+
+def test_a_radius_reaches_as_far_down_as_across() -> None:
+    flags = np.zeros((11, 11), bool)
+    flags[5, 5] = True
+    radius = 0.3 / 0.1  # a hair less than 3
+    assert radius < 3
+    grown = dilated(flags, (radius, radius))
+    assert np.array_equal(grown, grown.T)
+    assert grown[2, 5]

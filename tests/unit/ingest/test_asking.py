@@ -59,7 +59,9 @@ def test_an_api_that_is_silent_or_not_there_is_given_up(
             silent.close()
 
 
-@pytest.mark.parametrize(("asked", "wait"), [("3", 3), ("3600", None), (None, None)])
+@pytest.mark.parametrize(
+    ("asked", "wait"), [("3", 3), ("3600", None), (None, None), ("0.5", 0.5), ("soon", 0)]
+)
 def test_patience_has_an_end(asked: str | None, wait: float | None) -> None:
     answer = urllib3.HTTPResponse(headers={} if asked is None else {"Retry-After": asked})
     assert asking.RETRIES.get_retry_after(answer) == wait
@@ -112,3 +114,27 @@ def test_a_server_that_is_not_there_and_a_text_that_is_no_catalogue() -> None:
     with pytest.raises(TransientError, match=r"cannot be read \(NewConnectionError\)") as caught:
         search_static(url, Search())
     assert "SECRET" not in str(caught.value)
+
+
+def test_what_answers_and_is_no_api_is_named_without_secrets() -> None:
+    collection = {
+        "type": "Collection",
+        "id": "c",
+        "stac_version": "1.0.0",
+        "description": "x",
+        "license": "none",
+        "extent": {
+            "spatial": {"bbox": [[-180, -90, 180, 90]]},
+            "temporal": {"interval": [[None, None]]},
+        },
+        "links": [],
+    }
+    for said in (collection, {"message": "no"}):
+        answer = Answer(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
+        with (
+            Scripted(lambda *_, answer=answer: answer) as server,
+            pytest.raises(SourceError, match="no STAC API") as caught,
+        ):
+            search_api(f"{server.url}?api_key=SECRET", Search.of(None, None, None, {}))
+        assert "landing page" in str(caught.value.hint)
+        assert "SECRET" not in str(caught.value)

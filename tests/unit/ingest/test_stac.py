@@ -137,6 +137,61 @@ def test_halves_of_an_area_hold_no_more_than_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    "sortby",
+    [
+        "properties.eo:cloud_cover,-id",
+        ["+eo:cloud_cover", "-id"],
+        [
+            {"field": "eo:cloud_cover", "direction": "asc"},
+            {"field": "id", "direction": "desc"},
+        ],
+    ],
+)
+def test_of_two_halves_the_first_in_order_are_kept(sortby: Any) -> None:
+    clouds = {"i0": 50, "i1": 60, "i2": 1, "i3": 2, "i4": 1, "i5": None}
+    items = []
+    for number, west in enumerate((175, 176, -175, -176, -177, -178)):
+        name = f"i{number}"
+        times = {"datetime": "2020-01-01T00:00:00Z", "start_datetime": None, "end_datetime": None}
+        area = shapely.box(west, 0, west + 0.5, 1)
+        items.append(
+            item(
+                id=name,
+                stac_version="1.0.0",
+                geometry=mapping(area),
+                bbox=list(area.bounds),
+                properties={**times, "eo:cloud_cover": clouds[name]},
+                links=[],
+            )
+        )
+    with StacApi(items) as server:
+        area = (170, -1, -170, 2)
+        for most, expected in ((3, ["i4", "i2", "i3"]), (6, ["i4", "i2", "i3", "i0", "i1", "i5"])):
+            options = {"sortby": sortby, "max_items": most}
+            found = search_api(server.url, Search.of(None, area, None, options))
+            assert [one["id"] for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("href", "kept"),
+    [
+        ("a.tif", "s3://bucket/x/a.tif"),
+        ("../a.tif", "s3://bucket/a.tif"),
+        ("/a.tif", "s3://bucket/a.tif"),
+        ("file:/data/a.tif", "file:/data/a.tif"),
+        ("https://h/a.tif", "https://h/a.tif"),
+    ],
+)
+def test_links_with_a_scheme_of_their_own_beside_an_item_in_a_bucket(href: str, kept: str) -> None:
+    said = {
+        "id": "i",
+        "assets": {"a": {"href": href}},
+        "links": [{"rel": "self", "href": "s3://bucket/x/i.json"}],
+    }
+    assert read_items(said)[0]["assets"]["a"]["href"] == kept
+
+
+@pytest.mark.parametrize(
     "url",
     ["https://me:SECRET@h/stac", "https://h/stac?api_key=SECRET", "https://h/stac?x=1&sig=SECRET"],
 )

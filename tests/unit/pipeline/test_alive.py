@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rasteret_dask.errors import PipelineError
 from rasteret_dask.runs import alive
 from rasteret_dask.runs.alive import SILENCE, Pulse, sign, standing
 from rasteret_dask.runs.record import Ending, Record
@@ -76,10 +77,10 @@ def test_a_disk_that_is_full_ends_no_signs(
         tried.append(1)
         if len(tried) > 2:
             often.set()
-        raise OSError(28, "No space left on device")
+        raise PipelineError("the record cannot be written: No space left on device")
 
     pulse = Pulse(give)
     pulse.start()
     often.wait()
     pulse.stop()
-    assert "no sign of life can be written" in caplog.text
+    assert "no sign of life: the record cannot be written" in caplog.text

@@ -27,6 +27,9 @@ def value(text, **arrays):
         ("A + B", [4, 4, NAN, NAN]),
         ("A - B * 2", [-5, 4, NAN, NAN]),
         ("-A ** 2", [-1, -16, NAN, -0.0625]),
+        ("A ** 0", [1, 1, NAN, 1]),
+        ("1 ** B", [1, 1, 1, NAN]),
+        ("A ** B", [1, 1, NAN, NAN]),
         ("(B - A) / (B + A)", [0.5, -1, NAN, NAN]),
         ("A / B", [1 / 3, NAN, NAN, NAN]),  # 4 / 0 is nothing, not infinity
         ("sqrt(A)", [1, 2, NAN, 0.5]),

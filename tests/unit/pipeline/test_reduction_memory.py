@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from rasteret_dask.pipeline import config, steps
-from rasteret_dask.pipeline.reductions import REDUCTIONS, SLAB, by_rows
+from rasteret_dask.pipeline.reductions import REDUCTIONS, SLAB, by_rows, extreme_index
 
 SHAPE = (24, 300, 250)
 
@@ -74,3 +74,12 @@ def test_beside_its_block_a_step_takes_less_than_another_block(name: str) -> Non
     finally:
         tracemalloc.stop()
     assert peak < 0.75 * values.nbytes
+
+
+@pytest.mark.parametrize(("how", "sign"), [("max", 1.0), ("min", -1.0)])
+def test_an_infinite_look_is_better_than_none(how: str, sign: float) -> None:
+    nan, inf = np.nan, sign * np.inf
+    looks = np.array([[nan, -inf, nan], [-inf, nan, -inf], [nan, nan, nan], [nan, sign, inf]])
+    index, known = extreme_index(looks.astype(np.float32), how)
+    assert index.tolist() == [1, 0, 0, 2]
+    assert known.tolist() == [True, True, False, True]

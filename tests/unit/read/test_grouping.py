@@ -16,7 +16,7 @@ from handmade import Scene, collect
 
 import rasteret_dask as rd
 from rasteret_dask.index import schema
-from rasteret_dask.read.grouping import make_steps
+from rasteret_dask.read.grouping import make_steps, together
 from rasteret_dask.testing.cog import make_cog
 
 AT = Affine(10, 0, 500_000, 0, -10, 5_200_000)
@@ -119,4 +119,37 @@ def test_passes_of_a_radar_in_different_orbits_never_share_a_step(
         file = plain(tmp_path, k + 1)
         scenes.append(Scene(f"i{k}", {"v": file}, f"2023-07-{k + 3:02d}T10:00:00", {}, columns))
     cube = collect(*scenes).get_xarray(groupby="1MS", mosaic="count")
+    assert cube.v.values[:, 0, 0].tolist() == [2, 1]
+
+
+def radar(corpus: Path, tmp_path: Path) -> rd.Collection:
+    orbits = [("descending", 51), ("ascending", 44), ("descending", 51)]
+    scenes = []
+    for k, (state, number) in enumerate(orbits):
+        changed = {"sat:orbit_state": state, "sat:relative_orbit": number}
+        columns = properties(corpus, "sentinel-1-rtc-pc", **changed)
+        file = plain(tmp_path, k + 1)
+        scenes.append(Scene(f"i{k}", {"v": file}, f"2023-07-{k + 3:02d}T10:00:00", {}, columns))
+    return collect(*scenes)
+
+
+def test_all_together_is_one_step_of_whatever_orbits(corpus: Path, tmp_path: Path) -> None:
+    found = radar(corpus, tmp_path)
+    for mosaic, value in (("mean", 2), ("count", 3), ("first", 1), ("last", 3)):
+        cube = found.get_xarray(groupby=together, mosaic=mosaic)
+        assert cube.v.values[:, 0, 0].tolist() == [value]
+
+
+def test_keys_may_be_lists(tmp_path: Path) -> None:
+    scenes = [
+        Scene(f"i{k}", {"v": plain(tmp_path, k + 1)}, time)
+        for k, time in enumerate(
+            ("2023-07-03T10:00:00", "2023-07-09T10:00:00", "2023-08-01T10:00:00")
+        )
+    ]
+
+    def months(rows: pa.Table) -> list[list[int]]:
+        return [[d.year, d.month] for d in rows["datetime"].to_pylist()]
+
+    cube = collect(*scenes).get_xarray(groupby=months, mosaic="count")
     assert cube.v.values[:, 0, 0].tolist() == [2, 1]

@@ -94,6 +94,19 @@ def test_complex_numbers_are_read_and_weighed(waves: tuple[rd.Collection, np.nda
     np.testing.assert_allclose(coarse, blocks, rtol=1e-5)
 
 
+def test_a_function_as_a_mosaic_gets_complex_numbers_whole(tmp_path: Path) -> None:
+    images = [(RNG.random((32, 32)) + 1j * RNG.random((32, 32))).astype(np.complex64) for _ in "ab"]
+    scenes = []
+    for name, image in zip("ab", images):
+        file = tmp_path / f"{name}.tif"
+        make_cog(file, image, transform=AT, driver="GTiff", blocksize=32, overviews=0)
+        scenes.append(Scene(name, {"w": file}))
+    cube = collect(*scenes).get_xarray(
+        groupby="1D", masked=True, mosaic=lambda stack: np.nanmean(stack, axis=0)
+    )
+    np.testing.assert_allclose(cube.w.values[0], np.mean(images, axis=0), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "how",
     [

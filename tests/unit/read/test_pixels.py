@@ -272,3 +272,27 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         open_tiff(str(tmp_path / "t.tif"))
     assert isinstance(wrong.value, RasteretError)
     assert wrong.value.url == str(tmp_path / "t.tif")
+
+
+@pytest.mark.parametrize("dtype", ["complex_int16", "complex64", "complex128"])
+@pytest.mark.parametrize("order", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_complex_numbers_that_were_predicted(
+    tmp_path: Path, dtype: str, order: str, interleave: str, predictor: int
+) -> None:
+    parts = np.random.default_rng(4).integers(-30_000, 30_000, (2, 2, HEIGHT, WIDTH)).astype(float)
+    array = (parts[0] + 1j * parts[1]).astype(
+        "complex128" if dtype == "complex128" else "complex64"
+    )
+    if dtype == "complex128":
+        predictor = 1  # GDAL knows none over 128 bits
+    how = {"dtype": dtype, "endianness": order, "interleave": interleave, "predictor": predictor}
+    file = make(tmp_path / "c.tif", array, **how)
+    with rasterio.open(file) as source:
+        expected = source.read()
+    assert np.array_equal(expected, array)
+    found = open_tiff(str(file))
+    assert np.array_equal(found.read(), expected)
+    window = Window(33, 50, 40, 60)
+    assert np.array_equal(found.read(window=window), expected[:, 50:110, 33:73])

@@ -12,12 +12,14 @@ import rasterio
 import shapely
 import tifffile
 from affine import Affine
+from dask.base import tokenize
 from handmade import Scene, collect
 
 import rasteret_dask as rd
-from rasteret_dask.errors import NodataError
+from rasteret_dask.errors import ArgumentError, NodataError
 from rasteret_dask.read.ledger import read_ledger
 from rasteret_dask.testing.cog import make_cog
+from rasteret_dask.tiff.held import Told
 
 AT = Affine(10, 0, 500_000.0, 0, -10.0, 5_200_000.0)
 BOX = (500_000.0, 5_198_720.0, 501_280.0, 5_200_000.0)
@@ -180,3 +182,38 @@ def test_windows_refuse_a_value_for_nothing_that_the_type_cannot_hold(
         for how in ({"fill_value": value}, {"nodata": value}):
             with pytest.raises(NodataError, match="uint8 cannot hold"):
                 collection.get_numpy(where, geometry_crs=32633, **how)
+
+
+def test_each_file_keeps_its_own_beside_a_file_of_floats(tmp_path: Path) -> None:
+    scenes = []
+    for k, own in enumerate((0, 255)):
+        file = quarter(tmp_path / f"{own}.tif", "uint8", own)
+        scenes.append(Scene(f"i{k}", {"v": file}, f"2023-07-0{k + 1}T10:00:00"))
+    wide = cog(tmp_path / "f.tif", np.ones((128, 128), np.float32))
+    scenes.append(Scene("i2", {"v": wide}, "2023-07-03T10:00:00"))
+    cube = collect(*scenes).get_xarray(masked=True, nodata=-9999)
+    for k, own in enumerate((0, 255)):
+        with rasterio.open(tmp_path / f"{own}.tif") as image:
+            assert np.array_equal(cube.v.values[k], image.read(1))
+
+
+def test_numbers_that_differ_in_the_files_own_are_two() -> None:
+    one, two = Told(-9999, 0), Told(-9999, 255)
+    assert one != two
+    assert one == Told(-9999, 0)
+    assert [one == -9999, one != -9999, one == 0] == [True, False, False]
+    assert len({one, two, Told(-9999, 0)}) == 2
+    assert tokenize(one) != tokenize(two)
+    assert pickle.loads(pickle.dumps(two)) == two
+
+
+def test_what_is_called_nodata_may_be_an_array_of_one(tmp_path: Path) -> None:
+    found = one(quarter(tmp_path / "a.tif", "uint8", 0))
+    expected = found.get_xarray(masked=True, nodata=3).v.values
+    again = found.get_xarray(masked=True, nodata=np.asarray(3)).v.values
+    assert np.array_equal(again, expected, equal_nan=True)
+    triangle = shapely.Polygon([(500_000, 5_200_000), (501_000, 5_200_000), (500_000, 5_199_000)])
+    window = found.get_numpy(triangle, geometry_crs=32633, fill_value=np.asarray(7))[0]
+    assert window[-1, -1] == 7
+    with pytest.raises(ArgumentError, match="fill_value= must be a number"):
+        found.get_numpy(triangle, geometry_crs=32633, fill_value="7")

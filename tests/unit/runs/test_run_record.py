@@ -29,6 +29,10 @@ from rasteret_dask.testing.catalog import write_demo_catalog
         ("abfs://user:SECRET@account/x", "abfs://account/x"),
         ("where(B04 > 1, 2, 3) ? no URL", "where(B04 > 1, 2, 3) ? no URL"),
         ({"a": ["https://h/x#SECRET", 3, None]}, {"a": ["https://h/x", 3, None]}),
+        ("https://:SECRET@h/x", "https://h/x"),
+        ("Dry? See https://x.org", "Dry? See https://x.org"),
+        ("from https://h/x?sig=SECRET, and no other", "from https://h/x and no other"),
+        ("s3://bucket/a file?sig=SECRET", "s3://bucket/a file"),
     ],
 )
 def test_urls_are_unsigned(given, kept):

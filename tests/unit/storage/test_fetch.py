@@ -7,14 +7,17 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import fsspec
 import numpy as np
 import pytest
 from budget import settles
+from fsspec.implementations.memory import MemoryFileSystem
 
 from rasteret_dask import errors
+from rasteret_dask.ingest.headers import fetch_headers
 from rasteret_dask.model import RatePolicy, RetryPolicy, StorageOptions
 from rasteret_dask.storage import counters
 from rasteret_dask.storage.fetch import Fetch
@@ -361,3 +364,55 @@ def test_more_can_be_asked_for_while_others_come(
             fetch.add(RangeRequest(url, 0, 20 * (number + 1)))
     assert found == {0: data[:10]} | {k: data[: 20 * k] for k in range(1, 6)}
     fetch.close()
+
+
+class AzureError(Exception):
+    """As Azure's are: of no tree that anybody knows."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__("https://a.blob/c?sig=SECRET")
+        self.status_code = status
+
+
+class Far(MemoryFileSystem):
+    """A store that answers with errors of its own, as often as is said."""
+
+    protocol = "far"
+    cachable = False
+    failures: ClassVar[list[int | None]] = []
+
+    def cat_file(self, path: str, **how: Any) -> bytes:
+        if Far.failures:
+            raise AzureError(Far.failures.pop())
+        return BYTES[how["start"] : how["end"]]
+
+
+@pytest.mark.parametrize(
+    ("failures", "error"),
+    [
+        ([503, 503], None),
+        ([None], None),
+        ([403], errors.AccessError),
+        ([404], errors.NotFoundError),
+        ([503] * 9, errors.TransientError),
+    ],
+)
+def test_errors_of_a_librarys_own(
+    failures: list[int | None], error: type[Exception] | None
+) -> None:
+    fsspec.register_implementation("far", Far, clobber=True)
+    Far.failures = list(failures)
+    options = StorageOptions(retry=QUICK)
+    if error is None:
+        found = run(read_range("far://b/x", 10, 90, options=options))
+        assert bytes(found.data) == BYTES[10:90]
+        assert not Far.failures
+        return
+    with pytest.raises(error) as caught:
+        run(read_range("far://b/x", 10, 90, options=options))
+    assert "SECRET" not in repr(caught.value) + str(caught.value)
+    # One file's refusal is one file's.
+    Far.failures = list(failures)
+    (header,) = run(fetch_headers(["far://b/x"], options=options))
+    assert isinstance(header, error)
+    Far.failures = []

@@ -18,12 +18,16 @@ import xarray as xr
 from distributed.protocol.pickle import dumps
 from fsspec.implementations.memory import MemoryFileSystem
 
-from rasteret_dask.errors import PipelineError
+from rasteret_dask import api
+from rasteret_dask.errors import CollectionError, PipelineError
+from rasteret_dask.index.place import Place
 from rasteret_dask.runs import record
 from rasteret_dask.runs.record import Record
+from rasteret_dask.storage.ask import ask
 from rasteret_dask.write import target
+from rasteret_dask.write.patch import open_target
 from rasteret_dask.write.regions import Journal, Layout
-from rasteret_dask.write.target import ask, put_bytes, resolve
+from rasteret_dask.write.target import put_bytes, resolve
 from rasteret_dask.write.zarr import write_zarr
 
 SIGNED = "https://a.blob.core.windows.net/c/x?sig=SECRET"
@@ -88,8 +92,6 @@ LAYOUT = Layout("d", 1)
     ("method", "call"),
     [
         ("put_file", lambda: put_bytes(b"x", "ill://b/x")),
-        ("put_file", lambda: Record("ill://b/r.json").save()),
-        ("exists", lambda: record.load("ill://b/r.json")),
         ("makedirs", lambda: JOURNAL.begin(LAYOUT)),
         ("pipe_file", lambda: JOURNAL.begin(LAYOUT)),
         ("pipe_file", lambda: JOURNAL.mark("v", (0, 0))),
@@ -102,6 +104,41 @@ def test_what_a_store_raises_is_an_oserror(ill: Any, method: str, call: Any) -> 
     with pytest.raises(OSError) as caught:
         call()
     check(caught.value)
+
+
+PLACE = Place("ill://b/c", single_writer=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "kind", "said"),
+    [
+        ("put_file", lambda: Record("ill://b/r.json").save(), PipelineError, "written"),
+        ("exists", lambda: record.load("ill://b/r.json"), PipelineError, "read"),
+        ("cat_file", lambda: PLACE.read("x"), CollectionError, "read"),
+        ("ls", lambda: PLACE.list("x"), CollectionError, "read"),
+        ("ls", PLACE.folders, CollectionError, "read"),
+        ("exists", lambda: PLACE.create("x", b"x"), CollectionError, "written"),
+        ("pipe_file", lambda: PLACE.replace("x", b"x"), CollectionError, "written"),
+        ("ls", lambda: api.load("ill://b/c"), CollectionError, "read"),
+    ],
+)
+def test_records_and_collections_in_a_store_that_refuses(
+    ill: Any, method: str, call: Any, kind: type[Exception], said: str
+) -> None:
+    PLACE.replace("x", b"x")
+    ill(lambda name, _: name == method)
+    with pytest.raises(kind, match=f"cannot be {said}: AzureError") as caught:
+        call()
+    assert b"SECRET" not in pickle.dumps(caught.value) + dumps(caught.value)
+
+
+def test_a_store_of_arrays_that_refuses(ill: Any) -> None:
+    dataset = xr.Dataset({"v": (("y", "x"), da.ones((4, 4), chunks=2))})
+    with dask.config.set(scheduler="synchronous"):
+        write_zarr(dataset, "ill://b/v.zarr")
+    ill(lambda name, _: name == "cat_file")
+    with pytest.raises(PipelineError, match=r"v\.zarr cannot be read: AzureError"):
+        open_target("ill://b/v.zarr", dataset)
 
 
 @pytest.mark.parametrize(
