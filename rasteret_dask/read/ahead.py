@@ -18,7 +18,7 @@ from typing import Any
 from rasteret_dask.errors import RasteretError
 from rasteret_dask.read import upcoming
 from rasteret_dask.read.upcoming import Block, Next, Run, exact
-from rasteret_dask.read.whole import room
+from rasteret_dask.read.whole import prepare, room
 
 _lock = threading.Lock()
 
@@ -184,5 +184,6 @@ def _fresh_lock_in_child() -> None:
     _lock = threading.Lock()
 
 
+upcoming.on_start(prepare)
 upcoming.on_end(_give_up)
 os.register_at_fork(after_in_child=_fresh_lock_in_child)

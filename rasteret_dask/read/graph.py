@@ -9,13 +9,12 @@ import importlib
 from typing import Any
 
 import numpy as np
-from dask.array.core import getter
+from dask.array.core import Array, getter
 from dask.blockwise import BlockwiseDep, blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from rasteret_dask.plan.chunks import BandPlan, ReadPlan
 from rasteret_dask.read import ahead, upcoming
-from rasteret_dask.read.whole import CubeArray
 
 _WHOLE = (slice(None), slice(None), slice(None))
 
@@ -86,7 +85,7 @@ class CubeBlocks(BlockwiseDep):
         return BlockRead(self.plan.block((t, y, x), self.edges))
 
 
-def to_dask(plan: BandPlan, name: str) -> CubeArray:
+def to_dask(plan: BandPlan, name: str) -> Array:
     """Return the lazy array of a band.
 
     Parameters
@@ -97,14 +96,14 @@ def to_dask(plan: BandPlan, name: str) -> CubeArray:
 
     Returns
     -------
-    CubeArray, shape (time, y, x)
+    dask.array.Array, shape (time, y, x)
     """
     # getter with exactly two positional arguments: the form that Dask's slice fusion recognises.
     layer = blockwise(
         getter, name, "tyx", CubeBlocks(plan, name), "tyx", _WHOLE, None, numblocks={}
     )
     graph = HighLevelGraph.from_collections(name, layer, dependencies=())
-    return CubeArray(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
+    return Array(graph, name, chunks=plan.chunks, dtype=np.dtype(plan.output.dtype))
 
 
 def plan_of(array: Any) -> BandPlan | None:

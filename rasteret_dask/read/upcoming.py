@@ -121,7 +121,7 @@ class Run:
         found = self._known.get(task)
         if found is None:
             node = self.graph.get(task)
-            reads = [Next(task, block, index, exact(index)) for block, index in _reads(node)]
+            reads = [Next(task, block, index, exact(index)) for block, index in reads_of(node)]
             found = self._known[task] = tuple(reads)
         return found
 
@@ -129,12 +129,18 @@ class Run:
 _runs: list[Run] = []
 _numbers = itertools.count(1)
 _own = threading.local()
+_on_start: list[Callable[[Any], None]] = []
 _on_end: list[Callable[[Run], None]] = []
 
 
 def watch() -> None:
     """Ask Dask to tell of the graphs that it works through in this process; asking again changes nothing."""
     Callback.active.add(_CALLBACK)
+
+
+def on_start(what: Callable[[Any], None]) -> None:
+    """Have something done with each graph before Dask begins it."""
+    _on_start.append(what)
 
 
 def on_end(what: Callable[[Run], None]) -> None:
@@ -205,7 +211,7 @@ def _run_at(state: Any, key: Any, block: Block) -> Run:
     beside: list[Any] = []
     later: list[Any] = []
     for task in waiting:
-        reads = list(_reads(task.run_spec))
+        reads = list(reads_of(task.run_spec))
         if any(_place(other.plan) == _place(block.plan) for other, _ in reads):
             beside.append(task)
         elif reads and len(later) < NEAR * state.nthreads:
@@ -233,7 +239,7 @@ def _exact_one(item: Any) -> Any:
     return (array.dtype.str, array.shape, array.tobytes())
 
 
-def _reads(
+def reads_of(
     node: Any, names: Mapping[Any, Any] | None = None
 ) -> Iterator[tuple[Block, tuple[Any, ...]]]:
     """Find the reads in a task, and in the tasks that Dask has fused into it; `names` are what those call each other by."""
@@ -243,7 +249,7 @@ def _reads(
         inner, _, keys, *given = node.args
         within = {**inner, **{k: _value(v, names or {}) for k, v in zip(keys, given)}}
         for task in inner.values():
-            yield from _reads(task, within)
+            yield from reads_of(task, within)
     elif node.func is getter and len(node.args) >= 2:
         block, index = (_value(arg, names or {}) for arg in node.args[:2])
         if isinstance(getattr(block, "plan", None), ReadPlan):
@@ -262,6 +268,11 @@ def _value(node: Any, names: Mapping[Any, Any]) -> Any:
     return node.value if isinstance(node, DataNode) else node
 
 
+def _start(graph: Any) -> None:
+    for what in _on_start:
+        what(graph)
+
+
 def _begin(graph: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
     _runs.append(Run(graph, state, next(_numbers)))
 
@@ -277,7 +288,7 @@ def _tell(run: Run) -> None:
         what(run)
 
 
-_CALLBACK = (None, _begin, None, None, _end)
+_CALLBACK = (_start, _begin, None, None, _end)
 """Dask's form of it: start, start with state, before a task, after a task, end."""
 
 os.register_at_fork(after_in_child=_runs.clear)

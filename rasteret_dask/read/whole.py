@@ -1,33 +1,74 @@
 """A whole cube that is computed in this process: one array, and its chunks decode into it.
 
-Dask computes chunks, then makes the result, then copies each chunk into it: for a moment everything is there twice. The last task of such a
-graph is the cube's own (:meth:`CubeArray.__dask_postcompute__`), so a chunk that nothing else depends on can be written where it ends up.
+Dask computes chunks, then makes the result, then copies each chunk into it: for a moment everything is there twice. Before it begins, the
+last task of such a graph is made ours (:func:`prepare`), so a chunk that nothing else depends on can be written where it ends up. The array
+itself is Dask's own: xarray refuses to combine arrays of two classes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
-from dask._task_spec import Task
+from dask._task_spec import NestedContainer, Task, TaskRef
 from dask.array.core import chunks_from_arrays, finalize, getter, slices_from_chunks
 from dask.core import flatten
 
 from rasteret_dask.plan.chunks import ReadPlan
+from rasteret_dask.read import upcoming
 from rasteret_dask.read.upcoming import Run
 
 Array = npt.NDArray[Any]
 
 
-class CubeArray(da.Array):
-    """A band as it is read; whatever is made of it is Dask's own array."""
+_DASKS = finalize
+"""How Dask puts a result together."""
 
-    __slots__ = ()
 
-    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        return together, (self.shape,)
+def prepare(graph: Any) -> None:
+    """Have the results that are whole cubes put together by :func:`together`.
+
+    Parameters
+    ----------
+    graph : dict
+        Tasks by key, which Dask is about to begin; anything else is left alone.
+    """
+    if not isinstance(graph, dict):
+        return
+    for key, task in list(graph.items()):
+        if isinstance(task, Task) and task.func is _DASKS and len(task.args) == 1:
+            shape = _shape(graph, task.args[0])
+            if shape is not None:
+                graph[key] = Task(key, together, task.args[0], shape)
+
+
+def _shape(graph: dict[Any, Any], blocks: Any) -> tuple[int, ...] | None:
+    """Return the shape of the cube whose chunks these are; None if the first ones are not."""
+    along = []
+    for axis in range(3):
+        # The first of each other axis, and all of this one.
+        found = _along(blocks, axis)
+        sizes = [_extent(graph, key) for key in found]
+        if not sizes or None in sizes:
+            return None
+        along.append(sum(size[axis] for size in sizes if size is not None))
+    return tuple(along)
+
+
+def _along(blocks: Any, axis: int) -> list[Any]:
+    for _ in range(axis):
+        blocks = blocks.args[0] if isinstance(blocks, NestedContainer) and blocks.args else None
+    parts = list(blocks.args) if isinstance(blocks, NestedContainer) else []
+    for _ in range(2 - axis):
+        parts = [p.args[0] for p in parts if isinstance(p, NestedContainer) and p.args]
+    return [part.key for part in parts if isinstance(part, TaskRef)]
+
+
+def _extent(graph: dict[Any, Any], key: Any) -> tuple[int, int, int] | None:
+    task = graph.get(key)
+    reads = list(upcoming.reads_of(task)) if isinstance(task, Task) and task.func is getter else []
+    return reads[0][0].plan.shape if len(reads) == 1 else None
 
 
 def room(run: Run, task: Any, plan: ReadPlan) -> Array | None:

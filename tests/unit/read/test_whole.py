@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from dask._task_spec import Task, TaskRef
 from dask.array.core import finalize, getter
 from handmade import Scene, collect
@@ -253,4 +254,25 @@ def test_it_is_a_dask_array_like_any_other(collection: rd.Collection) -> None:
     assert plan_of(array) is not None
     back = pickle.loads(pickle.dumps(array))
     assert back.name == array.name
-    assert type(array[:1]) is type(array + 1) is da.Array
+    assert type(array) is type(array[:1]) is type(array + 1) is da.Array
+
+
+@pytest.mark.usefixtures("server")
+def test_it_goes_together_with_what_is_made_of_it(
+    collection: rd.Collection, truth: np.ndarray[Any, Any], tmp_path: Path
+) -> None:
+    """As xarray has it, which refuses arrays of two classes."""
+    cube = collection.get_xarray(chunks="tile")
+    both = cube.assign(double=cube.red.astype("uint32") * 2)
+    for kept in (both.persist(), both.unify_chunks(), both.chunk({"x": 100})):
+        np.testing.assert_array_equal(kept.double, truth.astype("uint32") * 2)
+        np.testing.assert_array_equal(kept.red, truth)
+    added = xr.apply_ufunc(
+        np.add, both.red, both.double, dask="parallelized", output_dtypes=["uint32"]
+    )
+    np.testing.assert_array_equal(added, truth.astype("uint32") * 3)
+    both.to_zarr(tmp_path / "z.zarr", zarr_format=3, consolidated=False)
+    with xr.open_zarr(tmp_path / "z.zarr", consolidated=False, mask_and_scale=False) as found:
+        np.testing.assert_array_equal(found.red, truth)
+    one, two = dask.compute(both.red, both.double)
+    np.testing.assert_array_equal(one.astype("uint32") * 2, two)
