@@ -1,7 +1,7 @@
-"""The whole campaign within a budget of minutes: ``python -m benchmarks.quick --minutes 105 --json FILE --page``.
+"""The whole campaign within a budget of minutes: ``python -m benchmarks.quick --minutes 110 --json FILE --page``.
 
 Everything is measured once before any of it is measured again, so that whatever time is left, the rows stand next to each other; three
-rounds of everything take an hour and three quarters on two cores. A measurement that would not end in time is not begun; the same command
+rounds of everything take an hour and a quarter on two quiet cores. A measurement that would not end in time is not begun; the same command
 with the same ``--json`` goes on with what is missing.
 """
 
