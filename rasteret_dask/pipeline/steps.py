@@ -288,9 +288,8 @@ def _apply_resample(step: ResampleStep, dataset: xr.Dataset) -> xr.Dataset:
         part = dataset.isel(time=rows)
         periods.append({name: _reduce(along, part[name]) for name in dataset.data_vars})
     labels = np.array([label for label, _ in found], dtype="datetime64[ns]")
-    if step.resample.period.endswith(
-        "W"
-    ):  # pandas calls weeks by their last day, all others by their first
+    # pandas calls weeks by their last day, all other periods by their first.
+    if step.resample.period.endswith("W"):
         labels -= np.timedelta64(7 * int(step.resample.period[:-1]) - 1, "D")
     time = xr.Variable("time", labels, {"standard_name": "time", "long_name": "start of period"})
     made = {}
