@@ -107,6 +107,11 @@ class Journal:
         names = [entry.rsplit("/", 1)[-1] for entry in fs.ls(path, detail=False)]
         return frozenset(_key(name) for name in names if name.endswith(".done"))
 
+    def begun(self) -> bool:
+        """Whether a write has begun here, of whatever cube, and has not come to its end."""
+        fs, path = resolve(self.url)
+        return bool(fs.exists(f"{path}/{_LAYOUT}"))
+
     def begin(self, wanted: Layout) -> None:
         """Forget what was there, and write down the layout."""
         self.end()

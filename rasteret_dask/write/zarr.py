@@ -122,7 +122,7 @@ def write_zarr(
     journal = Journal(regions.beside(store))
     done = journal.read(layout) if resume else None
     if done is None:
-        _make_room(fs, path, overwrite)
+        _make_room(fs, path, overwrite, begun=journal.begun())
         journal.begin(layout)
         done = frozenset()
     root = files.pop(ROOT)
@@ -232,8 +232,8 @@ def _geo(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 # --- what may be replaced, and what is written ---------------------------------------------------
-def _make_room(fs: Any, path: str, overwrite: bool) -> None:
-    """Remove the store that is there, its root first."""
+def _make_room(fs: Any, path: str, overwrite: bool, *, begun: bool) -> None:
+    """Remove the store that is there, its root first; one that was `begun` may not look like one yet."""
     if not fs.exists(path):
         return
     if not fs.isdir(path):
@@ -244,7 +244,9 @@ def _make_room(fs: Any, path: str, overwrite: bool) -> None:
     if not overwrite:
         raise ArgumentError(f"{path} is there already", hint="pass overwrite=True to replace it")
     # An unfinished store has no root, but arrays.
-    unfinished = any(fs.exists(f"{path.rstrip('/')}/{name}/{ROOT}") for name in sorted(names))
+    unfinished = begun or any(
+        fs.exists(f"{path.rstrip('/')}/{name}/{ROOT}") for name in sorted(names)
+    )
     if ROOT not in names and not unfinished:
         raise ArgumentError(
             f"{path} holds something that is no Zarr store, and is not replaced",

@@ -12,6 +12,7 @@ import zarr
 from affine import Affine
 
 from rasteret_dask.errors import ArgumentError, SchemaVersionError
+from rasteret_dask.write import regions
 from rasteret_dask.write.zarr import _metadata, write_zarr
 
 
@@ -193,3 +194,17 @@ def test_plain_arrays_and_single_values(tmp_path: Path) -> None:
     dataset = xr.Dataset({"a": (("y", "x"), np.eye(3)), "n": ((), 7)})
     write_zarr(dataset, tmp_path / "cube.zarr")
     xr.testing.assert_equal(xr.open_zarr(tmp_path / "cube.zarr").load(), dataset)
+
+
+def test_a_write_that_was_killed_before_it_looked_like_a_store_is_replaced(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"v": (("y", "x"), da.ones((4, 4), chunks=2))})
+    store = tmp_path / "v.zarr"
+    (store / "v").mkdir(parents=True)
+    with pytest.raises(ArgumentError, match="no Zarr store"):
+        write_zarr(dataset, store, overwrite=True)
+    # The markers are begun before anything is laid down.
+    (tmp_path / "v.zarr.regions").mkdir()
+    (tmp_path / "v.zarr.regions" / regions._LAYOUT).write_text("{}")
+    with dask.config.set(scheduler="sync"):
+        write_zarr(dataset, store, overwrite=True)
+    assert (xr.open_zarr(store).v.values == 1).all()
