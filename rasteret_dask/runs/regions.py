@@ -21,7 +21,7 @@ from rasteret_dask.read.concerned import Index, boxes_of, depending, reads_of, t
 from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs.record import Record, now, placed
 from rasteret_dask.write.patch import Target, beside, open_target, patch
-from rasteret_dask.write.regions import Journal
+from rasteret_dask.write.regions import Journal, sweep
 
 Make = Callable[[Ledger], tuple[xr.Dataset, xr.Dataset]]
 """Gives the lazy cube again, writing what fails into this ledger, and what was computed from it."""
@@ -169,6 +169,8 @@ def mend(record: Record, target: str, make: Make) -> Repaired:
     note = {"source": source, "run": ledger.run, "state": "begun", "started": now()}
     _save(record, key, note)
     computed = patch(found, wanted, journal, ledger.run)
+    if before.get("state") == "begun":  # and its process may have been killed at a region
+        sweep(found.store)
     failures = len(read_ledger(ledger.url, ledger.run))
     regions = len(frozenset().union(*wanted.values()))
     counts = {"regions": regions, "failures": failures}

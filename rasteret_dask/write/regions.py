@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
+from pathlib import Path
 from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
 
 from rasteret_dask.errors import SchemaVersionError
 from rasteret_dask.write.target import resolve
@@ -19,6 +23,7 @@ from rasteret_dask.write.target import resolve
 VERSION = 1
 FORMAT = "rasteret-dask regions"
 _LAYOUT = "layout.json"
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
 
 Index = tuple[int, ...]
 Key = tuple[str, Index]
@@ -67,6 +72,15 @@ def layout(
 def beside(store: str) -> str:
     """Where the markers of a store lie."""
     return f"{store.rstrip('/')}.regions"
+
+
+def sweep(store: str) -> None:
+    """Remove what a killed writer had half written on local disk, once nobody writes there any more; zarr gives it names of its own."""
+    fs, path = resolve(store)
+    if isinstance(fs, LocalFileSystem):
+        for found in Path(path).rglob("*.partial"):
+            if _PARTIAL.search(found.name):
+                found.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,8 @@ def write_zarr(
             url=os.fspath(url),
             hint="write it again with resume",
         )
+    if resume:
+        regions.sweep(store)
     _put(fs, f"{path.rstrip('/')}/{ROOT}", root)
     journal.end()
     return Written(os.fspath(url), layout.count, computed)

@@ -208,3 +208,17 @@ def test_a_write_that_was_killed_before_it_looked_like_a_store_is_replaced(tmp_p
     with dask.config.set(scheduler="sync"):
         write_zarr(dataset, store, overwrite=True)
     assert (xr.open_zarr(store).v.values == 1).all()
+
+
+def test_what_a_killed_writer_had_half_written_is_gone_in_the_end(tmp_path: Path) -> None:
+    dataset = xr.Dataset({"v": (("y", "x"), da.ones((4, 4), chunks=2))})
+    store = tmp_path / "v.zarr"
+    with dask.config.set(scheduler="sync"):
+        write_zarr(dataset, store)
+        before = {path.name for path in store.rglob("*")}
+        half = store / "v" / "c" / "0" / f"1.{'a1' * 16}.partial"
+        half.touch()
+        own = store / "v" / "notes.partial"
+        own.touch()
+        regions.sweep(str(store))
+    assert {path.name for path in store.rglob("*")} == {*before, "notes.partial"}
