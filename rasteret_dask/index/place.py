@@ -25,7 +25,7 @@ from pyarrow import fs as arrow_fs
 from rasteret_dask.errors import ArgumentError, CollectionError
 from rasteret_dask.model import StorageOptions
 from rasteret_dask.storage import stores
-from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.ask import ask, reason_of
 from rasteret_dask.storage.urls import Location, locate, public
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = reason_of(error)
             raise CollectionError(f"{public(self.url)} cannot be {what}: {reason}") from None
 
     def _entries(self, folder: str) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from rasteret_dask.pipeline.results import (
 from rasteret_dask.pipeline.shape import Shape
 from rasteret_dask.pipeline.tables import Table
 from rasteret_dask.runs.record import unsigned
-from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.ask import ask, reason_of
 from rasteret_dask.write import stac
 from rasteret_dask.write.cog import write_cog
 from rasteret_dask.write.preview import COLORMAPS, write_png
@@ -110,7 +110,7 @@ def is_there(output: Output) -> bool:
         fs, path = ask(resolve, url)
         return bool(fs.exists(path))
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = reason_of(error)
         raise PipelineError(f"{unsigned(url)} cannot be looked for: {reason}") from None
 
 

@@ -34,7 +34,7 @@ from rasteret_dask.read.ledger import new_run, read_ledger
 from rasteret_dask.runs import record as runs
 from rasteret_dask.runs.alive import standing
 from rasteret_dask.runs.record import Record
-from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.ask import ask, reason_of
 from rasteret_dask.storage.settings import named
 from rasteret_dask.write.shards import OF_ARRAYS
 
@@ -323,7 +323,7 @@ class Work:
         try:
             stored: xr.Dataset = ask(xr.open_zarr, url, passes=OF_ARRAYS, **how)
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = reason_of(error)
             said = f"{runs.unsigned(url)} could not be read back: {reason}"
             raise PipelineError(said) from None
         stored = stored[list(names)]
@@ -351,7 +351,7 @@ class Work:
         except OSError as error:
             if self.client is not None and self.client.status != "running":
                 raise
-            reason = error.strerror or type(error).__name__
+            reason = reason_of(error)
             raise PipelineError(f"{url} could not be written: {reason}") from error
         others = [one for one in self.noted.document["outputs"] if one["url"] != said["url"]]
         self.noted.save(outputs=[*others, said])

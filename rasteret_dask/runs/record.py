@@ -30,7 +30,7 @@ from rasteret_dask.errors import (
 )
 from rasteret_dask.model import Ledger
 from rasteret_dask.runs.alive import RUNNING, Pulse, sign
-from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.ask import ask, reason_of
 from rasteret_dask.storage.urls import public
 from rasteret_dask.write.target import put_bytes, resolve
 
@@ -248,8 +248,7 @@ def load(url: str) -> Record | None:
 
 
 def _refused(url: str, what: str, error: OSError) -> PipelineError:
-    # The whole text of a store's error may hold a signature.
-    reason = error.strerror or type(error).__name__
+    reason = reason_of(error)
     return PipelineError(f"the record of the run, {unsigned(url)}, cannot be {what}: {reason}")
 
 

@@ -40,3 +40,8 @@ def ask(
         name = type(error).__name__
     # Out here nothing is being handled any more: tblib pickles that as well.
     raise OSError(errno.EIO, name)
+
+
+def reason_of(error: OSError) -> str:
+    """Why a store refused, as it may be shown: the whole text of its error may hold a signature."""
+    return error.strerror or type(error).__name__

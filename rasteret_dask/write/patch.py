@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from xarray.conventions import encode_cf_variable
 
 from rasteret_dask.errors import ArgumentError, PipelineError
-from rasteret_dask.storage.ask import ask
+from rasteret_dask.storage.ask import ask, reason_of
 from rasteret_dask.storage.urls import public
 from rasteret_dask.write import regions, shards
 from rasteret_dask.write.regions import Index, Journal
@@ -75,7 +75,7 @@ def open_target(url: str | os.PathLike[str], dataset: xr.Dataset) -> Target:
             f"there is no whole Zarr store at {store}", hint="finish writing it first"
         ) from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = reason_of(error)
         raise PipelineError(f"{public(store)} cannot be read: {reason}") from None
     names = [str(name) for name in dataset.data_vars if name in there.data_vars]
     if not names:

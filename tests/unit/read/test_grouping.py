@@ -108,20 +108,6 @@ def test_optical_items_share_a_step_whatever_orbits_they_name(
     assert cube.v.values[:, 0, 0].tolist() == [3]
 
 
-def test_passes_of_a_radar_in_different_orbits_never_share_a_step(
-    corpus: Path, tmp_path: Path
-) -> None:
-    orbits = [("descending", 51), ("ascending", 44), ("descending", 51)]
-    scenes = []
-    for k, (state, number) in enumerate(orbits):
-        changed = {"sat:orbit_state": state, "sat:relative_orbit": number}
-        columns = properties(corpus, "sentinel-1-rtc-pc", **changed)
-        file = plain(tmp_path, k + 1)
-        scenes.append(Scene(f"i{k}", {"v": file}, f"2023-07-{k + 3:02d}T10:00:00", {}, columns))
-    cube = collect(*scenes).get_xarray(groupby="1MS", mosaic="count")
-    assert cube.v.values[:, 0, 0].tolist() == [2, 1]
-
-
 def radar(corpus: Path, tmp_path: Path) -> rd.Collection:
     orbits = [("descending", 51), ("ascending", 44), ("descending", 51)]
     scenes = []
@@ -131,6 +117,13 @@ def radar(corpus: Path, tmp_path: Path) -> rd.Collection:
         file = plain(tmp_path, k + 1)
         scenes.append(Scene(f"i{k}", {"v": file}, f"2023-07-{k + 3:02d}T10:00:00", {}, columns))
     return collect(*scenes)
+
+
+def test_passes_of_a_radar_in_different_orbits_never_share_a_step(
+    corpus: Path, tmp_path: Path
+) -> None:
+    cube = radar(corpus, tmp_path).get_xarray(groupby="1MS", mosaic="count")
+    assert cube.v.values[:, 0, 0].tolist() == [2, 1]
 
 
 def test_all_together_is_one_step_of_whatever_orbits(corpus: Path, tmp_path: Path) -> None:

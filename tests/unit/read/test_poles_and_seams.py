@@ -15,6 +15,7 @@ from pyproj import Transformer
 
 import rasteret_dask as rd
 from rasteret_dask.grid.kernels import AREA
+from rasteret_dask.read.graph import plan_of
 from rasteret_dask.testing.cog import make_cog
 
 LEFT, TOP = 500_000.0, 5_200_000.0
@@ -227,3 +228,16 @@ def test_pixels_that_lie_on_the_seam_are_of_the_map(tmp_path: Path, method: str,
     grid = GeoBox((size, size), Affine(50_000, 0, left, 0, -50_000, size / 2 * 50_000), crs)
     found = world.get_xarray(geobox=grid, resampling=method, overviews="off")
     assert (found.v.values == 5).all()
+
+
+def test_a_cube_that_ends_on_the_seam_keeps_its_lattice(tmp_path: Path) -> None:
+    """Only pixels that lie on 180 degrees begin the map anew: an edge there tears nothing, and PROJ need not be asked of every pixel."""
+    image = RNG.integers(1, 200, (360, 720)).astype(np.uint8)
+    found = one(tmp_path, image, Affine(0.5, 0, -180, 0, -0.5, 90), "EPSG:4326", nodata=0)
+    cube = found.get_xarray(
+        crs="EPSG:4258", resolution=0.5, bbox=(-180, -80, 180, 80), chunks="auto"
+    )
+    plan = plan_of(cube.v.data)
+    assert plan is not None
+    assert [found.step for found in plan.table.maps] != [1]
+    assert np.array_equal(cube.v.values[0], image[20:340])
